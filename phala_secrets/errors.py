@@ -1,0 +1,186 @@
+"""Everything that can go wrong, with the exit code and the remedy of each.
+
+::
+
+    PhalaSecretsError           1   a bug of ours, unless it is one of the below
+    ├── InputError              2   an input, a source or a flag is wrong; nothing was sent
+    ├── ProofError              3   the key is not proven; nothing was sent
+    ├── DeliveryError           4   the guest would not get what was given; nothing was sent
+    ├── ApiError                5   Phala Cloud refused
+    │   ├── AuthError               401, 403
+    │   ├── NotFoundError           404
+    │   ├── ConflictError           409
+    │   ├── RateLimitError          429
+    │   ├── ApprovalRefusedError    466, 467, 468
+    │   └── ServerError         6   5xx
+    ├── TransportError          6   Phala Cloud or the RPC could not be reached
+    │   └── AnswerError         6   it answered, but not as it should
+    ├── ApprovalRequiredError   7   an approval on chain is needed
+    ├── BootError               8   the update was accepted, but the CVM did not come up
+    │   └── WaitTimeoutError    8   … in time
+    └── CancelledError        130   interrupted
+
+An error is a pair: what is wrong and where (``str(error)``), and what to do
+(``error.hint``). Neither ever holds a value, an API key or a private key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth telling about the input: what, what to do, and where it came from.
+
+    ``file`` is as the user wrote it and ``line`` counts from 1. Like an error, a
+    finding holds names and places, never a value.
+    """
+
+    message: str
+    hint: str = ""
+    file: str | None = None
+    line: int | None = None
+    severity: Literal["error", "warning", "notice"] = "warning"
+
+
+class PhalaSecretsError(Exception):
+    """The root of all errors raised here."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        file: str | None = None,
+        line: int | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.file = file
+        self.line = line
+        self.findings = tuple(findings)
+
+
+class InputError(PhalaSecretsError):
+    """An input, a source or a flag is wrong. Nothing was sent."""
+
+    exit_code = 2
+
+
+class ProofError(PhalaSecretsError):
+    """The app's key is not proven to come from a trusted KMS root. Nothing was sent."""
+
+    exit_code = 3
+
+
+class DeliveryError(PhalaSecretsError):
+    """The guest would not get what was given, or variables would be dropped. Nothing was sent.
+
+    ``findings`` has one entry for each variable at fault.
+    """
+
+    exit_code = 4
+
+
+class ApiError(PhalaSecretsError):
+    """Phala Cloud refused a request.
+
+    ``status_code`` is the HTTP status, ``error_code`` Phala's own (``ERR-03-001``);
+    ``details``, ``suggestions`` and ``links`` are as the API gave them.
+    """
+
+    exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int,
+        error_code: str | None = None,
+        details: Sequence[Any] = (),
+        suggestions: Sequence[str] = (),
+        links: Sequence[Any] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status_code = status_code
+        self.error_code = error_code
+        self.details = tuple(details)
+        self.suggestions = tuple(suggestions)
+        self.links = tuple(links)
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class AuthError(ApiError):
+    """401 or 403: the API key is wrong, or may not do this."""
+
+
+class NotFoundError(ApiError):
+    """404: no such CVM, KMS or app for this API key."""
+
+
+class ConflictError(ApiError):
+    """409: another operation is in progress (no ``error_code``), or a lasting conflict (with one)."""
+
+
+class RateLimitError(ApiError):
+    """429: too many requests; ``retry_after`` is in seconds where the API gave it."""
+
+
+class ApprovalRefusedError(ApiError):
+    """466, 467 or 468: the approval on chain expired, was not verified, or does not allow this."""
+
+
+class ServerError(ApiError):
+    """5xx: Phala Cloud failed."""
+
+    exit_code = 6
+
+
+class TransportError(PhalaSecretsError):
+    """Phala Cloud or the RPC could not be reached.
+
+    ``sent`` tells whether the request may have been read by the other side all the same.
+    """
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, hint: str = "", sent: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
+
+
+class AnswerError(TransportError):
+    """Something answered, but not as it should: a redirect, no JSON, a missing field, too large a body."""
+
+
+class ApprovalRequiredError(PhalaSecretsError):
+    """The names changed, and the app's owner has to approve the new compose hash on chain first."""
+
+    exit_code = 7
+
+
+class BootError(PhalaSecretsError):
+    """The update was accepted, but the CVM failed to come up; the message has the guest's reason."""
+
+    exit_code = 8
+
+
+class WaitTimeoutError(BootError):
+    """The update was accepted, but the CVM was not seen running in time."""
+
+
+class CancelledError(PhalaSecretsError):
+    """Interrupted by SIGINT or SIGTERM; the message tells whether the update had been accepted."""
+
+    exit_code = 130
