@@ -1,0 +1,64 @@
+# Everything here sets itself up: `make demo` and `make test` are all that a fresh clone takes.
+# What is missing of Debian's packages is installed for root, and named for anybody else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsystemd-shared-*.so | grep -q .
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format test-image lock clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
+	@$(BIN)/python -m phala_secrets.simulator.demo
+
+test: $(VENV)/ready systemd ## the tests, with coverage of branches
+	$(BIN)/python -m pytest --cov
+
+lint: $(VENV)/ready tests/lint/node_modules ## style, types, workflows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	tests/lint/workflows $(BIN)/zizmor
+
+format: $(VENV)/ready ## bring the code into its form
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+test-image: $(VENV)/ready ## build the image from Debian's packages, and run it
+	$(BIN)/python -m pytest tests/image
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' --extra chain $(UPGRADE) pyproject.toml
+lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
+	$(LOCK) --output-file requirements/image.txt
+	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
+
+clean: ## remove what was set up
+	rm -rf $(VENV) tests/lint/node_modules
+
+.PHONY: python systemd
+python:
+	@.ci/need 'command -v $(PYTHON)' python3
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "error: $$($(PYTHON) -V) is too old, Python 3.11 or later is needed" >&2; \
+	    echo "hint: name one that is not: make PYTHON=python3.13 …" >&2; exit 1; }
+	@.ci/need '$(PYTHON) -c "import venv, ensurepip"' python3-venv
+
+systemd: # the tests ask systemd's own parser
+	@.ci/need '$(SYSTEMD)' libsystemd-shared
+
+$(VENV)/ready: requirements/dev.txt | python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+tests/lint/node_modules: tests/lint/package-lock.json
+	@.ci/need 'command -v npm' nodejs npm
+	npm ci --prefix tests/lint --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
