@@ -1,0 +1,239 @@
+"""What to ask an EVM chain over JSON-RPC, and how to read what it says.
+
+Each function gives a frozen request with its own reader; sending is a transport's business::
+
+    rpc = chain_id()
+    body = post(url, json=rpc.payload())
+    chain = rpc.read(body)          # an int, or AnswerError
+
+Nothing that an RPC says is trusted: a reader returns a well-formed value or raises
+``AnswerError``, and the RPC's own words are quoted short and printable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from phala_secrets.chain import abi
+from phala_secrets.errors import AnswerError, InputError
+from phala_secrets.identifiers import parse_app_id, parse_hash
+from phala_secrets.proof import parse_signer
+
+T = TypeVar("T")
+
+MAX_LOGS = 1000
+MAX_TOPICS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[T]):
+    """One JSON-RPC call. ``parse`` reads its ``result``, and raises ``AnswerError`` on garbage."""
+
+    method: str
+    params: tuple[Any, ...]
+    parse: Callable[[Any], T]
+
+    def payload(self, request_id: int = 1) -> dict[str, Any]:
+        """The JSON body to POST (JSON-RPC 2.0)."""
+        return {"jsonrpc": "2.0", "id": request_id, "method": self.method, "params": list(self.params)}
+
+    def read(self, body: Any, request_id: int = 1) -> T:
+        """The parsed result of an answer's JSON body.
+
+        Raises ``AnswerError`` for an error object, an answer to another request, or a bad result.
+        """
+        if not isinstance(body, dict):
+            raise AnswerError(f"the RPC's answer to {self.method} is not a JSON-RPC answer")
+        if (error := body.get("error")) is not None:
+            said = error.get("message") if isinstance(error, dict) else error
+            raise AnswerError(f"the RPC refused {self.method}: {quoted(said)}")
+        if body.get("id") != request_id or "result" not in body:
+            raise AnswerError(f"the RPC's answer to {self.method} is not a JSON-RPC answer")
+        try:
+            return self.parse(body["result"])
+        except AnswerError as bad:
+            raise AnswerError(f"{bad} ({self.method})", hint=bad.hint) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event: the contract (``0x``, lower case), its topics (``0x``, 32 bytes each) and its data."""
+
+    address: str
+    topics: tuple[str, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a mined transaction."""
+
+    transaction_hash: str
+    succeeded: bool
+    block_number: int
+    logs: tuple[Log, ...]
+
+
+def quoted(said: object, limit: int = 120) -> str:
+    """Foreign text fit for one line of a message: printable ASCII, short, in double quotes."""
+    if not isinstance(said, str):
+        return "no reason given"
+    text = re.sub(r"[^\x20-\x7e]+", " ", said[: 4 * limit]).replace('"', "'").strip()
+    return f'"{text[:limit]}…"' if len(text) > limit else f'"{text}"'
+
+
+def chain_id() -> Rpc[int]:
+    """The chain that the RPC says it is for (EIP-155)."""
+    return Rpc("eth_chainId", (), abi.quantity)
+
+
+def kms_root(contract: str) -> Rpc[str]:
+    """The KMS root's public key, compressed SEC1 hex without ``0x``, from ``kmsInfo()`` of a KMS contract."""
+    return _view(contract, "09177063", parse=_parse_kms_root)
+
+
+def registered_app(contract: str, app_id: str) -> Rpc[bool]:
+    """Whether the KMS contract knows the app: ``registeredApps(address)``."""
+    return _view(contract, "a6c4cce9", parse_app_id(app_id), parse=abi.decode_bool)
+
+
+def owner(app: str) -> Rpc[str]:
+    """The app's owner, ``0x`` and lower case: ``owner()``."""
+    return _view(app, "8da5cb5b", parse=abi.decode_address)
+
+
+def compose_hash_allowed(app: str, compose_hash: str) -> Rpc[bool]:
+    """Whether the app may run that app-compose: ``allowedComposeHashes(bytes32)``."""
+    return _view(app, "2f6622e5", parse_hash(compose_hash, "compose hash"), parse=abi.decode_bool)
+
+
+def device_allowed(app: str, device: str) -> Rpc[bool]:
+    """Whether the app may run on that device: ``allowedDeviceIds(bytes32)``."""
+    return _view(app, "bf8b211b", parse_hash(device, "device id"), parse=abi.decode_bool)
+
+
+def any_device_allowed(app: str) -> Rpc[bool]:
+    """Whether the app may run on every device: ``allowAnyDevice()``."""
+    return _view(app, "3440a16a", parse=abi.decode_bool)
+
+
+def code(address: str) -> Rpc[bytes]:
+    """The code at an address: empty for a plain wallet."""
+    return Rpc("eth_getCode", (abi.address(address), "latest"), abi.data)
+
+
+def balance(address: str) -> Rpc[int]:
+    """The balance in wei."""
+    return Rpc("eth_getBalance", (abi.address(address), "latest"), abi.quantity)
+
+
+def nonce(address: str, block: Literal["pending", "latest"]) -> Rpc[int]:
+    """How many transactions the address has sent: mined ones (``latest``), or those that wait as well."""
+    return Rpc("eth_getTransactionCount", (abi.address(address), block), abi.quantity)
+
+
+def base_fee() -> Rpc[int | None]:
+    """The latest block's base fee in wei per gas; ``None`` where the chain has none (before EIP-1559)."""
+    return Rpc("eth_getBlockByNumber", ("latest", False), _parse_base_fee)
+
+
+def priority_fee() -> Rpc[int]:
+    """The priority fee that the RPC suggests, in wei per gas."""
+    return Rpc("eth_maxPriorityFeePerGas", (), abi.quantity)
+
+
+def gas_price() -> Rpc[int]:
+    """The legacy gas price that the RPC suggests, in wei per gas."""
+    return Rpc("eth_gasPrice", (), abi.quantity)
+
+
+def estimate_gas(sender: str, to: str, calldata: str) -> Rpc[int]:
+    """How much gas the call would take; a call that would revert is an ``AnswerError``."""
+    transaction = {"from": abi.address(sender), "to": abi.address(to), "data": calldata, "value": "0x0"}
+    return Rpc("eth_estimateGas", (transaction,), abi.quantity)
+
+
+def send_raw(raw: str, transaction_hash: str) -> Rpc[str]:
+    """Broadcast a signed transaction (``0x`` hex), whose hash we know: any other is an ``AnswerError``."""
+
+    def parse(answer: Any) -> str:
+        if abi.hash32(answer) != transaction_hash:
+            raise AnswerError("the RPC answered another transaction's hash")
+        return transaction_hash
+
+    return Rpc("eth_sendRawTransaction", (raw,), parse)
+
+
+def receipt(transaction_hash: str) -> Rpc[Receipt | None]:
+    """The receipt of a transaction; ``None`` until it is mined."""
+
+    def parse(answer: Any) -> Receipt | None:
+        return None if answer is None else _parse_receipt(answer, transaction_hash)
+
+    return Rpc("eth_getTransactionReceipt", (transaction_hash,), parse)
+
+
+def transaction_known(transaction_hash: str) -> Rpc[bool]:
+    """Whether the RPC has the transaction, mined or waiting."""
+
+    def parse(answer: Any) -> bool:
+        if answer is None:
+            return False
+        if abi.hash32(_field(answer, "hash")) != transaction_hash:
+            raise AnswerError("the RPC answered another transaction than the one asked for")
+        return True
+
+    return Rpc("eth_getTransactionByHash", (transaction_hash,), parse)
+
+
+def _view(contract: str, selector: str, *arguments: str, parse: Callable[[Any], T]) -> Rpc[T]:
+    call = {"to": abi.address(contract, "contract"), "data": abi.call(selector, *arguments)}
+    return Rpc("eth_call", (call, "latest"), parse)
+
+
+def _parse_kms_root(answer: Any) -> str:
+    public_key, *_ = abi.decode_byte_strings(answer, 4)
+    try:
+        return parse_signer(public_key.hex())
+    except InputError:
+        raise AnswerError("the KMS contract's k256Pubkey is not a secp256k1 public key") from None
+
+
+def _parse_base_fee(answer: Any) -> int | None:
+    if not isinstance(answer, dict):
+        raise AnswerError("the RPC answered something that is not a block")
+    fee = answer.get("baseFeePerGas")
+    return None if fee is None else abi.quantity(fee)
+
+
+def _parse_receipt(answer: Any, transaction_hash: str) -> Receipt:
+    if abi.hash32(_field(answer, "transactionHash")) != transaction_hash:
+        raise AnswerError("the RPC answered another transaction's receipt")
+    status = abi.quantity(_field(answer, "status"))
+    if status > 1:
+        raise AnswerError("the RPC answered a receipt with an unknown status")
+    logs = _field(answer, "logs")
+    if not isinstance(logs, list) or len(logs) > MAX_LOGS:
+        raise AnswerError("the RPC answered a receipt with bad logs")
+    return Receipt(
+        transaction_hash=transaction_hash,
+        succeeded=status == 1,
+        block_number=abi.quantity(_field(answer, "blockNumber")),
+        logs=tuple(_parse_log(log) for log in logs),
+    )
+
+
+def _parse_log(log: Any) -> Log:
+    address, topics = abi.data(_field(log, "address")), _field(log, "topics")
+    if len(address) != 20 or not isinstance(topics, list) or len(topics) > MAX_TOPICS:
+        raise AnswerError("the RPC answered a receipt with bad logs")
+    return Log("0x" + address.hex(), tuple(map(abi.hash32, topics)), abi.data(_field(log, "data")))
+
+
+def _field(answer: Any, name: str) -> Any:
+    if not isinstance(answer, dict) or name not in answer:
+        raise AnswerError(f"the RPC's answer has no {name}")
+    return answer[name]
