@@ -1,0 +1,64 @@
+"""The sealed environment: what only the guest can open (dstack, ``docs/encrypted-env-spec.md``).
+
+``{"env": [{"key", "value"}, …]}`` as UTF-8 JSON, under AES-256-GCM with no associated data,
+keyed with the raw X25519 shared secret of a fresh key pair and the app's key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+from phala_secrets.errors import InputError, ProofError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NONCE_BYTES = 12
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_UNICODE = "it holds half of a surrogate pair: decode it as UTF-8 where it is read"
+_DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
+
+
+def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
+    """Encrypt names and values, in the order given, to an app's X25519 public key (32 bytes).
+
+    Returns the sender's public key (32 bytes) ‖ nonce (12) ‖ ciphertext and tag (n + 16). The
+    key pair and the nonce are new each time.
+
+    Raises ``InputError``, naming the variable, for text that is not Unicode (a lone surrogate),
+    and ``ProofError`` for a key of another length or one that makes the shared secret zero
+    (RFC 7748, section 6.1).
+    """
+    # Imported here: a run that only verifies a key does without.
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    plaintext = _plaintext(variables)
+    if len(public_key) != 32:
+        raise ProofError(f"the app's public key has {len(public_key)} bytes, not 32", hint=_DO_NOT_ENCRYPT)
+    ephemeral = X25519PrivateKey.generate()
+    try:
+        secret = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
+    except ValueError:
+        raise ProofError(
+            "the app's public key is a point of low order: anybody could read what is encrypted to it",
+            hint=_DO_NOT_ENCRYPT,
+        ) from None
+    nonce = os.urandom(_NONCE_BYTES)
+    ciphertext = AESGCM(secret).encrypt(nonce, plaintext, None)
+    return ephemeral.public_key().public_bytes_raw() + nonce + ciphertext
+
+
+def _plaintext(variables: Iterable[tuple[str, str]]) -> bytes:
+    env = []
+    for position, (name, value) in enumerate(variables, 1):
+        # Looked for beforehand, since an encoding error would hold the whole text.
+        if _SURROGATE.search(name):
+            raise InputError(f"the name of variable {position} is not Unicode text", hint=_NOT_UNICODE)
+        if _SURROGATE.search(value):
+            raise InputError(f"the value of {name} is not Unicode text", hint=_NOT_UNICODE)
+        env.append({"key": name, "value": value})
+    return json.dumps({"env": env}, ensure_ascii=False, separators=(",", ":")).encode()
