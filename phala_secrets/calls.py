@@ -1,0 +1,266 @@
+"""A request as data, and what comes after each answer: read it, wait and try again, or give up.
+
+Nothing here sends: ``client`` does.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from phala_secrets import errors
+from phala_secrets.errors import AnswerError, ApiError, TransportError
+
+T = TypeVar("T")
+
+MAX_TRIES = 4
+MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_PAUSE = 60.0
+"""Seconds: a ``Retry-After`` beyond this is given up on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request as data. ``path`` is quoted and relative to the API's URL, or absolute (a chain's RPC).
+
+    ``parse`` gets the decoded JSON of a 2xx; ``answers`` reads other statuses that are
+    answers and no errors. ``repeatable`` is whether it may be sent again after it may
+    have been read.
+    """
+
+    method: str
+    path: str
+    parse: Callable[[Any], T]
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Any = field(default=None, repr=False)
+    version: str | None = None
+    answers: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
+    repeatable: bool = True
+
+    @property
+    def absolute(self) -> bool:
+        """Whether ``path`` is a whole URL: another server's, which gets no API key."""
+        return "://" in self.path
+
+
+Batch = tuple[Call[Any], ...]
+"""Calls that do not depend on each other, sent together."""
+
+Flow = Generator[Batch, list[Any], T]
+"""Requests in sequence: yields batches, is sent their answers in the same order, returns the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait this many seconds, then send the same call again."""
+
+    seconds: float
+    reason: str
+
+
+class Exchange(Generic[T]):
+    """One call and its tries. Says what comes next, and does no I/O.
+
+    At most MAX_TRIES are made. What may have been read by the server is sent again
+    only when the call is repeatable; a refusal that says "not now" (429, a 409 without
+    an error code) is no matter of that, since nothing happened.
+    """
+
+    def __init__(self, call: Call[T]) -> None:
+        self.call = call
+        self.tries = 0
+
+    def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> T | Pause:
+        """The result, or how long to wait; or raises what the answer means."""
+        self.tries += 1
+        read = self.call.parse if 200 <= status < 300 else self.call.answers.get(status)
+        if read is not None:
+            return read(_decode(status, headers, body))
+        if 300 <= status < 400:
+            raise AnswerError(
+                f"HTTP {status} redirects to {headers.get('location', '')[:200]!a}; that is not followed",
+                hint="set the URL to the one that answers, if you trust it",
+            )
+        error = error_from(status, headers, body)
+        if self.call.absolute:  # a chain's RPC: its refusals are no errors of Phala Cloud
+            if status in (429, 500, 502, 503, 504) and (pause := self._pause(error.retry_after, "")):
+                return pause
+            raise AnswerError(f"the RPC answered HTTP {status}", hint="check rpc-url, and its key and limits")
+        later = (
+            isinstance(error, errors.RateLimitError)
+            or (isinstance(error, errors.ConflictError) and error.error_code is None)
+            or (status in (500, 502, 503, 504) and self.call.repeatable)
+        )
+        if later and (pause := self._pause(error.retry_after, error.message)):
+            return pause
+        raise error
+
+    def failed(self, error: TransportError) -> Pause:
+        """How long to wait after no answer; or raises the error."""
+        self.tries += 1
+        repeatable = self.call.repeatable or not error.sent
+        if repeatable and not isinstance(error, AnswerError) and (pause := self._pause(None, error.message)):
+            return pause
+        raise error
+
+    def _pause(self, asked: float | None, reason: str) -> Pause | None:
+        if self.tries >= MAX_TRIES or (asked or 0) > MAX_PAUSE:
+            return None
+        return Pause(max(asked or 0.0, 0.5 * 2 ** (self.tries - 1)), reason)
+
+
+def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        kind = headers.get("content-type", "no type")[:60]
+        raise AnswerError(
+            f"HTTP {status}, but the body is not JSON ({kind!a}, {len(body)} bytes)",
+            hint="check the URL: it has to be the API's",
+        ) from None
+
+
+class Pace:
+    """How fast requests may follow each other: as fast as they like until a 429, then slower together.
+
+    One for all the threads of a client, so that none of them runs into the limit that
+    another has just met. Reserves moments, and does not sleep itself.
+    """
+
+    _SLOWEST = 5.0
+    _RECOVERY = 0.9
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._interval = 0.0
+        self._next = 0.0
+
+    def delay(self) -> float:
+        """Seconds to wait before the next request."""
+        if not self._interval:
+            return 0.0
+        with self._lock:
+            now = time.monotonic()
+            moment = max(now, self._next)
+            self._next = moment + self._interval
+            self._interval *= self._RECOVERY
+            if self._interval < 0.01:
+                self._interval = 0.0
+            return moment - now
+
+    def slow_down(self, pause: float) -> None:
+        """A request was limited: nothing goes out for ``pause`` seconds, and then less often than before."""
+        with self._lock:
+            self._interval = min(max(2 * self._interval, 0.1), self._SLOWEST)
+            self._next = max(self._next, time.monotonic() + pause)
+
+
+class Body:
+    """Collects an answer's body within MAX_BODY_BYTES and a deadline (``time.monotonic`` seconds)."""
+
+    def __init__(self, headers: Mapping[str, str], deadline: float) -> None:
+        if headers.get("content-encoding", "identity") != "identity":
+            raise AnswerError("the answer is compressed, though that was not asked for", hint="check the URL")
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._deadline = deadline
+
+    def count(self, chunk: bytes) -> None:
+        """AnswerError when one more piece is too much."""
+        self._size += len(chunk)
+        if self._size > MAX_BODY_BYTES:
+            raise AnswerError(f"the answer is over {MAX_BODY_BYTES >> 20} MiB", hint="check the URL")
+
+    def add(self, chunk: bytes) -> None:
+        """Keeps one more piece; TransportError when it all takes too long."""
+        self.count(chunk)
+        if time.monotonic() > self._deadline:
+            raise TransportError("the answer took too long", hint="raise timeout, or run again")
+        self._parts.append(chunk)
+
+    def bytes(self) -> bytes:
+        """All of it."""
+        return b"".join(self._parts)
+
+
+_ERROR_CLASSES: dict[int, type[ApiError]] = {
+    401: errors.AuthError,
+    403: errors.AuthError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    429: errors.RateLimitError,
+    466: errors.ApprovalRefusedError,
+    467: errors.ApprovalRefusedError,
+    468: errors.ApprovalRefusedError,
+}
+
+_HINTS: dict[int, str] = {
+    401: "check api-key: it may be mistyped, expired or of another workspace",
+    403: "this API key may not do that: use one of the workspace that owns the CVM",
+    404: "check the name or id, and that the API key is of the workspace that owns it",
+    409: "another operation is running on this CVM: run again when it is over",
+    422: "the API did not accept the request as it stands",
+    429: "Phala Cloud limits the rate of requests: run again later",
+    466: "the compose hash is unknown or expired (14 days): prepare it again",
+    467: "the transaction is not verified: check that it is confirmed on the app's chain",
+    468: "the app's contract does not allow this compose hash or device: approve it on chain first",
+}
+
+
+def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    """The error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON at all."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    detail = answer.get("detail")
+    if isinstance(detail, dict):
+        answer, detail = detail, None
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(str(part) for part in row.get('loc', ()))}: {row.get('msg', '')}"
+            for row in detail
+            if isinstance(row, dict)
+        )
+    code = answer.get("error_code")
+    code = code if isinstance(code, str) else None
+    message = answer.get("message") or detail or f"HTTP {status}"
+    request_id = answer.get("request_id") or headers.get("x-request-id")
+    suggestions = [text for text in _sequence(answer.get("suggestions")) if isinstance(text, str)]
+    notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
+    kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
+    hint = _HINTS.get(status) or ("run again; if it stays, ask Phala's support" if status >= 500 else "")
+    return kind(
+        f"Phala Cloud: {str(message)[:500]} ({notes})",
+        status_code=status,
+        error_code=code,
+        details=_sequence(answer.get("details")),
+        suggestions=suggestions,
+        links=_sequence(answer.get("links")),
+        request_id=str(request_id) if request_id else None,
+        retry_after=_retry_after(headers),
+        hint="; ".join(filter(None, [hint, *suggestions[:2]])),
+    )
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    if not value:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

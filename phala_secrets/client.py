@@ -1,0 +1,582 @@
+"""The clients, sync and async: the only ones that send.
+
+Each method is an endpoint of ``api`` (or a flow of several) made sendable, so
+both clients have the same ones, with the same arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from phala_secrets import __version__, api, flows
+from phala_secrets.calls import Batch, Body, Call, Exchange, Flow, Pace, Pause
+from phala_secrets.errors import AnswerError, InputError, PhalaSecretsError, TransportError
+from phala_secrets.identifiers import is_loopback, parse_url
+from phala_secrets.secret import Secret
+from phala_secrets.watch import Watch
+
+if TYPE_CHECKING:
+    import ssl
+
+    from phala_secrets.models import CvmState, CvmStateEvent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Trace = Callable[[str], None]
+
+
+def _tls(url: str) -> ssl.SSLContext:
+    """Certificates are always verified, against SSL_CERT_FILE or SSL_CERT_DIR, else certifi's roots.
+
+    Made by hand because Python's default context writes session keys to SSLKEYLOGFILE.
+    A loopback http URL gets a context that trusts nobody: loading roots takes longer
+    than the rest of a step.
+    """
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if urlsplit(url).scheme == "http":
+        return context
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if not file and not folder:
+        import certifi
+
+        file = certifi.where()
+    try:
+        context.load_verify_locations(file or None, folder or None)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error.strerror or 'no certificates in it'}",
+            hint="point it at a PEM file of root certificates, or unset it",
+        ) from None
+    return context
+
+
+def _transport_error(error: Exception, host: str) -> TransportError:
+    """What httpx's error means: whether the request may have been read, and what to do about it."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason or ("SSL" in reason.upper() and "EOF" not in reason):
+        return AnswerError(
+            f"no trusted TLS connection to {host}: {reason}",
+            hint="if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it",
+        )
+    unsent = isinstance(
+        error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
+    )
+    if isinstance(error, httpx.TimeoutException):
+        reason = "no answer in time" if not unsent else "no connection in time"
+    return TransportError(
+        f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
+        hint="check the network, HTTPS_PROXY and api-url, then run again",
+        sent=not unsent,
+    )
+
+
+class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A stream's bytes, at most as many as a Body may have."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream: Any = response.stream
+        self._body = Body(response.headers, float("inf"))
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            self._body.count(chunk)
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._body.count(chunk)
+            yield chunk
+
+
+class _Base:
+    """What both clients know: where, with which key, as which version; never shown."""
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        version: str = api.API_VERSION,
+        timeout: float = 30.0,
+        trace: Trace | None = None,
+    ) -> None:
+        key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
+        if not key:
+            raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise InputError(
+                "the API key has characters that no API key has", hint="paste it again, alone on one line"
+            )
+        if version not in api.API_VERSIONS:
+            raise InputError(
+                f"API version {version!a} is not known", hint=f"use one of {', '.join(api.API_VERSIONS)}"
+            )
+        url = base_url or os.environ.get("PHALA_CLOUD_API_PREFIX") or api.DEFAULT_URL
+        self.base_url = parse_url(url, "api-url")
+        self.version = version
+        self.timeout = timeout
+        self._key = Secret(key)
+        self._trace = trace
+        self._pace = Pace()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r})"
+
+    def _settings(self, url: str) -> dict[str, Any]:
+        loopback = is_loopback(urlsplit(url).hostname or "")
+        return {
+            "verify": _tls(url),
+            "trust_env": not loopback,  # a proxy has no business between this machine and itself
+            "timeout": self.timeout,
+            "follow_redirects": False,
+            "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
+            "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
+        }
+
+    def _request(self, call: Call[Any], accept: str = "application/json") -> dict[str, Any]:
+        headers = {"Accept": accept}
+        if not call.absolute:
+            headers["X-API-Key"] = self._key.reveal()
+            headers["X-Phala-Version"] = call.version or self.version
+        return {
+            "method": call.method,
+            "url": call.path if call.absolute else self.base_url + call.path,
+            "params": dict(call.params) or None,
+            "json": call.body,
+            "headers": headers,
+        }
+
+    def _answered(
+        self, exchange: Exchange[T], response: httpx.Response, body: bytes, began: float
+    ) -> T | Pause:
+        self._traced(exchange.call, response, began)
+        scrubbed = body.replace(self._key.reveal().encode(), b"***")
+        outcome = exchange.answered(response.status_code, response.headers, scrubbed)
+        if isinstance(outcome, Pause) and response.status_code == 429:
+            self._pace.slow_down(outcome.seconds)
+        return outcome
+
+    def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
+        if self._trace:
+            request_id = response.headers.get("x-request-id", "no request id")
+            where = _host(call.path) if call.absolute else call.path
+            took = (time.monotonic() - began) * 1000
+            self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
+
+    def _failed(self, exchange: Exchange[Any], error: Exception) -> Pause:
+        call = exchange.call
+        host = _host(call.path if call.absolute else self.base_url)
+        known = error if isinstance(error, TransportError) else _transport_error(error, host)
+        if self._trace:
+            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
+        return exchange.failed(known)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or "the server"
+
+
+def _sync(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(build)
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(build(*args, **kwargs))
+
+    return method
+
+
+def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    @functools.wraps(build)
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.send(build(*args, **kwargs))
+
+    return method
+
+
+def _sync_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[Client, P], T]:
+    @functools.wraps(build)
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(build(*args, **kwargs))
+
+    return method
+
+
+def _async_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    @functools.wraps(build)
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    return method
+
+
+class Client(_Base):
+    """Phala Cloud, synchronously. A context manager; safe to share between threads.
+
+    ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
+    ``PHALA_CLOUD_API_PREFIX``; ``timeout`` is in seconds, for one request; ``trace`` is
+    called with a line per request, without values or headers. Every method raises the
+    errors of ``phala_secrets.errors``: InputError before anything is sent, ApiError when
+    Phala Cloud refuses, TransportError when it cannot be reached.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._http = httpx.Client(**self._settings(self.base_url))
+        self._elsewhere: dict[str, httpx.Client] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for http in (self._http, *self._elsewhere.values()):
+            http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """Sends one call, again where that is right, and returns what it answers."""
+        exchange = Exchange(call)
+        while True:
+            time.sleep(self._pace.delay())
+            outcome = self._try(exchange)
+            if not isinstance(outcome, Pause):
+                return outcome
+            time.sleep(outcome.seconds)
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drives a flow to its result; the first error of a batch is raised inside the flow."""
+        try:
+            batch = next(flow)
+            while True:
+                try:
+                    answers = self._together(batch)
+                except PhalaSecretsError as error:
+                    batch = flow.throw(error)
+                else:
+                    batch = flow.send(answers)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    @contextmanager
+    def stream(self, call: Call[CvmState]) -> Iterator[Iterator[CvmStateEvent]]:
+        """The events of one state stream, or a single ``state`` event where the API answers with JSON.
+
+        Not retried. Raises TransportError where the stream breaks off.
+        """
+        exchange = Exchange(call)
+        began = time.monotonic()
+        try:
+            with self._http.stream(**self._request(call, "text/event-stream")) as response:
+                if not _is_stream(response):
+                    outcome = self._answered(exchange, response, self._read(response, began), began)
+                    yield iter(_polled(outcome, call))
+                    return
+                self._traced(call, response, began)
+                yield self._events(response)
+        except httpx.HTTPError as error:
+            raise _transport_error(error, _host(self.base_url)) from None
+
+    def _events(self, response: httpx.Response) -> Iterator[CvmStateEvent]:
+        from httpx_sse import EventSource
+
+        bounded = httpx.Response(200, headers=response.headers, stream=_Bounded(response))
+        for event in EventSource(bounded).iter_sse():
+            yield api.state_event(event.event, event.data)
+
+    def watch_cvm_state(
+        self,
+        request: api.Request | str | None = None,
+        /,
+        *,
+        id: str | None = None,  # noqa: A002
+        target: str | None = None,
+        interval: int | None = None,
+        timeout: int | None = None,
+    ) -> Iterator[CvmStateEvent]:
+        """The events of a CVM's state until it reaches ``target`` (``running``), reconnecting.
+
+        ``interval`` is 5 to 30 seconds (5), ``timeout`` 10 to 600 (300) in all. The last event
+        is ``complete`` or ``timeout``. A stream that breaks off is taken up again; where the
+        API does not stream, its state is asked for at the interval.
+        """
+        watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
+        return self._watched(watch)
+
+    def _watched(self, watch: Watch) -> Iterator[CvmStateEvent]:
+        while not watch.over:
+            try:
+                with self.stream(watch.call()) as events:
+                    for event in events:
+                        yield from watch.saw(event)
+                        if watch.over:
+                            return
+            except PhalaSecretsError as error:
+                watch.broke(error)
+            time.sleep(watch.pause())
+
+    def _try(self, exchange: Exchange[T]) -> T | Pause:
+        began = time.monotonic()
+        try:
+            with self._client_for(exchange.call).stream(**self._request(exchange.call)) as response:
+                body = self._read(response, began)
+        except (httpx.HTTPError, TransportError) as error:
+            return self._failed(exchange, error)
+        return self._answered(exchange, response, body, began)
+
+    def _read(self, response: httpx.Response, began: float) -> bytes:
+        body = Body(response.headers, began + self.timeout)
+        for chunk in response.iter_raw():
+            body.add(chunk)
+        return body.bytes()
+
+    def _client_for(self, call: Call[Any]) -> httpx.Client:
+        if not call.absolute:
+            return self._http
+        if call.path not in self._elsewhere:
+            self._elsewhere[call.path] = httpx.Client(**self._settings(call.path))
+        return self._elsewhere[call.path]
+
+    def _together(self, batch: Batch) -> list[Any]:
+        """Sends what does not depend on each other at once, each in a thread of its own but the last."""
+        outcomes: list[Any] = [None] * len(batch)
+
+        def settle(index: int) -> None:
+            try:
+                outcomes[index] = self.send(batch[index])
+            except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
+                outcomes[index] = error
+
+        threads = [threading.Thread(target=settle, args=(i,), daemon=True) for i in range(len(batch) - 1)]
+        for thread in threads:
+            thread.start()
+        settle(len(batch) - 1)
+        for thread in threads:
+            thread.join()
+        return _raise_first(outcomes)
+
+    get_kms_info = _sync(api.get_kms_info)
+    get_kms_list = _sync(api.get_kms_list)
+    get_kms_on_chain_detail = _sync(api.get_kms_on_chain_detail)
+    get_app_env_encrypt_pub_key = _sync(api.get_app_env_encrypt_pub_key)
+    next_app_ids = _sync(api.next_app_ids)
+    list_kms_contracts = _sync(api.list_kms_contracts)
+    get_kms_contract = _sync(api.get_kms_contract)
+    list_kms_contract_nodes = _sync(api.list_kms_contract_nodes)
+    get_cvm_info = _sync(api.get_cvm_info)
+    get_cvm_compose_file = _sync(api.get_cvm_compose_file)
+    get_cvm_state = _sync(api.get_cvm_state)
+    get_cvm_operations = _sync(api.get_cvm_operations)
+    get_app_cvms = _sync(api.get_app_cvms)
+    update_cvm_envs = _sync_flow(flows.update_cvm_envs)
+
+
+class AsyncClient(_Base):
+    """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._http = httpx.AsyncClient(**self._settings(self.base_url))
+        self._elsewhere: dict[str, httpx.AsyncClient] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for http in (self._http, *self._elsewhere.values()):
+            await http.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """Sends one call, again where that is right, and returns what it answers."""
+        from asyncio import sleep
+
+        exchange = Exchange(call)
+        while True:
+            await sleep(self._pace.delay())
+            outcome = await self._try(exchange)
+            if not isinstance(outcome, Pause):
+                return outcome
+            await sleep(outcome.seconds)
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drives a flow to its result; the first error of a batch is raised inside the flow."""
+        try:
+            batch = next(flow)
+            while True:
+                try:
+                    answers = await self._together(batch)
+                except PhalaSecretsError as error:
+                    batch = flow.throw(error)
+                else:
+                    batch = flow.send(answers)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    @asynccontextmanager
+    async def stream(self, call: Call[CvmState]) -> AsyncIterator[AsyncIterator[CvmStateEvent]]:
+        """The events of one state stream, or a single ``state`` event where the API answers with JSON.
+
+        Not retried. Raises TransportError where the stream breaks off.
+        """
+        exchange = Exchange(call)
+        began = time.monotonic()
+        try:
+            async with self._http.stream(**self._request(call, "text/event-stream")) as response:
+                if not _is_stream(response):
+                    outcome = self._answered(exchange, response, await self._read(response, began), began)
+                    yield _each(_polled(outcome, call))
+                    return
+                self._traced(call, response, began)
+                yield self._events(response)
+        except httpx.HTTPError as error:
+            raise _transport_error(error, _host(self.base_url)) from None
+
+    async def _events(self, response: httpx.Response) -> AsyncIterator[CvmStateEvent]:
+        from httpx_sse import EventSource
+
+        bounded = httpx.Response(200, headers=response.headers, stream=_Bounded(response))
+        async for event in EventSource(bounded).aiter_sse():
+            yield api.state_event(event.event, event.data)
+
+    def watch_cvm_state(
+        self,
+        request: api.Request | str | None = None,
+        /,
+        *,
+        id: str | None = None,  # noqa: A002
+        target: str | None = None,
+        interval: int | None = None,
+        timeout: int | None = None,
+    ) -> AsyncIterator[CvmStateEvent]:
+        """Like Client.watch_cvm_state, to be iterated with ``async for``."""
+        watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
+        return self._watched(watch)
+
+    async def _watched(self, watch: Watch) -> AsyncIterator[CvmStateEvent]:
+        from asyncio import sleep
+
+        while not watch.over:
+            try:
+                async with self.stream(watch.call()) as events:
+                    async for event in events:
+                        for seen in watch.saw(event):
+                            yield seen
+                        if watch.over:
+                            return
+            except PhalaSecretsError as error:
+                watch.broke(error)
+            await sleep(watch.pause())
+
+    async def _try(self, exchange: Exchange[T]) -> T | Pause:
+        began = time.monotonic()
+        try:
+            async with self._client_for(exchange.call).stream(**self._request(exchange.call)) as response:
+                body = await self._read(response, began)
+        except (httpx.HTTPError, TransportError) as error:
+            return self._failed(exchange, error)
+        return self._answered(exchange, response, body, began)
+
+    async def _read(self, response: httpx.Response, began: float) -> bytes:
+        body = Body(response.headers, began + self.timeout)
+        async for chunk in response.aiter_raw():
+            body.add(chunk)
+        return body.bytes()
+
+    def _client_for(self, call: Call[Any]) -> httpx.AsyncClient:
+        if not call.absolute:
+            return self._http
+        if call.path not in self._elsewhere:
+            self._elsewhere[call.path] = httpx.AsyncClient(**self._settings(call.path))
+        return self._elsewhere[call.path]
+
+    async def _together(self, batch: Batch) -> list[Any]:
+        from asyncio import gather
+
+        return _raise_first(await gather(*(self.send(call) for call in batch), return_exceptions=True))
+
+    get_kms_info = _async(api.get_kms_info)
+    get_kms_list = _async(api.get_kms_list)
+    get_kms_on_chain_detail = _async(api.get_kms_on_chain_detail)
+    get_app_env_encrypt_pub_key = _async(api.get_app_env_encrypt_pub_key)
+    next_app_ids = _async(api.next_app_ids)
+    list_kms_contracts = _async(api.list_kms_contracts)
+    get_kms_contract = _async(api.get_kms_contract)
+    list_kms_contract_nodes = _async(api.list_kms_contract_nodes)
+    get_cvm_info = _async(api.get_cvm_info)
+    get_cvm_compose_file = _async(api.get_cvm_compose_file)
+    get_cvm_state = _async(api.get_cvm_state)
+    get_cvm_operations = _async(api.get_cvm_operations)
+    get_app_cvms = _async(api.get_app_cvms)
+    update_cvm_envs = _async_flow(flows.update_cvm_envs)
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind = str(response.headers.get("content-type", ""))
+    return response.status_code == 200 and kind.partition(";")[0].strip() == "text/event-stream"
+
+
+def _polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEvent]:
+    """A single answer as the events that a stream would have had so far."""
+    from phala_secrets.models import CvmStateEvent
+
+    if isinstance(outcome, Pause):
+        raise TransportError(outcome.reason, hint="run again")
+    events = [CvmStateEvent(type="state", state=outcome, data=outcome.model_dump(mode="json"))]
+    if outcome.status == call.params["target"]:
+        events.append(CvmStateEvent(type="complete", data={"status": outcome.status}))
+    return events
+
+
+async def _each(events: list[CvmStateEvent]) -> AsyncIterator[CvmStateEvent]:
+    for event in events:
+        yield event
+
+
+def _raise_first(outcomes: list[Any]) -> list[Any]:
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
+
+
+def create_client(
+    api_key: str | None = None,
+    base_url: str | None = None,
+    *,
+    version: str = api.API_VERSION,
+    timeout: float = 30.0,
+) -> Client:
+    """A Client. The key defaults to ``PHALA_CLOUD_API_KEY``; ``timeout`` is in seconds, for one request.
+
+    Raises InputError without a key, or with a ``base_url`` that is not https (loopback excepted).
+    """
+    return Client(api_key, base_url, version=version, timeout=timeout)
+
+
+def create_async_client(
+    api_key: str | None = None,
+    base_url: str | None = None,
+    *,
+    version: str = api.API_VERSION,
+    timeout: float = 30.0,
+) -> AsyncClient:
+    """An AsyncClient. Arguments and errors are those of create_client."""
+    return AsyncClient(api_key, base_url, version=version, timeout=timeout)

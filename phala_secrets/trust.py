@@ -1,0 +1,293 @@
+"""Whose key it is: the app's key, its proof, and what vouches for the signer.
+
+Any well-formed signature recovers to some signer, so the signer is compared with a
+KMS root that is trusted: one that the user pinned, one read from the KMS contract
+on chain, or else the one that the API publishes, which is only as good as the API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from phala_secrets import api
+from phala_secrets.errors import AnswerError, Finding, InputError, ProofError
+from phala_secrets.identifiers import parse_app_id
+from phala_secrets.proof import Proof, parse_signer, prove
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from phala_secrets.calls import Flow
+    from phala_secrets.models import CvmInfo, GetAppEnvEncryptPubKeyResponse, KmsContract
+
+Level = Literal["api", "chain", "pinned"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What a proof can rest on, weakest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user trusts.
+
+    ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
+    and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
+    ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
+    that everything has to be of; ``kms`` is the slug or id to ask for the key.
+    """
+
+    signers: tuple[str, ...] = ()
+    rpc_url: str | None = field(default=None, repr=False)
+    rpc_given: bool = False
+    kms_contract: str | None = None
+    require: Level | None = None
+    app_id: str | None = None
+    kms: str | None = None
+
+    def check(self) -> None:
+        """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing."""
+        reachable = LEVELS[2] if self.signers else LEVELS[1] if self.rpc_url else LEVELS[0]
+        if self.require and LEVELS.index(reachable) < LEVELS.index(self.require):
+            missing = (
+                "trusted-signers is" if self.require == "pinned" else "trusted-signers and rpc-url are both"
+            )
+            raise ProofError(
+                f"require-trust is {self.require}, but {missing} empty",
+                hint="check the name of the variable that it is taken from",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenKey:
+    """An app's key, proven: its signer was compared with one that is trusted.
+
+    ``app_id`` is 40 hex digits, ``kms`` the slug or id that was asked, ``trust`` what
+    vouches for the signer, ``chain_id`` the chain of the KMS contract (None for the central KMS).
+    """
+
+    proof: Proof
+    app_id: str
+    kms: str
+    trust: Level
+    chain_id: int | None
+    kms_contract: str | None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def signer(self) -> str:
+        """The KMS root that signed, compressed SEC1 hex without ``0x``."""
+        return self.proof.signer
+
+    @property
+    def public_key(self) -> bytes:
+        """The X25519 key, 32 bytes."""
+        return self.proof.public_key
+
+
+def app_of(cvm: CvmInfo, expected: str | None) -> str:
+    """The CVM's app id, 40 hex digits; ProofError when it is not the expected one."""
+    if not cvm.app_id:
+        raise AnswerError(
+            f"Phala Cloud names no app for the CVM {cvm.name!a}", hint="its KMS gives out no key: redeploy it"
+        )
+    try:
+        app_id = parse_app_id(cvm.app_id)
+    except InputError:
+        raise AnswerError(
+            f"Phala Cloud names something that is no app id: {cvm.app_id[:60]!a}", hint="check api-url"
+        ) from None
+    if expected and app_id != expected:
+        raise ProofError(
+            f"the CVM {cvm.name!a} belongs to the app {app_id}, not to {expected}",
+            hint="check cvm and app-id; if both are right, do not trust this API",
+        )
+    return app_id
+
+
+def contract_of(cvm: CvmInfo, contracts: Sequence[KmsContract]) -> KmsContract:
+    """The KMS contract of a CVM among those listed, by chain and address, never by ``kms_type``."""
+    chain_id, address = _home(cvm)
+    if chain_id:
+        found = [c for c in contracts if c.chain_id == chain_id and _same(c.contract_address, address)]
+    else:
+        found = [c for c in contracts if c.central]
+        found = [c for c in found if c.slug == "phala"] or found
+    if len(found) == 1:
+        return found[0]
+    where = f"contract {address} on chain {chain_id}" if chain_id else "central KMS"
+    count = "lists no" if not found else f"lists {len(found)} times the"
+    raise AnswerError(
+        f"Phala Cloud {count} KMS for the CVM {cvm.name!a} ({where[:120]!a})",
+        hint="give its slug or id as kms, with trusted-signers",
+    )
+
+
+def _home(cvm: CvmInfo) -> tuple[int | None, str | None]:
+    info = cvm.kms_info
+    return (info.chain_id or None, info.dstack_kms_address) if info else (None, None)
+
+
+def _same(a: str, b: str | None) -> bool:
+    return b is not None and a.lower() == b.lower()
+
+
+def list_all_contracts() -> Flow[tuple[KmsContract, ...]]:
+    """Every page of the KMS contracts; one request where they fit on a page."""
+    (page,) = yield (first_contracts(),)
+    return (yield from more_contracts(page))
+
+
+def first_contracts() -> api.Call[Any]:
+    """The first page of the KMS contracts, as large as the API gives it."""
+    return api.list_kms_contracts(page_size=100)
+
+
+def more_contracts(first: Any) -> Flow[tuple[KmsContract, ...]]:
+    """The contracts of the first page, and of the pages after it if there are any."""
+    items: list[KmsContract] = list(first.items)
+    pages = min(first.pages or 1, 50)
+    if pages > 1:
+        rest = yield tuple(api.list_kms_contracts(page=n, page_size=100) for n in range(2, pages + 1))
+        items += [contract for page in rest for contract in page.items]
+    return tuple(items)
+
+
+def prove_key(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) -> Flow[ProvenKey]:
+    """Fetches the app's key and proves it. Raises ProofError for every way in which it is not.
+
+    One round trip: what is read from the chain goes together with the key.
+    """
+    app_id = app_of(cvm, policy.app_id)
+    on_chain, _ = _home(cvm)
+    if policy.rpc_given and not on_chain:
+        raise ProofError(
+            f"rpc-url is given, but Phala Cloud says that the app {app_id} has no KMS contract on chain",
+            hint="leave rpc-url out for an app of the central KMS, and pin its root with trusted-signers",
+        )
+    rpc_url = policy.rpc_url if on_chain else None
+    contract = _listed(cvm, contracts, policy)
+    kms = policy.kms or (contract and (contract.slug or contract.id)) or ""
+    calls: list[api.Call[Any]] = [api.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id)]
+    kms_address = None
+    if rpc_url and on_chain:
+        kms_address = _kms_contract(on_chain, policy)
+        calls += _ask_chain(rpc_url, kms_address, app_id)
+    answer, *from_chain = yield tuple(calls)
+    proof = _prove(answer, app_id)
+    if policy.signers and proof.signer not in policy.signers:
+        raise ProofError(
+            f"the key of the app {app_id} is signed by {proof.signer}, which is not in trusted-signers",
+            hint="do not send secrets to it, unless you know that the KMS root has changed",
+        )
+    if from_chain:
+        _check_chain(proof, on_chain, from_chain, kms_address or "")
+    trust: Level = "pinned" if policy.signers else "chain" if from_chain else "api"
+    if trust == "api":
+        _check_published(proof, contract)
+    if policy.require and LEVELS.index(trust) < LEVELS.index(policy.require):
+        raise ProofError(
+            f"require-trust is {policy.require}, but the proof rests on {trust}",
+            hint="give trusted-signers, or for an app on chain rpc-url",
+        )
+    return ProvenKey(
+        proof=proof,
+        app_id=app_id,
+        kms=kms,
+        trust=trust,
+        chain_id=on_chain,
+        kms_contract=kms_address or (contract.contract_address if contract and on_chain else None),
+        findings=tuple(_remarks(cvm, proof)),
+    )
+
+
+def _listed(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) -> KmsContract | None:
+    """The CVM's contract; it may be missing only where neither key nor root has to come from it."""
+    try:
+        return contract_of(cvm, contracts)
+    except AnswerError:
+        if policy.kms and (policy.signers or policy.rpc_url):
+            return None
+        raise
+
+
+def _kms_contract(chain_id: int, policy: Policy) -> str:
+    from phala_secrets.chain.wellknown import WELL_KNOWN_KMS
+
+    address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)
+    if not address:
+        raise ProofError(
+            f"no KMS contract of chain {chain_id} is known here", hint="give its address as kms-contract"
+        )
+    return address
+
+
+def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[api.Call[Any]]:
+    from phala_secrets import chain
+
+    requests = (chain.chain_id(), chain.kms_root(contract), chain.registered_app(contract, app_id))
+    return [api.rpc(rpc_url, request) for request in requests]
+
+
+def _check_chain(proof: Proof, app_chain: int | None, answers: Sequence[Any], contract: str) -> None:
+    chain_id, root, registered = answers
+    if chain_id != app_chain:
+        raise ProofError(
+            f"rpc-url is of chain {chain_id}, but the app's KMS is on chain {app_chain}",
+            hint="give an rpc-url of the app's chain",
+        )
+    if not registered:
+        raise ProofError(
+            f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",
+            hint="check app-id and kms-contract; if both are right, do not trust this API",
+        )
+    if root != proof.signer:
+        raise ProofError(
+            f"the key is signed by {proof.signer}, but the root in the KMS contract {contract} is {root}",
+            hint="do not send secrets to it: this key is not from the KMS of the contract",
+        )
+
+
+def _prove(answer: GetAppEnvEncryptPubKeyResponse, app_id: str) -> Proof:
+    key = answer.app_env_encrypt_pubkey
+    return prove(
+        answer.public_key,
+        app_id,
+        signature=key.signature,
+        signature_v1=key.signature_v1,
+        timestamp=key.timestamp,
+    )
+
+
+def _check_published(proof: Proof, contract: KmsContract | None) -> None:
+    published = contract.k256_pubkey if contract else None
+    name = (contract.slug or contract.id) if contract else "of this CVM"
+    if not published:
+        raise ProofError(
+            f"Phala Cloud publishes no root for the KMS {name[:80]!a}, so there is nothing to compare with",
+            hint=f"if you know that it is the KMS root, pin it: trusted-signers: 0x{proof.signer}",
+        )
+    try:
+        root = parse_signer(published)
+    except InputError as error:
+        raise ProofError(
+            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.message}",
+            hint="pin the KMS root with trusted-signers",
+        ) from None
+    if root != proof.signer:
+        raise ProofError(
+            f"the key is signed by {proof.signer}, but the KMS {name[:80]!a} has the root {root}",
+            hint="do not send secrets to it: this key is not from the app's KMS",
+        )
+
+
+def _remarks(cvm: CvmInfo, proof: Proof) -> list[Finding]:
+    unsigned = cvm.kms_info.encrypted_env_pubkey if cvm.kms_info else None
+    proven = proof.public_key.hex()
+    if unsigned and unsigned.lower().removeprefix("0x") != proven:
+        return [
+            Finding(
+                f"the CVM {cvm.name!a} names the key {unsigned[:80]!a}, unsigned; the proven key is {proven}",
+                hint="the proven key is used; tell Phala's support that the two differ",
+            )
+        ]
+    return []
