@@ -1,12 +1,35 @@
 """An EVM chain, as data in and data out: contract calls, approvals, transactions. Sends nothing.
 
-=============  =====================================================================================
-``abi``        encoding and decoding, strict to the last byte
-``rpc``        what to ask, and how to read the answer: ``Rpc[T]``
-``wellknown``  the chains that Phala documents: names, KMS contracts, explorers
-=============  =====================================================================================
+===============  ================================================================================
+``abi``          encoding and decoding, strict to the last byte
+``rpc``          what to ask, and how to read the answer: ``Rpc[T]``
+``wellknown``    the chains that Phala documents: names, KMS contracts, explorers
+``prepared``     what an approval made elsewhere takes: calldata, a file for a Safe, a digest
+``flow``         a sequence of requests as a generator, for a sync or an async client to drive
+``sender``       the owner's key, and the only import of ``eth-account``
+``transaction``  one transaction: priced, capped, sent once, confirmed
+``register``     approving a compose hash as the owner
+===============  ================================================================================
 """
 
+from phala_secrets.chain.flow import (
+    Flow,
+    Sleep,
+)
+from phala_secrets.chain.prepared import (
+    calldata_add_compose_hash,
+    calldata_add_device,
+    prepared_digest,
+    safe_transaction,
+)
+from phala_secrets.chain.register import (
+    ALREADY_REGISTERED,
+    Approvals,
+    Registered,
+    Sent,
+    approvals,
+    register,
+)
 from phala_secrets.chain.rpc import (
     Log,
     Receipt,
@@ -29,6 +52,9 @@ from phala_secrets.chain.rpc import (
     send_raw,
     transaction_known,
 )
+from phala_secrets.chain.sender import (
+    Sender,
+)
 from phala_secrets.chain.wellknown import (
     CHAIN_NAMES,
     EXPLORERS,
@@ -39,16 +65,26 @@ from phala_secrets.chain.wellknown import (
 )
 
 __all__ = [
+    "ALREADY_REGISTERED",
     "CHAIN_NAMES",
     "EXPLORERS",
     "WELL_KNOWN_KMS",
+    "Approvals",
+    "Flow",
     "Log",
     "Receipt",
+    "Registered",
     "Rpc",
+    "Sender",
+    "Sent",
+    "Sleep",
     "address_link",
     "any_device_allowed",
+    "approvals",
     "balance",
     "base_fee",
+    "calldata_add_compose_hash",
+    "calldata_add_device",
     "chain_id",
     "chain_name",
     "code",
@@ -59,9 +95,12 @@ __all__ = [
     "kms_root",
     "nonce",
     "owner",
+    "prepared_digest",
     "priority_fee",
     "receipt",
+    "register",
     "registered_app",
+    "safe_transaction",
     "send_raw",
     "transaction_known",
     "transaction_link",

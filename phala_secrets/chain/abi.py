@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from sha3 import keccak_256
+
 from phala_secrets.errors import AnswerError
 from phala_secrets.identifiers import parse_app_id
 
@@ -25,8 +27,17 @@ def address(text: str, what: str = "address") -> str:
     return "0x" + parse_app_id(text, what)
 
 
+def checksum_address(text: str) -> str:
+    """An address with the capitals of EIP-55, from 40 hex digits with or without ``0x``."""
+    digits = parse_app_id(text, "address")
+    nibbles = keccak_256(digits.encode()).hexdigest()
+    return "0x" + "".join(
+        digit.upper() if nibble > "7" else digit for digit, nibble in zip(digits, nibbles, strict=False)
+    )
+
+
 def call(selector: str, *arguments: str) -> str:
-    """Calldata with ``0x``: a selector, then addresses (40 hex digits) or ``bytes32`` (64), without ``0x``."""
+    """Calldata with ``0x``: a selector, then addresses or ``bytes32``, as hex without ``0x``."""
     return "0x" + selector + "".join(argument.rjust(2 * WORD, "0") for argument in arguments)
 
 
@@ -41,9 +52,9 @@ def data(answer: object, *, limit: int = MAX_DATA_BYTES) -> bytes:
     return bytes.fromhex(answer[2:])
 
 
-def quantity(answer: object) -> int:
-    """The integer of an RPC's hex ``QUANTITY``, at most 256 bits."""
-    if not isinstance(answer, str) or not re.fullmatch(r"0x[0-9a-fA-F]{1,64}", answer):
+def quantity(answer: object, *, bits: int = 256) -> int:
+    """The integer of an RPC's hex ``QUANTITY``."""
+    if not isinstance(answer, str) or not re.fullmatch(rf"0x[0-9a-fA-F]{{1,{bits // 4}}}", answer):
         raise AnswerError("the RPC answered something that is not a hex number")
     return int(answer, 16)
 

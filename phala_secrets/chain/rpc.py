@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from phala_secrets.chain import abi
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 MAX_LOGS = 1000
 MAX_TOPICS = 4
+MIN_GAS = 21_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class Log:
     address: str
     topics: tuple[str, ...]
     data: bytes
+
+    def names(self, topic: str, subject: str) -> bool:
+        """Whether this is the event ``topic`` about one ``bytes32`` (64 hex digits), indexed or not."""
+        return "".join(self.topics).replace("0x", "") + self.data.hex() == topic[2:] + subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ def balance(address: str) -> Rpc[int]:
 
 def nonce(address: str, block: Literal["pending", "latest"]) -> Rpc[int]:
     """How many transactions the address has sent: mined ones (``latest``), or those that wait as well."""
-    return Rpc("eth_getTransactionCount", (abi.address(address), block), abi.quantity)
+    return Rpc("eth_getTransactionCount", (abi.address(address), block), partial(abi.quantity, bits=64))
 
 
 def base_fee() -> Rpc[int | None]:
@@ -153,7 +159,14 @@ def gas_price() -> Rpc[int]:
 def estimate_gas(sender: str, to: str, calldata: str) -> Rpc[int]:
     """How much gas the call would take; a call that would revert is an ``AnswerError``."""
     transaction = {"from": abi.address(sender), "to": abi.address(to), "data": calldata, "value": "0x0"}
-    return Rpc("eth_estimateGas", (transaction,), abi.quantity)
+
+    def parse(answer: Any) -> int:
+        gas = abi.quantity(answer)
+        if gas < MIN_GAS:
+            raise AnswerError("the RPC answered less gas than any transaction takes")
+        return gas
+
+    return Rpc("eth_estimateGas", (transaction,), parse)
 
 
 def send_raw(raw: str, transaction_hash: str) -> Rpc[str]:

@@ -1,0 +1,45 @@
+"""The app owner's key: able to sign, unable to show itself. The only place that knows ``eth-account``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from phala_secrets.errors import InputError
+
+_CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+
+class Sender:
+    """Signs transactions for one address (``0x``, lower case)."""
+
+    __slots__ = ("_sign", "address")
+
+    def __init__(self, private_key: str) -> None:
+        """Take 32 bytes of hex, with or without ``0x``.
+
+        Raises ``InputError``, which never quotes the key, for anything else, and where
+        ``eth-account`` (the extra ``chain``) is not installed.
+        """
+        digits = private_key.strip().removeprefix("0x")
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digits) or not 0 < int(digits, 16) < _CURVE_ORDER:
+            raise InputError(
+                "private-key is not a private key", hint="give the app owner's key: 64 hex digits, 0x or not"
+            )
+        try:
+            from eth_account import Account
+        except ImportError:
+            raise InputError("signing needs eth-account", hint="pip install 'phala-secrets[chain]'") from None
+        account = Account.from_key(bytes.fromhex(digits))
+        self.address = str(account.address).lower()
+        # A closure, so that printing this object or its attributes prints no key.
+        self._sign: Callable[[Any], Any] = lambda fields: account.sign_transaction(fields)
+
+    def __repr__(self) -> str:
+        return f"Sender({self.address})"
+
+    def sign(self, fields: dict[str, int | str]) -> tuple[str, str]:
+        """The signed transaction and its hash, both ``0x`` hex. ``fields`` are as JSON-RPC names them."""
+        signed = self._sign(fields)
+        return "0x" + bytes(signed.raw_transaction).hex(), "0x" + bytes(signed.hash).hex()

@@ -1,0 +1,175 @@
+"""One transaction, from its price to its receipt: capped, and never sent twice.
+
+Nothing that an RPC says makes it cost more than the caps: the value is 0, the chain id is the
+one that was checked, and gas and fees have limits. The hash is known before anything is sent,
+so what is sent again after a lost answer is the very same bytes, under the same nonce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from phala_secrets.chain import rpc
+from phala_secrets.chain.abi import checksum_address
+from phala_secrets.chain.flow import Flow, Sleep, ask
+from phala_secrets.chain.wellknown import transaction_link
+from phala_secrets.errors import AnswerError, ApiError, ApprovalRequiredError, TransportError
+
+if TYPE_CHECKING:
+    from phala_secrets.chain.rpc import Receipt
+    from phala_secrets.chain.sender import Sender
+
+MAX_GAS = 300_000
+"""The most gas that one transaction may ask for; an approval through a proxy takes some 60,000."""
+
+MAX_COST: Mapping[int, int] = MappingProxyType({1: 10**16})
+"""The most wei that one transaction may cost, by chain: 0.01 ETH on Ethereum …"""
+
+DEFAULT_MAX_COST = 10**15
+"""… and 0.001 ETH anywhere else."""
+
+POLL_SECONDS = 3.0
+
+REFUSALS = 3
+"""How often an RPC may refuse a transaction that it does not know before we give up."""
+
+SIGHTINGS = 3
+"""How often in a row our nonce has to be seen used by another: an RPC is many nodes, some of them behind."""
+
+FAILURES = (TransportError, ApiError)
+"""What a driver throws in for one request that failed; an ``ApiError`` for an HTTP status of the RPC."""
+
+_DEARER = "try again when fees are lower, or with another rpc-url; or approve elsewhere (prepare-only)"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a contract: its name in messages, and its address and calldata (both ``0x`` hex)."""
+
+    name: str
+    to: str
+    calldata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A call with its price: ``fees`` as the transaction's fields (wei per gas), ``cost`` at most, in wei."""
+
+    call: Call
+    chain_id: int
+    gas: int
+    fees: Mapping[str, int]
+    cost: int
+
+
+def price(sender: Sender, chain_id: int, calls: Sequence[Call]) -> Flow[list[Offer]]:
+    """Price the calls, and check that the balance covers them all.
+
+    Raises ``ApprovalRequiredError`` over a cap or beyond the balance, and ``AnswerError`` if
+    the RPC says that a call would fail.
+    """
+    cap = MAX_COST.get(chain_id, DEFAULT_MAX_COST)
+    base = yield from ask(rpc.base_fee())
+    if base is None:
+        now = tip = yield from ask(rpc.gas_price())
+    else:
+        tip = yield from ask(rpc.priority_fee())
+        now = base + tip
+    offers = []
+    for call in calls:
+        estimate = yield from ask(rpc.estimate_gas(sender.address, call.to, call.calldata))
+        gas = estimate + estimate // 4
+        if gas > MAX_GAS or gas * now > cap:
+            raise ApprovalRequiredError(
+                f"{call.name} would cost {eth(gas * now)} for {gas} gas by what the RPC says; "
+                f"more than {eth(cap)} or {MAX_GAS} gas is never paid",
+                hint=_DEARER,
+            )
+        # Room for a base fee that doubles; what is not needed is not charged.
+        most = now if base is None else min(now + base, cap // gas)
+        fees = {"gasPrice": most} if base is None else {"maxFeePerGas": most, "maxPriorityFeePerGas": tip}
+        offers.append(Offer(call, chain_id, gas, fees, gas * most))
+    needed = sum(offer.cost for offer in offers)
+    has = yield from ask(rpc.balance(sender.address))
+    if has < needed:
+        raise ApprovalRequiredError(
+            f"the owner {sender.address} has {eth(has)}, and the approval may cost {eth(needed)}",
+            hint="fund that address on the app's chain, or approve elsewhere (prepare-only)",
+        )
+    return offers
+
+
+def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[], float]) -> Flow[Receipt]:
+    """Sign, send, and wait up to ``patience`` seconds for one confirmation.
+
+    Raises ``ApprovalRequiredError`` for a transaction that was reverted, replaced or is stuck,
+    and ``TransportError`` where the RPC does not take it, or is gone. Each has the hash.
+    """
+    call = offer.call
+    count = yield from ask(rpc.nonce(sender.address, "pending"))
+    raw, hash_ = sender.sign(
+        {
+            "chainId": offer.chain_id,
+            "nonce": count,
+            "to": checksum_address(call.to),
+            "value": 0,
+            "data": call.calldata,
+            "gas": offer.gas,
+            **offer.fees,
+        }
+    )
+    yield Sleep(0, f"Sending {call.name} as transaction {hash_}", hash_)
+    look = transaction_link(offer.chain_id, hash_) or f"transaction {hash_}"
+    go_on = f"look at {look}; then run again: what is approved by then is not sent again"
+    end = clock() + patience
+    known = accepted = False
+    refusals = sightings = 0
+    trouble: TransportError | ApiError | None = None
+    while True:
+        if not known:
+            try:
+                yield from ask(rpc.send_raw(raw, hash_))
+                accepted = True
+            except FAILURES as error:
+                # Not the end: it may have arrived all the same.
+                trouble = error
+                refusals += isinstance(error, AnswerError | ApiError)
+        try:
+            receipt = yield from ask(rpc.receipt(hash_))
+            if receipt is not None:
+                break
+            known = yield from ask(rpc.transaction_known(hash_))
+            taken = not known and (yield from ask(rpc.nonce(sender.address, "latest"))) > count
+        except FAILURES as error:
+            trouble = error
+        else:
+            accepted = accepted or known
+            sightings = sightings + 1 if taken else 0
+            trouble = None if accepted else trouble
+        if sightings >= SIGHTINGS:
+            raise ApprovalRequiredError(
+                f"{call.name}: another transaction took nonce {count}, so transaction {hash_} is replaced",
+                hint=go_on,
+            )
+        if trouble and not accepted and refusals >= REFUSALS and not sightings:
+            raise TransportError(f"{call.name}: transaction {hash_} was not taken: {trouble}", hint=go_on)
+        if clock() >= end:
+            stuck = f"{call.name}: transaction {hash_} is not confirmed after {patience:.0f} s"
+            if trouble:
+                raise TransportError(f"{stuck}: {trouble}", hint=go_on)
+            raise ApprovalRequiredError(stuck, hint=go_on)
+        yield Sleep(POLL_SECONDS, f"Waiting for one confirmation of {call.name}, transaction {hash_}", hash_)
+    if not receipt.succeeded:
+        raise ApprovalRequiredError(f"{call.name}: transaction {hash_} was reverted", hint=go_on)
+    return receipt
+
+
+def eth(wei: int) -> str:
+    """Wei as ETH, with nine decimals at most; what is less is shown as ``0.000000001``."""
+    if 0 < wei < 10**9:
+        wei = 10**9
+    whole, rest = divmod(wei, 10**18)
+    return f"{whole}.{rest // 10**9:09d}".rstrip("0").rstrip(".") + " ETH"
