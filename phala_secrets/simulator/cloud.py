@@ -1,0 +1,264 @@
+"""The state of a simulated Phala Cloud: who may ask, which KMSes and CVMs there are, what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from .composefile import DEFAULT_COMPOSE, Form, Order
+from .cvm import Cvm, Identity
+from .kms import CENTRAL, Kms
+from .wire import Answer, RefusalError, Request
+
+_KEPT_REQUESTS = 100_000
+_UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
+_DEPLOYER = "0x71c7656ec7ab88b098defb751b7401b5f6d8976f"
+
+
+@dataclass(slots=True)
+class RateLimit:
+    """A bucket of ``burst`` requests that fills up by ``per_second``; then 429.
+
+    ``retry_after`` tells whether the answer says, in whole seconds, when to come again.
+    """
+
+    per_second: float
+    burst: int = 1
+    retry_after: bool = True
+
+
+class Cloud:
+    """A Phala Cloud. Every attribute may be changed at any time; `changed` guards those that move.
+
+    ``restart_seconds`` is how long an update takes; for the first third of it the CVM still shows
+    its old status. ``streams`` tells whether the state of a CVM can be streamed, ``v1_signatures``
+    whether keys come with a ``timestamp`` and a ``signature_v1``. ``seed`` makes the keys and the
+    identifiers the same every time. ``rpc_urls`` are JSON-RPC endpoints by chain id, on loopback:
+    approvals on these chains are looked up there.
+    """
+
+    def __init__(
+        self,
+        api_key: str = "phak_simulator",
+        *,
+        restart_seconds: float = 0.3,
+        stale_seconds: float | None = None,
+        streams: bool = True,
+        v1_signatures: bool = False,
+        seed: bytes | None = None,
+        rpc_urls: Mapping[int, str] | None = None,
+    ) -> None:
+        self.api_key = api_key
+        self.restart_seconds = restart_seconds
+        self.stale_seconds = restart_seconds / 3 if stale_seconds is None else stale_seconds
+        self.streams = streams
+        self.v1_signatures = v1_signatures
+        self.rpc_urls = dict(rpc_urls or {})
+        self.changed = threading.Condition(threading.RLock())
+        """Held while state is read or changed; notified when a CVM changes by itself or otherwise."""
+        self.clock_offset = 0.0
+        """Seconds by which its clock is ahead of ours: in ``Date``, and in what its KMSes sign."""
+        self.rate_limit: RateLimit | None = None
+        self.max_streams = 5
+        """Streams a user may have open."""
+        self.allowed_envs_order: Order = "sent"
+        self.compose_form: Form = "compact"
+        self.compose_normalised = True
+        self.flat_preconditions = False
+        """Whether a 465 has the older form, without ``details``."""
+        self.approved_transactions: set[str] = set()
+        """Transaction hashes that are good, on chains without an RPC."""
+        self.approval_seconds = 14 * 86_400.0
+        """How long a compose hash waits for its approval."""
+        self.max_body = 16 * 1024 * 1024
+        """Bytes that a request may have."""
+        self.systemd = 252
+        """The version of systemd in the guests."""
+        self.tamper: Callable[[Request, Answer], Answer] = _as_it_is
+        """Called with each answer before it is sent; what it returns is sent instead."""
+        self.kmses: list[Kms] = []
+        self.cvms: list[Cvm] = []
+        self.requests: deque[Request] = deque(maxlen=_KEPT_REQUESTS)
+        """What was asked, oldest first."""
+        self._seed = seed or os.urandom(32)
+        self._app_nonce = 0
+        self._open_streams = 0
+        self._tokens: float | None = None
+        self._tokens_at = 0.0
+        self.add_kms(CENTRAL)
+
+    def now(self) -> datetime:
+        """Its clock."""
+        return datetime.now(UTC) + timedelta(seconds=self.clock_offset)
+
+    def reset_requests(self) -> None:
+        """Forget what was asked."""
+        self.requests.clear()
+
+    def add_kms(
+        self, slug: str, chain_id: int = 0, contract_address: str = CENTRAL, *, nodes: int = 1
+    ) -> Kms:
+        """A KMS contract with its own root; on chain with a ``chain_id`` and a ``contract_address``."""
+        kms = Kms(
+            slug,
+            self._derive(f"kms {slug}", 32),
+            chain_id=chain_id,
+            contract_address=contract_address,
+            nodes=nodes,
+        )
+        with self.changed:
+            self.kmses.append(kms)
+        return kms
+
+    def add_cvm(
+        self,
+        name: str = "my-app",
+        *,
+        app_id: str | None = None,
+        kms: str | Kms = CENTRAL,
+        docker_compose_file: str = DEFAULT_COMPOSE,
+        environment: Mapping[str, str] | None = None,
+        allowed_envs: Sequence[str] | None = None,
+        device_id: str | None = None,
+        deployer_address: str = _DEPLOYER,
+        app_compose: Mapping[str, Any] | None = None,
+    ) -> Cvm:
+        """A CVM that runs with ``environment``.
+
+        ``app_id`` (40 hex digits) may be that of another CVM, which makes it a replica;
+        ``allowed_envs`` are the environment's names unless given; ``device_id`` is of the machine it
+        runs on; ``app_compose`` adds fields to the app-compose, or overrides them.
+        """
+        with self.changed:
+            number = len(self.cvms) + 1
+            environment = environment or {}
+            cvm = Cvm(
+                self,
+                kms if isinstance(kms, Kms) else self.find_kms(kms),
+                self._identify(name, number, app_id, device_id, deployer_address),
+                docker_compose_file=docker_compose_file,
+                environment=environment,
+                allowed_envs=list(environment) if allowed_envs is None else allowed_envs,
+                more=app_compose or {},
+            )
+            self.cvms.append(cvm)
+            return cvm
+
+    def find_kms(self, reference: str) -> Kms:
+        """By slug or id of a contract or of one of its nodes; 404 otherwise."""
+        with self.changed:
+            for kms in self.kmses:
+                if reference in (kms.slug, kms.id) or kms.node(reference) is not None:
+                    return kms
+        raise RefusalError(404, f"KMS '{reference}' not found", "ERR-02-011")
+
+    def find_cvm(self, reference: str) -> Cvm:
+        """By ``cvm_…`` id, UUID, ``app_…``, ``instance_…`` or name; 404 when unknown, 409 when ambiguous."""
+        with self.changed:
+            found = [cvm for cvm in self.cvms if _is_called(cvm, reference)]
+        if not found:
+            raise RefusalError(
+                404,
+                f"CVM '{reference}' not found",
+                "ERR-03-001",
+                suggestions=["Check the CVM identifier, and the workspace of the API key"],
+            )
+        if len(found) > 1:
+            raise RefusalError(
+                409,
+                f"Several CVMs are called '{reference}'",
+                "ERR-03-002",
+                details=[{"field": "cvm_id", "value": cvm.id, "message": cvm.name} for cvm in found],
+                suggestions=["Use the CVM's id"],
+            )
+        return found[0]
+
+    def cvms_of(self, app_id: str) -> list[Cvm]:
+        """The CVMs of an app; 404 when it has none."""
+        with self.changed:
+            found = [cvm for cvm in self.cvms if cvm.app_id == app_id]
+        if not found:
+            raise RefusalError(404, "App not found")
+        return found
+
+    def next_app_ids(self, count: int) -> list[dict[str, Any]]:
+        """Reserve ``count`` app ids: ``app_id`` and ``nonce`` of each."""
+        with self.changed:
+            nonces = range(self._app_nonce, self._app_nonce + count)
+            self._app_nonce += count
+        return [{"app_id": self._derive(f"next app {nonce}", 20).hex(), "nonce": nonce} for nonce in nonces]
+
+    def admit(self, request: Request) -> None:
+        """Refuse a request with 429 or 401 where that is due."""
+        self._limit_rate()
+        given = request.headers.get("x-api-key")
+        if given is None:
+            raise RefusalError(401, "Not authenticated")
+        if not hmac.compare_digest(given.encode(), self.api_key.encode()):
+            raise RefusalError(401, "Invalid API key")
+
+    def open_stream(self) -> None:
+        """Take one of the user's streams; 429 when all are taken."""
+        with self.changed:
+            if self._open_streams >= self.max_streams:
+                raise RefusalError(429, f"Too many streams: at most {self.max_streams} a user")
+            self._open_streams += 1
+
+    def close_stream(self) -> None:
+        """Give a stream back."""
+        with self.changed:
+            self._open_streams -= 1
+
+    def _limit_rate(self) -> None:
+        limit = self.rate_limit
+        if limit is None:
+            return
+        with self.changed:
+            now = time.monotonic()
+            tokens = limit.burst if self._tokens is None else self._tokens
+            tokens = min(limit.burst, tokens + (now - self._tokens_at) * limit.per_second)
+            enough = tokens >= 1
+            self._tokens, self._tokens_at = tokens - enough, now
+        if not enough:
+            seconds = math.ceil((1 - tokens) / limit.per_second)
+            headers = {"Retry-After": str(seconds)} if limit.retry_after else {}
+            raise RefusalError(429, "Rate limit exceeded", headers=headers)
+
+    def _identify(
+        self, name: str, number: int, app_id: str | None, device_id: str | None, deployer_address: str
+    ) -> Identity:
+        return Identity(
+            number=number,
+            id=f"cvm_{self._derive(f'cvm {number}', 5).hex()}",
+            name=name,
+            app_id=(app_id or self._derive(f"app {number}", 20).hex()).lower(),
+            vm_uuid=str(uuid.UUID(bytes=self._derive(f"uuid {number}", 16), version=4)),
+            instance_id=self._derive(f"instance {number}", 20).hex(),
+            device_id=device_id or self._derive("device", 32).hex(),
+            deployer_address=deployer_address,
+        )
+
+    def _derive(self, purpose: str, length: int) -> bytes:
+        return hmac.digest(self._seed, purpose.encode(), hashlib.sha256)[:length]
+
+
+def _is_called(cvm: Cvm, reference: str) -> bool:
+    if _UUID.fullmatch(reference):
+        return cvm.vm_uuid.replace("-", "") == reference.replace("-", "").lower()
+    ids = (f"app_{cvm.app_id}", f"instance_{cvm.instance_id}")
+    return reference in (cvm.id, cvm.name) or reference.lower() in ids
+
+
+def _as_it_is(_request: Request, answer: Answer) -> Answer:
+    return answer

@@ -1,0 +1,71 @@
+"""The app-compose of a CVM, and the hash that an owner approves on chain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Form = Literal["compact", "pretty"]
+Order = Literal["sent", "old-first", "sorted"]
+
+DEFAULT_COMPOSE = "services:\n  app:\n    image: nginx\n"
+
+
+def app_compose(
+    name: str, docker_compose_file: str, allowed_envs: Sequence[str], more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An ``app-compose.json`` with the fields that the service writes; ``more`` adds to them or overrides."""
+    return {
+        "allowed_envs": list(allowed_envs),
+        "docker_compose_file": docker_compose_file,
+        "features": ["kms", "tproxy-net"],
+        "gateway_enabled": True,
+        "kms_enabled": True,
+        "local_key_provider_enabled": False,
+        "manifest_version": 2,
+        "name": name,
+        "no_instance_id": False,
+        "pre_launch_script": "",
+        "public_logs": True,
+        "public_sysinfo": True,
+        "public_tcbinfo": True,
+        "runner": "docker-compose",
+        "secure_time": False,
+        "storage_fs": "zfs",
+        "tproxy_enabled": True,
+        **more,
+    }
+
+
+def compose_hash(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
+    """SHA-256, as hex, of the app-compose as it is written in ``form``."""
+    content = _normalise(compose) if normalised else dict(compose)
+    if form == "compact":
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    else:
+        text = json.dumps(content, sort_keys=True, indent=4, ensure_ascii=False).replace('": ', '":')
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str]:
+    """``allowed_envs`` after an update, in the order in which it is written down."""
+    names = list(dict.fromkeys(sent))
+    if order == "sorted":
+        return sorted(names)
+    if order == "old-first":
+        kept = [name for name in old if name in names]
+        return kept + [name for name in names if name not in kept]
+    return names
+
+
+def _normalise(compose: Mapping[str, Any]) -> dict[str, Any]:
+    other_script = {"docker-compose": "bash_script", "bash": "docker_compose_file"}.get(
+        compose.get("runner", "")
+    )
+    return {
+        key: value
+        for key, value in compose.items()
+        if key != other_script and (key != "pre_launch_script" or value)
+    }

@@ -1,0 +1,152 @@
+"""The guest: opens what was sealed for its app, and hands it to ``docker compose`` as dstack does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from phala_secrets.errors import PhalaSecretsError
+
+from .envfile import EnvFileError, read_environment
+
+SEALED_OVERHEAD = 32 + 12 + 16
+"""Bytes of an envelope around nothing: the sender's public key, the nonce, the tag."""
+
+_MAX_VARIABLES = 1024
+_MAX_NAME_BYTES = 255
+_MAX_VALUE_BYTES = 131_072
+_MAX_TOTAL_BYTES = 1_048_576
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_QUOTED = frozenset(" \t|&;<>()$`\"'\n")
+
+# What bash and the launcher make of names that are theirs; None: not handed on.
+_LAUNCHER: dict[str, str | None] = {
+    "ACTION": "start",
+    "runner": "docker-compose",
+    "snapshotter": "",
+    "HOST_SHARED_DIR": "/dstack/.host-shared",
+    "SYS_CONFIG_FILE": "/dstack/.host-shared/.sys-config.json",
+    "CFG_PCCS_URL": "",
+    "IFS": " \t\n",
+    "PWD": "/dstack",
+    "OLDPWD": None,
+    "SHLVL": "0",
+    "_": "/usr/bin/docker",
+    "UID": "0",
+    "EUID": "0",
+    "PPID": None,
+}
+
+
+class BootFailedError(PhalaSecretsError):
+    """The guest does not come up. The message names no value."""
+
+
+def seal(environment: Mapping[str, str], public_key: X25519PublicKey) -> bytes:
+    """An envelope for ``public_key``: the sender's key (32 bytes), the nonce (12), ciphertext and tag."""
+    text = json.dumps({"env": [{"key": name, "value": value} for name, value in environment.items()]})
+    sender, nonce = X25519PrivateKey.generate(), os.urandom(12)
+    sealed = AESGCM(sender.exchange(public_key)).encrypt(nonce, text.encode(), None)
+    return sender.public_key().public_bytes_raw() + nonce + sealed
+
+
+def boot(
+    sealed: bytes, key: X25519PrivateKey, allowed: Iterable[str], *, systemd: int = 252
+) -> dict[str, str]:
+    """The environment that ``docker compose`` gets, or `BootFailedError`.
+
+    ``sealed`` is an envelope for ``key``, ``allowed`` the app-compose's ``allowed_envs``, and
+    ``systemd`` the version in the guest.
+    """
+    accepted = _accept(_open(sealed, key), frozenset(allowed))
+    try:
+        environment = read_environment(_write(accepted), systemd)
+    except EnvFileError as error:
+        raise BootFailedError(f"app-compose.service: failed to load environment files: {error}") from None
+    return _launch(environment)
+
+
+def _open(sealed: bytes, key: X25519PrivateKey) -> list[tuple[str, str]]:
+    """The pairs in the envelope, in their order."""
+    try:
+        secret = key.exchange(X25519PublicKey.from_public_bytes(sealed[:32]))
+        content = json.loads(AESGCM(secret).decrypt(sealed[32:44], sealed[44:], None))
+    except InvalidTag:
+        raise BootFailedError("failed to decrypt the environment: it is not sealed for this app") from None
+    except (ValueError, RecursionError):
+        raise BootFailedError("failed to decrypt the environment: malformed") from None
+    entries = content.get("env") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise BootFailedError('failed to parse the environment: no list "env"')
+    return [_pair(entry) for entry in entries]
+
+
+def _pair(entry: Any) -> tuple[str, str]:
+    match entry:
+        case {"key": str(name), "value": str(value)}:
+            return name, value
+    raise BootFailedError("failed to parse the environment: an entry without key and value")
+
+
+def _accept(pairs: list[tuple[str, str]], allowed: frozenset[str]) -> dict[str, str]:
+    """What dstack accepts: within its limits, of the allowed names, of a repeated one the last.
+
+    From ``dstack-util/src/parse_env_file.rs``; lengths are of UTF-8, and the total counts every
+    occurrence of an allowed name.
+    """
+    if len(pairs) > _MAX_VARIABLES:
+        raise BootFailedError(f"too many environment variables: {len(pairs)}, at most {_MAX_VARIABLES}")
+    accepted: dict[str, str] = {}
+    total = 0
+    for name, value in pairs:
+        if name not in allowed:
+            continue
+        name_bytes, value_bytes = _utf8_length(name), _utf8_length(value)
+        if name_bytes > _MAX_NAME_BYTES or not _NAME.fullmatch(name):
+            raise BootFailedError("invalid environment variable name")
+        if value_bytes > _MAX_VALUE_BYTES:
+            raise BootFailedError(
+                f"value of {name} too long: {value_bytes} bytes, at most {_MAX_VALUE_BYTES}"
+            )
+        total += name_bytes + value_bytes
+        accepted[name] = value
+    if total > _MAX_TOTAL_BYTES:
+        raise BootFailedError(f"environment too large: {total} bytes, at most {_MAX_TOTAL_BYTES}")
+    return accepted
+
+
+def _utf8_length(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise BootFailedError("failed to parse the environment: a lone surrogate") from None
+
+
+def _write(environment: Mapping[str, str]) -> str:
+    """The file that dstack writes for systemd."""
+    return "".join(f"{name}={_quote(environment[name])}\n" for name in sorted(environment))
+
+
+def _quote(value: str) -> str:
+    if _QUOTED.isdisjoint(value):
+        return value
+    for character in '"$`':
+        value = value.replace(character, "\\" + character)
+    return '"' + value.replace("\n", "\\n") + '"'
+
+
+def _launch(environment: Mapping[str, str]) -> dict[str, str]:
+    """What comes out of the launcher, a bash script that keeps some names to itself."""
+    handed_on: dict[str, str] = {}
+    for name, value in environment.items():
+        seen = _LAUNCHER.get(name, value)
+        if seen is not None and not name.startswith("BASH"):
+            handed_on[name] = seen
+    return handed_on

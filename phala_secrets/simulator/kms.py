@@ -1,0 +1,120 @@
+"""A key management service: a root that signs, and a key for each app."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from btclib_secp256k1 import keys, recovery
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from sha3 import keccak_256
+
+CENTRAL = "phala"
+"""Slug of the central KMS, and what stands for its contract's address."""
+
+_TYPES = {0: "phala", 1: "ethereum", 8453: "base"}
+
+
+@dataclass(frozen=True, slots=True)
+class KmsNode:
+    """One machine of a KMS; all nodes of a contract share the root key."""
+
+    id: str
+    slug: str
+    url: str
+
+
+class Kms:
+    """A KMS contract. Its attributes are a test's to change.
+
+    ``chain_id`` is 0 and ``contract_address`` is `CENTRAL` for the central KMS. ``seed`` is any
+    secret: the root and the apps' keys follow from it.
+    """
+
+    def __init__(
+        self, slug: str, seed: bytes, *, chain_id: int = 0, contract_address: str = CENTRAL, nodes: int = 1
+    ) -> None:
+        self.slug = slug
+        self.label = slug
+        self.chain_id = chain_id
+        self.contract_address = contract_address
+        self.version = "v0.5.8 (git:simulator)"
+        self.online = True
+        """Whether its nodes answer; otherwise asking for a key gives 500."""
+        self.recovery_base = 0
+        """Added to the recovery id: 27 is what some libraries write."""
+        self.tamper: Callable[[dict[str, Any]], dict[str, Any]] = dict
+        """Called with each answer about a key before it is sent; what it returns is sent instead."""
+        self.app_keys: dict[str, X25519PrivateKey] = {}
+        """The keys by app id, as they are asked for; a test may put another one there."""
+        self._seed = seed
+        self._root = _derive(seed, b"root")
+        self.id = _identifier(seed, b"contract")
+        self.nodes = [
+            KmsNode(
+                _identifier(seed, b"node%d" % number),
+                slug if number == 1 else f"{slug}-{number}",
+                f"https://{slug}-{number}.kms.invalid:9201",
+            )
+            for number in range(1, nodes + 1)
+        ]
+
+    @property
+    def kms_type(self) -> str:
+        """``phala``, ``ethereum`` or ``base``: what a CVM shows, and no way to find the KMS."""
+        return _TYPES.get(self.chain_id, "base")
+
+    @property
+    def is_on_chain(self) -> bool:
+        return self.chain_id != 0
+
+    @property
+    def root_public_key(self) -> str:
+        """The root's public key: 33 bytes, compressed SEC1, as hex."""
+        return keys.pubkey_from_prvkey(self._root).hex()
+
+    def node(self, reference: str) -> KmsNode | None:
+        """The node with this id or slug."""
+        return next((node for node in self.nodes if reference in (node.id, node.slug)), None)
+
+    def app_key(self, app_id: str) -> X25519PrivateKey:
+        """The private key of an app (40 hex digits)."""
+        if app_id not in self.app_keys:
+            secret = _derive(self._seed, b"app:" + bytes.fromhex(app_id))
+            self.app_keys[app_id] = X25519PrivateKey.from_private_bytes(secret)
+        return self.app_keys[app_id]
+
+    def app_public_key(self, app_id: str) -> str:
+        """The public key of an app: 32 bytes as hex."""
+        return self.app_key(app_id).public_key().public_bytes_raw().hex()
+
+    def sign(self, app_id: str, public_key: str, timestamp: int | None = None) -> str:
+        """The root's signature over an app's key, 65 bytes as hex.
+
+        With a ``timestamp`` (seconds since the epoch) it is ``signature_v1``, without one the legacy
+        signature. ``public_key`` is hex.
+        """
+        moment = b"" if timestamp is None else timestamp.to_bytes(8, "big")
+        message = b"dstack-env-encrypt-pubkey:" + bytes.fromhex(app_id) + moment + bytes.fromhex(public_key)
+        signature, recovery_id = recovery.sign(keccak_256(message).digest(), self._root, verify=False)
+        return (signature + bytes([recovery_id + self.recovery_base])).hex()
+
+    def answer(self, app_id: str, timestamp: int | None) -> dict[str, Any]:
+        """An app's key with its proof; without ``timestamp`` the legacy one alone."""
+        public_key = self.app_public_key(app_id)
+        answer: dict[str, Any] = {"public_key": public_key, "signature": self.sign(app_id, public_key)}
+        if timestamp is not None:
+            answer["timestamp"] = timestamp
+            answer["signature_v1"] = self.sign(app_id, public_key, timestamp)
+        return self.tamper(answer)
+
+
+def _derive(seed: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(seed, purpose, hashlib.sha256)
+
+
+def _identifier(seed: bytes, purpose: bytes) -> str:
+    return "kms_" + _derive(seed, purpose).hex()[:8]

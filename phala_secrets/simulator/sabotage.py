@@ -1,0 +1,148 @@
+"""How each fault looks on the wire."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING
+
+from .wire import Answer
+
+if TYPE_CHECKING:
+    from .faults import Fault
+
+_BLOCK = b" " * (1024 * 1024)
+_ERROR_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>502</h1></body></html>"
+_HTML = {"Content-Type": "text/html; charset=utf-8"}
+_JSON = {"Content-Type": "application/json"}
+
+
+class Sabotage(BaseHTTPRequestHandler):
+    """The part of the handler that spoils answers."""
+
+    def send_answer(self, answer: Answer) -> None:
+        raise NotImplementedError
+
+    def head(self, status: int, headers: dict[str, str]) -> bytes:
+        raise NotImplementedError
+
+    def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def spoil_before(self, fault: Fault) -> bool:
+        """What happens before the request is handled; true where nothing comes after it."""
+        if fault.kind == "stall" and fault.where == "before":
+            self.sleep(fault.seconds)
+        if fault.kind != "reset_before":
+            return False
+        self._reset()
+        return True
+
+    def spoil(self, fault: Fault, answer: Answer) -> bool:
+        """Send something in place of ``answer``; false where it is to be sent as it is."""
+        match fault.kind:
+            case "reset_after":
+                self._reset()
+            case "status" if isinstance(fault.body, bytes):
+                self._send_bytes(fault.status, fault.body, fault.headers)
+            case "status":
+                self.send_answer(Answer(fault.body, fault.status, fault.headers))
+            case "redirect":
+                self.send_answer(Answer({"detail": "moved"}, 307, {"Location": fault.location}))
+            case "html_200":
+                self._send_bytes(200, _ERROR_PAGE, _HTML)
+            case "not_json":
+                self._send_bytes(200, b'{"items": [', _JSON)
+            case "huge_body":
+                self._send_huge(fault)
+            case "gzip_bomb":
+                self._send_blocks({**_JSON, "Content-Encoding": "gzip"}, _gzip_bomb(fault.size))
+            case "half_body":
+                self._send_half(answer, 0.0)
+            case "drip":
+                self._drip(answer, fault.seconds)
+            case "stall" if fault.where == "body":
+                self._send_half(answer, fault.seconds)
+            case "stall" if fault.where == "after":
+                self.sleep(fault.seconds)
+                return False
+            case _:
+                return False
+        return True
+
+    def spoil_stream(self, fault: Fault) -> bool:
+        """After an event; true where the stream ends here."""
+        if fault.kind == "stall" and fault.where == "body":
+            self.sleep(fault.seconds)
+        if fault.kind == "half_body":
+            self.close_connection = True
+        elif fault.kind == "reset_after":
+            self._reset()
+        return fault.kind in ("half_body", "reset_after")
+
+    def _reset(self) -> None:
+        """RST in place of FIN: with a linger time of zero, and every reference to the socket closed."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.wfile.close()
+        self.connection.close()
+
+    def _send_bytes(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.wfile.write(self.head(status, {"Content-Length": str(len(body)), **headers}) + body)
+
+    def _send_half(self, answer: Answer, seconds: float) -> None:
+        head, body = self._bytes_of(answer)
+        half = len(body) // 2
+        self.wfile.write(head + body[:half])
+        if seconds:
+            self.sleep(seconds)
+            self.wfile.write(body[half:])
+        else:
+            self.close_connection = True
+
+    def _drip(self, answer: Answer, seconds: float) -> None:
+        head, body = self._bytes_of(answer)
+        self.wfile.write(head)
+        for byte in body:
+            self.wfile.write(bytes((byte,)))
+            self.sleep(seconds)
+
+    def _bytes_of(self, answer: Answer) -> tuple[bytes, bytes]:
+        body = json.dumps(answer.body).encode()
+        return self.head(answer.status, {**_JSON, "Content-Length": str(len(body)), **answer.headers}), body
+
+    def _send_huge(self, fault: Fault) -> None:
+        if fault.chunked:
+            self._send_blocks(_JSON, _spaces(fault.size))
+            return
+        self.wfile.write(self.head(200, {**_JSON, "Content-Length": str(fault.size)}))
+        for block in _spaces(fault.size):
+            self.wfile.write(block)
+
+    def _send_blocks(self, headers: dict[str, str], blocks: Iterator[bytes]) -> None:
+        self.wfile.write(self.head(200, {**headers, "Transfer-Encoding": "chunked"}))
+        for block in blocks:
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
+        self.wfile.write(b"0\r\n\r\n")
+
+
+def _spaces(size: int) -> Iterator[bytes]:
+    """JSON of ``size`` bytes: white space, then ``{}``."""
+    for _ in range((size - 2) // len(_BLOCK)):
+        yield _BLOCK
+    yield _BLOCK[: (size - 2) % len(_BLOCK)] + b"{}"
+
+
+def _gzip_bomb(size: int) -> Iterator[bytes]:
+    """One gzip member that unpacks to about ``size`` bytes; the same packed block again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    yield packer.compress(_BLOCK) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(_BLOCK) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(max(1, size // len(_BLOCK)) - 1):
+        yield block
+    yield packer.compress(b"{}") + packer.flush()  # its checksum is of three blocks: nobody gets here

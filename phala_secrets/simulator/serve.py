@@ -1,0 +1,61 @@
+"""The simulator in the foreground, for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from .cloud import Cloud
+from .server import Simulator
+
+_SAMPLE = {"GREETING": "hello from before"}
+
+
+def serve(
+    port: int,
+    api_key: str,
+    cvms: Sequence[str],
+    *,
+    out: TextIO = sys.stdout,
+    restart_seconds: float = 3.0,
+    v1_signatures: bool = False,
+    seed: bytes | None = b"phala-secrets simulate",
+) -> None:
+    """Run a simulator on ``port`` (0: a free one) until interrupted, and tell on ``out`` how to use it.
+
+    ``cvms`` are the names of the CVMs that it has. With the same ``seed`` keys and ids are the same
+    every time, so that a workflow can pin them; ``None`` takes new ones.
+    """
+    cloud = Cloud(api_key, restart_seconds=restart_seconds, v1_signatures=v1_signatures, seed=seed)
+    for name in cvms:
+        cloud.add_cvm(name, environment=_SAMPLE)
+    with Simulator(cloud, port) as simulator:
+        out.write(describe(simulator))
+        out.flush()
+        try:
+            simulator.wait()
+        except KeyboardInterrupt:
+            out.write("\n")
+
+
+def describe(simulator: Simulator) -> str:
+    """How to use a running simulator; the lines of variables and pins can be pasted."""
+    cloud = simulator.cloud
+    lines = [
+        "A simulated Phala Cloud. Nothing leaves this machine; Ctrl-C stops it.",
+        "",
+        f"export PHALA_CLOUD_API_PREFIX={simulator.url}",
+        f"export PHALA_CLOUD_API_KEY={cloud.api_key}",
+        "",
+        *(f"trusted-signers: 0x{kms.root_public_key}  # {kms.slug}" for kms in cloud.kmses),
+    ]
+    for cvm in cloud.cvms:
+        lines += [
+            "",
+            f"CVM {cvm.name}",
+            f"  id      {cvm.id}",
+            f"  app id  {cvm.app_id}",
+            f"  guest   {simulator.origin}/_simulator/cvms/{cvm.id}",
+        ]
+    return "\n".join((*lines, ""))

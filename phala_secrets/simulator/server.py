@@ -1,0 +1,267 @@
+"""HTTP on loopback: reads requests, writes answers, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import threading
+import time
+import uuid
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from .cloud import Cloud
+from .endpoints import respond
+from .faults import Fault, Faults
+from .sabotage import Sabotage
+from .stream import Stream
+from .wire import Answer, RefusalError, Request
+
+_PREFIX = "/api/v1"
+_PEEK = "/_simulator/cvms/"
+_LOOPBACK = ("127.0.0.1", "localhost")
+_REASONS = {465: "Approval Required", 466: "Hash Invalid", 467: "Not Verified", 468: "Not Allowed"}
+_CLOSE_SECONDS = 5.0
+
+
+class Simulator:
+    """A Phala Cloud on loopback, from here until `close`; also a context manager.
+
+    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, and ``latency`` is
+    in seconds, added to every answer.
+    """
+
+    def __init__(self, cloud: Cloud | None = None, port: int = 0, latency: float = 0.0) -> None:
+        self.cloud = cloud or Cloud()
+        self.faults = Faults()
+        self.latency = latency
+        self._server = _Server(port, self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def origin(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The API's base URL, without a slash at its end."""
+        return self.origin + _PREFIX
+
+    def wait(self) -> None:
+        """Wait until it is closed."""
+        self._thread.join()
+
+    def close(self) -> None:
+        """Stop listening, and end every connection."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.hang_up()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+
+    def __init__(self, port: int, simulator: Simulator) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.simulator = simulator
+        self.closing = threading.Event()
+        self.connections: set[socket.socket] = set()
+        self.connections_changed = threading.Condition()
+
+    def server_bind(self) -> None:
+        """Bind without the look-up of our own host name that the base class makes."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
+
+    def hang_up(self) -> None:
+        """End the connections, and wait until their threads have let go of them."""
+        self.closing.set()
+        with self.connections_changed:
+            for connection in self.connections:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # it ended by itself
+            self.connections_changed.wait_for(lambda: not self.connections, _CLOSE_SECONDS)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing where a client went away; a fault of ours is printed as ever."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(Sabotage, BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        with self.server.connections_changed:
+            self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            with self.server.connections_changed:
+                self.server.connections.discard(self.connection)
+                self.server.connections_changed.notify_all()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+        """Print nothing."""
+
+    def serve(self) -> None:
+        """Read one request, of whatever method, and answer it."""
+        simulator = self.server.simulator
+        self.request_id = uuid.uuid4().hex
+        self.clock_offset = simulator.cloud.clock_offset
+        body = self._read_body(simulator.cloud.max_body)
+        if body is None:
+            return
+        url = urlsplit(self.path)
+        if not url.path.startswith(_PREFIX + "/"):
+            self.send_answer(self._peek(simulator.cloud, url.path))
+            return
+        request = Request(
+            method=self.command,
+            path=url.path[len(_PREFIX) :],
+            query=parse_qs(url.query, keep_blank_values=True),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=body,
+            request_id=self.request_id,
+            connection=self.client_address[1],
+            started=time.monotonic(),
+        )
+        simulator.cloud.requests.append(request)
+        try:
+            self._handle(simulator, request)
+        finally:
+            request.ended = time.monotonic()
+
+    def _handle(self, simulator: Simulator, request: Request) -> None:
+        fault = simulator.faults.take(request.method, request.path)
+        if fault is not None and self.spoil_before(fault):
+            return
+        answer: Answer | Stream = Answer(None)
+        if fault is None or fault.carries_out:
+            answer = self._answer(simulator.cloud, request)
+        if simulator.latency:
+            self.sleep(simulator.latency)
+        request.status = 200 if isinstance(answer, Stream) else answer.status
+        if isinstance(answer, Stream):
+            self._send_stream(answer, fault)
+        elif fault is None or not self.spoil(fault, answer):
+            self.send_answer(answer)
+
+    def _answer(self, cloud: Cloud, request: Request) -> Answer | Stream:
+        try:
+            answer = respond(cloud, request)
+        except RefusalError as refusal:
+            answer = refusal.answer(request.request_id)
+        return answer if isinstance(answer, Stream) else cloud.tamper(request, answer)
+
+    def _read_body(self, limit: int) -> bytes | None:
+        """The body; ``None`` where it was refused, which ends the connection."""
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > limit:
+            self.close_connection = True
+            self.send_answer(Answer({"detail": "Request Entity Too Large"}, 413))
+            return None
+        return self.rfile.read(int(length)) if length != "0" else b""
+
+    def _peek(self, cloud: Cloud, path: str) -> Answer:
+        """What the guest of a CVM got; for eyes on this machine, so not for a page of another origin."""
+        host = self.headers.get("Host", "").rsplit(":", 1)[0]
+        if host not in _LOOPBACK:
+            return Answer({"detail": "Loopback only"}, 403)
+        if self.command != "GET" or not path.startswith(_PEEK):
+            return Answer({"detail": "Not Found"}, 404)
+        try:
+            cvm = cloud.find_cvm(unquote(path[len(_PEEK) :]))
+        except RefusalError as refusal:
+            return refusal.answer(self.request_id)
+        with cloud.changed:
+            return Answer(
+                {
+                    "id": cvm.id,
+                    "name": cvm.name,
+                    "app_id": cvm.app_id,
+                    "status": cvm.status,
+                    "boot_error": cvm.boot_error,
+                    "allowed_envs": cvm.allowed_envs,
+                    "compose_hash": cvm.compose_hash,
+                    "environment": cvm.environment,
+                }
+            )
+
+    def send_answer(self, answer: Answer) -> None:
+        """Write an answer, its body as JSON."""
+        body = json.dumps(answer.body, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **answer.headers}
+        self.wfile.write(self.head(answer.status, headers) + body)
+
+    def head(self, status: int, headers: dict[str, str]) -> bytes:
+        """The status line and the headers, up to the blank line."""
+        reason = _REASONS.get(status) or HTTPStatus(status).phrase
+        lines = [
+            f"HTTP/1.1 {status} {reason}",
+            f"Date: {formatdate(time.time() + self.clock_offset, usegmt=True)}",
+            f"X-Request-ID: {self.request_id}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        if self.close_connection:
+            lines.append("Connection: close")
+        return "\r\n".join((*lines, "\r\n")).encode("latin-1")
+
+    def sleep(self, seconds: float) -> None:
+        """Let time go by, until the server closes at the latest."""
+        if self.server.closing.wait(seconds):
+            raise ConnectionAbortedError
+
+    def _send_stream(self, stream: Stream, fault: Fault | None) -> None:
+        try:
+            headers = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}
+            self.wfile.write(self.head(200, {**headers, "Cache-Control": "no-cache"}))
+            for event in stream:
+                if self.server.closing.is_set() or self._reader_is_gone():
+                    raise ConnectionAbortedError
+                if event:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+                    if fault is not None and self.spoil_stream(fault):
+                        return
+            self.wfile.write(b"0\r\n\r\n")
+        finally:
+            stream.close()
+
+    def _reader_is_gone(self) -> bool:
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+
+
+for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+    setattr(_Handler, f"do_{_method}", _Handler.serve)

@@ -1,0 +1,69 @@
+"""The state of a CVM as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from . import shapes
+
+if TYPE_CHECKING:
+    from .cloud import Cloud
+    from .cvm import Cvm
+
+_PAUSE = 0.25  # seconds between looks at whether the reader, or the server, has gone
+
+
+class Stream:
+    """An open stream: ``state`` at once, at each change and every ``interval`` seconds, until the end.
+
+    The end is ``complete`` when the CVM shows the status ``target``, even if it is the one from
+    before an update, or ``timeout`` after ``timeout`` seconds. Making one raises a 429 where the user
+    has too many; `close` gives the place free.
+    """
+
+    def __init__(self, cloud: Cloud, cvm: Cvm, target: str, interval: float, timeout: float) -> None:
+        cloud.open_stream()
+        self._cloud = cloud
+        self._cvm = cvm
+        self._target = target
+        self._interval = interval
+        self._timeout = timeout
+
+    def close(self) -> None:
+        self._cloud.close_stream()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Each event as it goes over the wire; empty where there was nothing new for a while."""
+        deadline = time.monotonic() + self._timeout
+        shown, due = None, 0.0
+        while time.monotonic() < deadline:
+            state, status = self._look()
+            if status != shown or time.monotonic() >= due:
+                shown, due = status, time.monotonic() + self._interval
+                yield _event("state", state)
+            if status == self._target:
+                yield _event("complete", state)
+                return
+            if not self._wait(min(due, deadline)):
+                yield b""
+        yield _event("timeout", {"message": f"Not {self._target} after {self._timeout} s"})
+
+    def _look(self) -> tuple[dict[str, Any], str]:
+        with self._cloud.changed:
+            state = shapes.cvm_state(self._cvm)
+        return state, state["status"]
+
+    def _wait(self, until: float) -> bool:
+        """Wait for a change, or until the next event is due; false when it was but a pause."""
+        with self._cloud.changed:
+            next_change = self._cvm.next_change
+            until = until if next_change is None else min(until, next_change)
+            seconds = until - time.monotonic()
+            return self._cloud.changed.wait(max(0.0, min(seconds, _PAUSE))) or seconds <= _PAUSE
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

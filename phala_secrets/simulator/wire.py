@@ -1,0 +1,114 @@
+"""What passes through the server: a request, an answer, a refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from phala_secrets.errors import PhalaSecretsError
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it was read, and what came of it.
+
+    ``path`` is below the API's prefix and still percent-encoded; header names are in lower case.
+    ``started`` and ``ended`` are of `time.monotonic`, in seconds; ``connection`` is the port it came
+    from, which tells whether connections were reused. ``status`` is 0 until something is answered.
+    """
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    request_id: str
+    connection: int
+    started: float
+    ended: float = 0.0
+    status: int = 0
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; ``None`` where there is none."""
+        return json.loads(self.body) if self.body else None
+
+
+@dataclass(slots=True)
+class Answer:
+    """A status, a JSON body, headers; `Cloud.tamper` may change any of them."""
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class RefusalError(PhalaSecretsError):
+    """The API says no, in one of the two shapes it has for that.
+
+    With an ``error_code`` it is a structured error, without one ``{"detail": message}``. A message that
+    is an object is the body itself.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str | list[dict[str, Any]] | dict[str, Any],
+        error_code: str | None = None,
+        *,
+        details: Sequence[dict[str, Any]] = (),
+        suggestions: Sequence[str] = (),
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(str(message))
+        self.status = status
+        self.error_code = error_code
+        self.detail = message
+        self.details = list(details)
+        self.suggestions = list(suggestions)
+        self.headers = headers or {}
+
+    def answer(self, request_id: str) -> Answer:
+        """What the client reads."""
+        if isinstance(self.detail, dict):
+            return Answer(self.detail, self.status, self.headers)
+        if self.error_code is None:
+            return Answer({"detail": self.detail}, self.status, self.headers)
+        body = {
+            "error_code": self.error_code,
+            "message": self.detail,
+            "request_id": request_id,
+            "details": self.details,
+            "suggestions": self.suggestions,
+            "links": [],
+        }
+        return Answer(body, self.status, self.headers)
+
+
+def invalid(where: Sequence[str], message: str, kind: str = "value_error") -> RefusalError:
+    """422 in FastAPI's shape: ``where`` is the path to the culprit (``("body", "encrypted_env")``)."""
+    return RefusalError(422, [{"loc": list(where), "msg": message, "type": kind}])
+
+
+def integer(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """The query parameter ``name``, from ``low`` to ``high``; raises a 422 otherwise."""
+    text = request.query.get(name, [str(default)])[-1]
+    try:
+        number = int(text)
+    except ValueError:
+        raise invalid(("query", name), "Input should be a valid integer", "int_parsing") from None
+    if not low <= number <= high:
+        raise invalid(("query", name), f"Input should be from {low} to {high}", "out_of_range")
+    return number
+
+
+def boolean(request: Request, name: str) -> bool | None:
+    """The query parameter ``name``, or ``None`` when it is not given; raises a 422 otherwise."""
+    if name not in request.query:
+        return None
+    text = request.query[name][-1].lower()
+    if text not in ("true", "false", "1", "0"):
+        raise invalid(("query", name), "Input should be a valid boolean", "bool_parsing")
+    return text in ("true", "1")
