@@ -1,0 +1,32 @@
+# By tag on the default branch; a release builds from a digest, and its action.yml names the image by digest.
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+RUN python -m venv --without-pip /opt/phala-secrets
+COPY requirements/image.txt .
+RUN python -m pip --python /opt/phala-secrets/bin/python install --disable-pip-version-check --no-cache-dir \
+        --no-compile --no-deps --only-binary :all: --require-hashes --requirement image.txt
+COPY phala_secrets phala_secrets
+# Tests and sources in C have no part in a run. Byte code is compiled here, since the container of a run may not be
+# able to write any, and is taken as it is (unchecked), since the layers of an image keep no reliable file times.
+RUN cd /opt/phala-secrets/lib/python3*/site-packages \
+    && mv /build/phala_secrets . \
+    && find . -depth \( -name tests -o -name SelfTest -o -name '*.c' -o -name '*.h' -o -name '*.p[xy][xdi]' \) -exec rm -r {} + \
+    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash . \
+    && rm /opt/phala-secrets/bin/[!p]*
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="phala-secrets" \
+      org.opencontainers.image.description="Puts secrets into confidential VMs on Phala Cloud" \
+      org.opencontainers.image.source="https://github.com/phala-secrets/phala-secrets" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/phala-secrets /opt/phala-secrets
+COPY entrypoint.py /opt/phala-secrets/
+# The official base has a pip, which no run needs, and no byte code of its standard library, which would be compiled
+# anew at each start: importing every module once leaves that of what is used, and shows that nothing is missing.
+RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
+    && /opt/phala-secrets/bin/python -I -c "import eth_account, pkgutil, phala_secrets as package; \
+        [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']"
+# -I: neither the workspace nor a PYTHON… variable of the job can bring code of its own. -B: nothing is written.
+ENTRYPOINT ["/opt/phala-secrets/bin/python", "-IB", "/opt/phala-secrets/entrypoint.py"]

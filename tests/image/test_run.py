@@ -1,0 +1,127 @@
+"""The image does the job as a step of a workflow, and nothing in that job can make it run anything else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Container
+
+from phala_secrets.simulator import Cvm, Simulator
+
+GIVEN = {"DATABASE_URL": "postgres://app:p4$$w0rd${X}@db/app", "GREETING": "hello wörld", "API_SECRET": "s3cr3t-value"}
+SOURCE = """\
+DATABASE_URL='postgres://app:p4$$w0rd${X}@db/app'
+GREETING="hello wörld"
+"""
+# As a module, a site hook, a profile or a package: whatever imports it leaves a trace.
+POISON = "open('/github/workspace/EXECUTED', 'w').close()\n"
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def cvm(simulator: Simulator) -> Cvm:
+    return simulator.cloud.add_cvm("my-app", environment={name: "old" for name in GIVEN})
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Path:
+    """The folders and files that a runner mounts."""
+    for folder in ("workspace", "home", "file_commands"):
+        (tmp_path / folder).mkdir()
+    for name in ("output", "summary"):
+        (tmp_path / "file_commands" / name).touch()
+    (tmp_path / "workspace/.env").write_text(SOURCE)
+    return tmp_path
+
+
+def job(simulator: Simulator) -> dict[str, str]:
+    """The variables of a step with these inputs."""
+    return {
+        "CI": "true",
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_WORKSPACE": "/github/workspace",
+        "GITHUB_OUTPUT": "/github/file_commands/output",
+        "GITHUB_STEP_SUMMARY": "/github/file_commands/summary",
+        "HOME": "/github/home",
+        "API_SECRET": GIVEN["API_SECRET"],
+        "INPUT_MODE": "update",
+        "INPUT_API-URL": simulator.url,
+        "INPUT_API-KEY": simulator.cloud.api_key,
+        "INPUT_CVM": "my-app",
+        "INPUT_ENV-FILE": ".env",
+        "INPUT_SECRETS": "API_SECRET",
+    }
+
+
+def open_to_anybody(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    folder.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("user", ["0:0", "12345:12345"])
+def test_a_step_puts_the_secrets_into_the_guest(
+    container: Container, simulator: Simulator, cvm: Cvm, github: Path, user: str
+) -> None:
+    open_to_anybody(github)
+    done = container.run(env=job(simulator), github=github, user=user)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cvm.environment == GIVEN
+    outputs = (github / "file_commands/output").read_text()
+    summary = (github / "file_commands/summary").read_text()
+    assert "running" in outputs
+    assert "DATABASE_URL" in summary
+    said = done.stdout + done.stderr
+    after_masks = [line for line in said.splitlines() if not line.startswith("::add-mask::")]
+    for secret in (GIVEN["DATABASE_URL"], GIVEN["API_SECRET"], simulator.cloud.api_key):
+        assert f"::add-mask::{secret}" in said.splitlines()
+        assert secret not in "\n".join([*after_masks, outputs, summary])
+
+
+def test_nothing_in_the_workspace_or_the_environment_is_executed(
+    container: Container, simulator: Simulator, cvm: Cvm, github: Path
+) -> None:
+    workspace, home = github / "workspace", github / "home"
+    for name in ("httpx", "json", "ssl", "asyncio", "sitecustomize", "usercustomize", "entrypoint", "startup"):
+        (workspace / f"{name}.py").write_text(POISON)
+    (workspace / "phala_secrets").mkdir()
+    (workspace / "phala_secrets/__init__.py").write_text(POISON)
+    site = home / ".local/lib/python3.13/site-packages"
+    site.mkdir(parents=True)
+    (site / "usercustomize.py").write_text(POISON)
+    (site / "poison.pth").write_text(f"import os; {POISON}")
+    (home / ".netrc").write_text("default login nobody password wrong\n")
+    before = set(github.rglob("*"))
+    poisoned = {
+        "PYTHONPATH": "/github/workspace",
+        "PYTHONHOME": "/github/workspace",
+        "PYTHONSTARTUP": "/github/workspace/startup.py",
+        "PYTHONUSERBASE": "/github/home/.local",
+        "PYTHONPYCACHEPREFIX": "/github/workspace/cache",
+        "PYTHONINSPECT": "1",
+        "PYTHONWARNINGS": "error",
+        "SSLKEYLOGFILE": "/github/workspace/keys",
+    }
+    done = container.run(env=job(simulator) | poisoned, github=github)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cvm.environment == GIVEN
+    assert set(github.rglob("*")) == before
+
+
+def test_a_refusal_is_told_and_nothing_is_sent(
+    container: Container, simulator: Simulator, cvm: Cvm, github: Path
+) -> None:
+    done = container.run(env=job(simulator) | {"INPUT_ENV-FILE": "missing.env"}, github=github)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "::error" in done.stdout + done.stderr
+    assert "failed" in (github / "file_commands/output").read_text()
+    assert os.listdir(github / "workspace") == [".env"]
+    assert cvm.environment == {name: "old" for name in GIVEN}
