@@ -37,9 +37,6 @@ def read_assignments(text: str, systemd: int = 252) -> list[tuple[str, str]]:
     for token in _TOKEN.findall(text):
         state = state(token)
     reader.finish(state)
-    for pair in reader.pairs.items():
-        if not all(_is_utf8(part) for part in pair):
-            raise EnvFileError("not valid UTF-8")
     return list(reader.pairs.items())
 
 
@@ -169,8 +166,11 @@ class _Reader:
 
     def _push(self) -> _State:
         name = "".join(self._name).rstrip(" \t\n\r")
-        self.pairs.pop(name, None)
-        self.pairs[name] = "".join(self._value)
+        assignment = f"{name}={''.join(self._value)}"
+        if not _is_utf8(assignment):
+            raise EnvFileError("not valid UTF-8")
+        name, _, value = assignment.partition("=")  # an invalid name may begin with "="
+        self.pairs[name] = value
         self._name.clear()
         self._value.clear()
         return self.before_name
