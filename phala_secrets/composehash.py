@@ -1,0 +1,202 @@
+"""The compose hash: the SHA-256 of an app-compose as it was written, which the guest measures.
+
+The API gives the app-compose as JSON, not as the bytes that were hashed, and more than one way
+of writing them is in use. Each is a ``Form`` here; all of them write JSON as JavaScript's
+``JSON.stringify`` does (ECMA-262), with keys sorted at every depth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+from phala_secrets.errors import InputError
+
+_ARRAY_INDEX = re.compile("0|[1-9][0-9]{0,9}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Form(NamedTuple):
+    """A way of writing an app-compose.
+
+    ``style`` is ``compact`` (no white space; npm and PyPI ``dstack-sdk``) or ``pretty`` (an
+    indent of four, and then every ``": `` made ``":``, inside strings too; npm
+    ``@phala/cloud``). ``normalised`` leaves out the other runner's script and an empty
+    ``pre_launch_script``, as each of these can. ``nulls_dropped`` leaves out what is null at
+    the top and in ``docker_config``, as PyPI ``dstack-sdk`` does.
+    """
+
+    style: Literal["compact", "pretty"]
+    normalised: bool
+    nulls_dropped: bool
+
+
+_STYLES: tuple[Literal["compact", "pretty"], ...] = ("compact", "pretty")
+FORMS = tuple(Form(*choice) for choice in product(_STYLES, (False, True), (False, True)))
+"""Every form, the plainest first."""
+
+
+def get_compose_hash(app_compose: Mapping[str, Any], normalize: bool = False) -> str:
+    """Return the compose hash as dstack's SDKs define it: SHA-256 of the compact form, 64 hex digits.
+
+    ``normalize`` first leaves out what does not count: ``docker_compose_file`` if the runner is
+    ``bash``, ``bash_script`` if it is ``docker-compose``, and an empty ``pre_launch_script``.
+
+    Nulls are kept and hashed, as npm ``@phala/dstack-sdk`` does; PyPI ``dstack-sdk`` drops
+    those at the top and cannot take ``docker_config: null``. ``app_compose`` is left as it is.
+
+    Raises ``InputError`` for what JSON cannot express.
+    """
+    return _sha256(app_compose, Form("compact", normalised=normalize, nulls_dropped=False))
+
+
+def find_form(app_compose: Mapping[str, Any], compose_hash: str) -> Form | None:
+    """Return the form under which an app-compose hashes to ``compose_hash`` (hex), or None.
+
+    Where several forms write this app-compose alike, and it is not empty, they also do so after
+    any change of ``allowed_envs``: one is as good as the other.
+    """
+    wanted = compose_hash.lower().removeprefix("0x")
+    return next((form for form in FORMS if _sha256(app_compose, form) == wanted), None)
+
+
+def candidates(app_compose: Mapping[str, Any], names: Sequence[str], form: Form) -> dict[str, str]:
+    """Return the hashes that the app-compose may have once its ``allowed_envs`` are ``names``.
+
+    Maps each hash (64 hex digits) to the order of the names that gives it: ``as sent``,
+    ``old ones first`` or ``sorted``, the first of these where several give the same.
+    """
+    allowed = app_compose.get("allowed_envs")
+    old = [name for name in allowed if name in names] if isinstance(allowed, list) else []
+    orders = {
+        "sorted": sorted(names),
+        "old ones first": old + [name for name in names if name not in old],
+        "as sent": list(names),
+    }
+    return {
+        _sha256({**app_compose, "allowed_envs": ordered}, form): order for order, ordered in orders.items()
+    }
+
+
+def serialise(app_compose: Mapping[str, Any], form: Form) -> bytes:
+    """Return the bytes of an app-compose in one form.
+
+    Raises ``InputError`` for what JSON cannot express, or what is nested too deeply.
+    """
+    content = dict(app_compose)
+    if form.normalised:
+        content = _normalised(content)
+    if form.nulls_dropped:
+        content = _without_nulls(content)
+        if isinstance(docker_config := content.get("docker_config"), Mapping):
+            content["docker_config"] = _without_nulls(docker_config)
+    try:
+        text = _stringify(content, "    " if form.style == "pretty" else "")
+    except RecursionError:
+        raise InputError(
+            "the app-compose is nested too deeply", hint="an app-compose is a few levels deep"
+        ) from None
+    if form.style == "pretty":
+        text = text.replace('": ', '":')
+    return _well_formed(text).encode()
+
+
+def _sha256(app_compose: Mapping[str, Any], form: Form) -> str:
+    return hashlib.sha256(serialise(app_compose, form)).hexdigest()
+
+
+def _normalised(content: dict[str, Any]) -> dict[str, Any]:
+    unused = set()
+    if content.get("runner") == "bash":
+        unused.add("docker_compose_file")
+    if content.get("runner") == "docker-compose":
+        unused.add("bash_script")
+    if content.get("pre_launch_script") in (None, "", 0):
+        unused.add("pre_launch_script")
+    return {key: value for key, value in content.items() if key not in unused}
+
+
+def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _stringify(value: Any, indent: str, line: str = "\n") -> str:
+    """``JSON.stringify(value, null, indent)`` with sorted keys; ``line`` begins a line at this depth."""
+    if value is None or isinstance(value, (bool, str)):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (int, float)):
+        return _number(value)
+    deeper = line + indent
+    if isinstance(value, Mapping):
+        colon = ": " if indent else ":"
+        items = [
+            json.dumps(key, ensure_ascii=False) + colon + _stringify(value[key], indent, deeper)
+            for key in sorted(value, key=_property_order)
+        ]
+        opening, closing = "{}"
+    elif isinstance(value, (list, tuple)):
+        items = [_stringify(item, indent, deeper) for item in value]
+        opening, closing = "[]"
+    else:
+        raise InputError(
+            f"the app-compose holds a {type(value).__name__}, which is no JSON",
+            hint="pass it as parsed from JSON: objects, lists, strings, numbers, booleans and null",
+        )
+    if not items or not indent:
+        return opening + ",".join(items) + closing
+    return opening + deeper + ("," + deeper).join(items) + line + closing
+
+
+def _property_order(key: Any) -> tuple[int, bytes]:
+    """Where JavaScript lists a property that was set in sorted order.
+
+    Array indices come first, by number; the others by UTF-16 code units (ECMA-262,
+    OrdinaryOwnPropertyKeys and SortCompare).
+    """
+    if not isinstance(key, str):
+        raise InputError(
+            f"the app-compose has a key that is a {type(key).__name__}", hint="keys are strings in JSON"
+        )
+    if _ARRAY_INDEX.fullmatch(key) and int(key) < 2**32 - 1:
+        return int(key), b""
+    return 2**32, key.encode("utf-16-be", "surrogatepass")
+
+
+def _number(value: float) -> str:
+    """A number as JavaScript writes the double that it is (ECMA-262, Number::toString)."""
+    try:
+        double = float(value)
+    except OverflowError:
+        return "null"
+    if not math.isfinite(double):
+        return "null"
+    # Python's repr has the same shortest digits, but another notation.
+    mantissa, _, exponent = repr(abs(double)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
+    if not digits:
+        return "0"
+    sign = "-" if double < 0 else ""
+    if len(digits) <= point <= 21:
+        return sign + digits.ljust(point, "0")
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    scientific = f"{digits[0]}.{digits[1:]}" if len(digits) > 1 else digits
+    return f"{sign}{scientific}e{point - 1:+d}"
+
+
+def _well_formed(text: str) -> str:
+    """JSON text with surrogates paired, or escaped where they stand alone, as JavaScript has them."""
+    if not _SURROGATE.search(text):
+        return text
+    paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", paired)
