@@ -1,0 +1,63 @@
+"""What is to reach the guest: variables in order, each with where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a variable came from; ``file`` is as the user wrote it, ``line`` counts from 1."""
+
+    label: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.label if self.line is None else f"{self.label}, line {self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable of the environment, its value as it is to reach the guest."""
+
+    name: str
+    value: str = field(repr=False)
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Environment:
+    """Variables in order, each name once. Iterates over its variables; its representation has names only."""
+
+    variables: tuple[Variable, ...] = ()
+    _by_name: dict[str, Variable] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {variable.name: variable for variable in self.variables}
+        if len(by_name) != len(self.variables):
+            raise ValueError("a name appears twice")
+        object.__setattr__(self, "_by_name", by_name)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._by_name)
+
+    def as_dict(self) -> dict[str, str]:
+        return {variable.name: variable.value for variable in self.variables}
+
+    def __iter__(self) -> Iterator[Variable]:
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        return len(self.variables)
+
+    def __getitem__(self, name: str) -> Variable:
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __repr__(self) -> str:
+        return f"Environment({', '.join(self._by_name)})"
