@@ -78,14 +78,7 @@ def test_nothing_at_all_is_an_environment_too() -> None:
 
 
 def test_values_go_out_as_they_came_in() -> None:
-    values = {
-        "EMPTY": "",
-        "SPACES": "  a ",
-        "PEM": "-----BEGIN\nKEY-----\n",
-        "DOLLAR": "$HOME ${X}",
-        "É": "é",
-    }
-    del values["É"]
+    values = {"EMPTY": "", "SPACES": "  a ", "PEM": "-----BEGIN\nKEY-----\n", "DOLLAR": "$HOME ${X}é"}
     assert dict(opened(encrypt_env_vars(values, KEY))) == values
 
 
