@@ -21,7 +21,7 @@ from .cvm import Cvm, Identity
 from .kms import CENTRAL, Kms
 from .wire import Answer, RefusalError, Request
 
-_KEPT_REQUESTS = 100_000
+_KEPT_REQUESTS = 10_000
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _DEPLOYER = "0x71c7656ec7ab88b098defb751b7401b5f6d8976f"
 

@@ -25,10 +25,10 @@ class EnvFileError(ValueError):
     """systemd would refuse the whole file: a NUL, or text that it does not count as UTF-8."""
 
 
-def read_assignments(text: str, systemd: int = 252) -> list[tuple[str, str]]:
-    """What ``load_env_file`` gives: name and value of each assignment, of a repeated name the last.
+def read_environment(text: str, systemd: int = 252) -> dict[str, str]:
+    """The environment of a service with this file; of a repeated name the last value counts.
 
-    ``systemd`` is the version that reads. Names are not checked yet. Raises `EnvFileError`.
+    ``systemd`` is the version that reads. Raises `EnvFileError`.
     """
     if "\0" in text:
         raise EnvFileError("a NUL in the environment file")
@@ -37,12 +37,7 @@ def read_assignments(text: str, systemd: int = 252) -> list[tuple[str, str]]:
     for token in _TOKEN.findall(text):
         state = state(token)
     reader.finish(state)
-    return list(reader.pairs.items())
-
-
-def read_environment(text: str, systemd: int = 252) -> dict[str, str]:
-    """The environment of the service: the assignments whose names systemd accepts."""
-    return {name: value for name, value in read_assignments(text, systemd) if _NAME.fullmatch(name)}
+    return {name: value for name, value in reader.pairs.items() if _NAME.fullmatch(name)}
 
 
 def _is_utf8(text: str) -> bool:
