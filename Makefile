@@ -29,7 +29,8 @@ format: $(VENV)/ready ## bring the code into its form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-test-image: $(VENV)/ready ## build the image from Debian's packages, and run it
+test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… for another base than Debian's packages)
+	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
 
 # Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.

@@ -1,3 +1,4 @@
+#!/opt/phala-secrets/bin/python -IB
 import sys
 
 from phala_secrets.cli import main

@@ -66,6 +66,8 @@ def test_the_entrypoint_is_isolated_and_no_shell(container: Container) -> None:
     assert python.startswith("/")
     assert options == "-IB"
     assert script.endswith("/entrypoint.py")
+    shebang = (container.files / script[1:]).read_text().partition("\n")[0]
+    assert shebang == f"#!{python} {options}"
 
 
 def test_it_says_what_it_is(container: Container) -> None:
@@ -76,6 +78,7 @@ def test_it_says_what_it_is(container: Container) -> None:
     done = container.run("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert phala_secrets.__version__ in done.stdout
+    assert container.run("--version", entrypoint=("phala-secrets",)).stdout == done.stdout
 
 
 def test_it_runs_as_anybody_and_writes_nothing(container: Container) -> None:
