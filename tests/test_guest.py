@@ -159,7 +159,7 @@ def test_a_value_that_writes_over_another_is_blamed_for_it() -> None:
 
 
 def test_one_that_spoils_the_whole_file_is_blamed_for_all() -> None:
-    variables = {name: "sound" for name in "BCDEFGHI"} | {"A": "new\nline", "Z": "\uffff"}
+    variables = dict.fromkeys("BCDEFGHI", "sound") | {"A": "new\nline", "Z": "\uffff"}
     first, last = review(environment(variables))
     assert "lose" not in first.message
     assert last.message.endswith("and would lose B, C, D, E, F and 3 more with it")
@@ -249,15 +249,49 @@ HOST_SHARED_DIR=/shared SYS_CONFIG_FILE=/shared/config CFG_PCCS_URL=
 ACTION=${1:-start} runner=docker-compose snapshotter=overlayfs
 env -0
 """
-OVERWRITTEN = (
-    "ACTION runner snapshotter HOST_SHARED_DIR SYS_CONFIG_FILE CFG_PCCS_URL IFS PWD OLDPWD SHLVL _ UID EUID PPID "
-    "BASH BASHOPTS BASH_VERSION BASHPID BASH_ANYTHING"
-).split()
-ACTING = (
-    "APP_COMPOSE_FILE COMPOSE_FILE COMPOSE_PATH_SEPARATOR COMPOSE_ENV_FILES COMPOSE_PROJECT_NAME NERDCTL_NAMESPACE "
-    "PATH HOME ENV BASH_ENV SHELLOPTS LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG "
-    "DOCKER_CERT_PATH DOCKER_TLS_VERIFY DOCKER_API_VERSION"
-).split()
+OVERWRITTEN = [
+    "ACTION",
+    "runner",
+    "snapshotter",
+    "HOST_SHARED_DIR",
+    "SYS_CONFIG_FILE",
+    "CFG_PCCS_URL",
+    "IFS",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "UID",
+    "EUID",
+    "PPID",
+    "BASH",
+    "BASHOPTS",
+    "BASH_VERSION",
+    "BASHPID",
+    "BASH_ANYTHING",
+]
+ACTING = [
+    "APP_COMPOSE_FILE",
+    "COMPOSE_FILE",
+    "COMPOSE_PATH_SEPARATOR",
+    "COMPOSE_ENV_FILES",
+    "COMPOSE_PROJECT_NAME",
+    "NERDCTL_NAMESPACE",
+    "PATH",
+    "HOME",
+    "ENV",
+    "BASH_ENV",
+    "SHELLOPTS",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_API_VERSION",
+]
 KEPT = {"UID", "EUID", "BASH_ANYTHING"}
 """Bash hands these on as given. It takes the first two for the user's own id, and calls BASH… its own."""
 
