@@ -61,11 +61,12 @@ def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str
 
 
 def _normalise(compose: Mapping[str, Any]) -> dict[str, Any]:
-    other_script = {"docker-compose": "bash_script", "bash": "docker_compose_file"}.get(
-        compose.get("runner", "")
-    )
-    return {
-        key: value
-        for key, value in compose.items()
-        if key != other_script and (key != "pre_launch_script" or value)
-    }
+    """Without the script of the runner that is not used, and without an empty ``pre_launch_script``."""
+    content = dict(compose)
+    if compose.get("runner") == "bash":
+        content.pop("docker_compose_file", None)
+    elif compose.get("runner") == "docker-compose":
+        content.pop("bash_script", None)
+    if not compose.get("pre_launch_script"):
+        content.pop("pre_launch_script", None)
+    return content

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .wire import Answer
 
@@ -33,14 +33,12 @@ class Sabotage(BaseHTTPRequestHandler):
     def sleep(self, seconds: float) -> None:
         raise NotImplementedError
 
-    def spoil_before(self, fault: Fault) -> bool:
-        """What happens before the request is handled; true where nothing comes after it."""
+    def spoil_before(self, fault: Fault) -> None:
+        """What happens before the request is handled."""
         if fault.kind == "stall" and fault.where == "before":
             self.sleep(fault.seconds)
-        if fault.kind != "reset_before":
-            return False
-        self._reset()
-        return True
+        elif fault.kind == "reset_before":
+            self._reset()
 
     def spoil(self, fault: Fault, answer: Answer) -> bool:
         """Send something in place of ``answer``; false where it is to be sent as it is."""
@@ -78,19 +76,21 @@ class Sabotage(BaseHTTPRequestHandler):
         """After an event; true where the stream ends here."""
         if fault.kind == "stall" and fault.where == "body":
             self.sleep(fault.seconds)
-        if fault.kind == "half_body":
-            self.close_connection = True
         elif fault.kind == "reset_after":
             self._reset()
-        return fault.kind in ("half_body", "reset_after")
+        elif fault.kind == "half_body":
+            self.close_connection = True
+            return True
+        return False
 
-    def _reset(self) -> None:
+    def _reset(self) -> NoReturn:
         """RST in place of FIN: with a linger time of zero, and every reference to the socket closed."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.wfile.close()
         self.connection.close()
+        raise ConnectionAbortedError
 
     def _send_bytes(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.wfile.write(self.head(status, {"Content-Length": str(len(body)), **headers}) + body)

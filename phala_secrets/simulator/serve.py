@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from phala_secrets.errors import InputError
+
 from .cloud import Cloud
 from .server import Simulator
 
@@ -30,7 +32,12 @@ def serve(
     cloud = Cloud(api_key, restart_seconds=restart_seconds, v1_signatures=v1_signatures, seed=seed)
     for name in cvms:
         cloud.add_cvm(name, environment=_SAMPLE)
-    with Simulator(cloud, port) as simulator:
+    try:
+        simulator = Simulator(cloud, port)
+    except OSError as error:
+        message = f"cannot listen on port {port}: {error.strerror}"
+        raise InputError(message, hint="choose another one, or 0 for one that is free") from error
+    with simulator:
         out.write(describe(simulator))
         out.flush()
         try:

@@ -165,8 +165,8 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
 
     def _handle(self, simulator: Simulator, request: Request) -> None:
         fault = simulator.faults.take(request.method, request.path)
-        if fault is not None and self.spoil_before(fault):
-            return
+        if fault is not None:
+            self.spoil_before(fault)
         answer: Answer | Stream = Answer(None)
         if fault is None or fault.carries_out:
             answer = self._answer(simulator.cloud, request)

@@ -1,0 +1,73 @@
+"""A person starts the simulator, and finds what it takes to use it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from phala_secrets.errors import InputError
+from phala_secrets.simulator import Cloud, Kms, Simulator, serve
+
+if TYPE_CHECKING:
+    from .conftest import Api
+
+PROGRAM = (
+    "from phala_secrets.simulator import serve; serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)"
+)
+
+
+def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        printed = ""
+        while printed.count("guest") < 2:
+            printed += process.stdout.readline()
+        exports = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
+        signer = re.search(r"^trusted-signers: 0x(\w{66})", printed, re.MULTILINE)
+        (guest, *_) = re.findall(r"guest +(\S+)", printed)
+        assert exports["PHALA_CLOUD_API_KEY"] == "phak_mine"
+        answer = httpx.get(
+            exports["PHALA_CLOUD_API_PREFIX"] + "/kms/phala",
+            headers={"X-API-Key": "phak_mine", "X-Phala-Version": "2026-06-23"},
+        )
+        assert signer is not None
+        assert signer[1] == answer.json()["k256_pubkey"]
+        assert httpx.get(guest).json()["environment"] == {"GREETING": "hello from before"}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+
+
+def test_its_keys_are_the_same_every_time() -> None:
+    clouds = [Cloud(seed=b"phala-secrets simulate") for _ in range(2)]
+    assert clouds[0].kmses[0].root_public_key == clouds[1].kmses[0].root_public_key
+
+
+def test_a_port_that_is_taken(simulator: Simulator) -> None:
+    with pytest.raises(InputError, match=f"port {simulator.port}"):
+        serve(simulator.port, "phak_mine", ["my-app"], out=StringIO())
+
+
+def test_the_guest_can_be_looked_into_from_this_machine_alone(
+    api: Api, simulator: Simulator, cloud: Cloud
+) -> None:
+    cvm = cloud.add_cvm("my-app", environment={"A": "1"})
+    api.update("my-app", {"B": "2"})
+    cvm.wait()
+    peek = f"{simulator.origin}/_simulator/cvms/my-app"
+    assert httpx.get(peek).json()["environment"] == {"B": "2"}
+    assert httpx.get(peek, headers={"Host": "rebound.invalid"}).status_code == 403
+    assert httpx.get(f"{simulator.origin}/_simulator/cvms/none").status_code == 404
+    assert httpx.post(peek).status_code == 404
+    assert httpx.get(f"{simulator.origin}/").status_code == 404
+
+
+def test_a_kms_says_nothing_of_its_root_when_it_is_printed() -> None:
+    kms = Kms("phala", b"seed of the root")
+    assert "seed of the root" not in repr(kms)
