@@ -8,7 +8,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-image lock clean
+.PHONY: help demo test lint format test-image test-chain lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
 
+test-chain: $(VENV)/ready tests/chain/node_modules ## approvals on a real local chain (anvil)
+	$(BIN)/python -m pytest tests/chain
+
 # Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra chain $(UPGRADE) pyproject.toml
@@ -41,7 +44,7 @@ lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer 
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) tests/lint/node_modules
+	rm -rf $(VENV) tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -60,7 +63,7 @@ $(VENV)/ready: requirements/dev.txt | python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-tests/lint/node_modules: tests/lint/package-lock.json
+tests/%/node_modules: tests/%/package-lock.json
 	@.ci/need 'command -v npm' nodejs npm
-	npm ci --prefix tests/lint --ignore-scripts --no-audit --no-fund --silent
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
