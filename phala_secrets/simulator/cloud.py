@@ -166,7 +166,7 @@ class Cloud:
     def find_cvm(self, reference: str) -> Cvm:
         """By ``cvm_…`` id, UUID, ``app_…``, ``instance_…`` or name; 404 when unknown, 409 when ambiguous."""
         with self.changed:
-            found = [cvm for cvm in self.cvms if _is_called(cvm, reference)]
+            found = list(filter(_called(reference), self.cvms))
         if not found:
             raise RefusalError(
                 404,
@@ -253,11 +253,17 @@ class Cloud:
         return hmac.digest(self._seed, purpose.encode(), hashlib.sha256)[:length]
 
 
-def _is_called(cvm: Cvm, reference: str) -> bool:
+def _called(reference: str) -> Callable[[Cvm], bool]:
+    """Whether a CVM is meant by ``reference``."""
+    kind, _, rest = reference.lower().partition("_")
     if _UUID.fullmatch(reference):
-        return cvm.vm_uuid.replace("-", "") == reference.replace("-", "").lower()
-    ids = (f"app_{cvm.app_id}", f"instance_{cvm.instance_id}")
-    return reference in (cvm.id, cvm.name) or reference.lower() in ids
+        vm_uuid = str(uuid.UUID(reference))
+        return lambda cvm: cvm.vm_uuid == vm_uuid
+    if kind == "app":
+        return lambda cvm: cvm.app_id == rest
+    if kind == "instance":
+        return lambda cvm: cvm.instance_id == rest
+    return lambda cvm: reference in (cvm.id, cvm.name)
 
 
 def _as_it_is(_request: Request, answer: Answer) -> Answer:

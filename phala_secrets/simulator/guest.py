@@ -23,6 +23,7 @@ _MAX_VARIABLES = 1024
 _MAX_NAME_BYTES = 255
 _MAX_VALUE_BYTES = 131_072
 _MAX_TOTAL_BYTES = 1_048_576
+_MAX_ASSIGNMENT_BYTES = 131_071  # Linux, MAX_ARG_STRLEN without the NUL: execve(2) refuses longer ones
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _QUOTED = frozenset(" \t|&;<>()$`\"'\n")
 
@@ -144,6 +145,9 @@ def _quote(value: str) -> str:
 
 def _launch(environment: Mapping[str, str]) -> dict[str, str]:
     """What comes out of the launcher, a bash script that keeps some names to itself."""
+    for name, value in environment.items():
+        if len(f"{name}={value}".encode()) > _MAX_ASSIGNMENT_BYTES:
+            raise BootFailedError(f"app-compose.service: {name}: argument list too long")
     handed_on: dict[str, str] = {}
     for name, value in environment.items():
         seen = _LAUNCHER.get(name, value)

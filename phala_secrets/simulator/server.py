@@ -13,7 +13,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .cloud import Cloud
@@ -22,6 +22,9 @@ from .faults import Fault, Faults
 from .sabotage import Sabotage
 from .stream import Stream
 from .wire import Answer, RefusalError, Request
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 _PREFIX = "/api/v1"
 _PEEK = "/_simulator/cvms/"
@@ -33,15 +36,26 @@ _CLOSE_SECONDS = 5.0
 class Simulator:
     """A Phala Cloud on loopback, from here until `close`; also a context manager.
 
-    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, and ``latency`` is
-    in seconds, added to every answer.
+    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, ``latency`` is in
+    seconds, added to every answer, and ``tls`` a server's context, for https.
     """
 
-    def __init__(self, cloud: Cloud | None = None, port: int = 0, latency: float = 0.0) -> None:
+    def __init__(
+        self,
+        cloud: Cloud | None = None,
+        port: int = 0,
+        latency: float = 0.0,
+        tls: SSLContext | None = None,
+    ) -> None:
         self.cloud = cloud or Cloud()
         self.faults = Faults()
         self.latency = latency
+        self._scheme = "http" if tls is None else "https"
         self._server = _Server(port, self)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -52,7 +66,7 @@ class Simulator:
     @property
     def origin(self) -> str:
         """``http://127.0.0.1:PORT``."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
@@ -109,8 +123,8 @@ class _Server(ThreadingHTTPServer):
             self.connections_changed.wait_for(lambda: not self.connections, _CLOSE_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing where a client went away; a fault of ours is printed as ever."""
-        if not isinstance(sys.exception(), ConnectionError):
+        """Say nothing where a connection broke; a fault of ours is printed as ever."""
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
@@ -259,8 +273,9 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             stream.close()
 
     def _reader_is_gone(self) -> bool:
+        """Whether the reader of a stream hung up; there is nothing else that it could send."""
         readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+        return bool(readable)
 
 
 for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):

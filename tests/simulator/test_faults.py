@@ -88,13 +88,13 @@ def test_a_redirect_to_somewhere_else(api: Api, simulator: Simulator) -> None:
 
 def test_half_a_body(api: Api, simulator: Simulator) -> None:
     simulator.faults.add(Fault("half_body"))
-    with pytest.raises(httpx.RemoteProtocolError, match="complete message body|incomplete"):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"complete message body|incomplete"):
         api.get("/kms")
 
 
 def test_half_a_stream(api: Api, simulator: Simulator, cvm: Cvm) -> None:
     simulator.faults.add(Fault("half_body", path="/state"))
-    with pytest.raises(httpx.RemoteProtocolError, match="complete message body|incomplete"):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"complete message body|incomplete"):
         api.get("/cvms/my-app/state", params={"target": "exited"})
     simulator.faults.add(Fault("reset_after", path="/state"))
     with pytest.raises(httpx.ReadError):

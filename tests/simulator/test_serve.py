@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from io import StringIO
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import trustme
 
 from phala_secrets.errors import InputError
 from phala_secrets.simulator import Cloud, Kms, Simulator, serve
@@ -71,3 +73,19 @@ def test_the_guest_can_be_looked_into_from_this_machine_alone(
 def test_a_kms_says_nothing_of_its_root_when_it_is_printed() -> None:
     kms = Kms("phala", b"seed of the root")
     assert "seed of the root" not in repr(kms)
+
+
+def test_it_speaks_tls_with_a_certificate_of_ones_own(cloud: Cloud) -> None:
+    authority = trustme.CA()
+    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(trusting)
+    cloud.add_cvm("my-app")
+    with Simulator(cloud, tls=server) as simulator:
+        headers = {"X-API-Key": cloud.api_key}
+        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+            httpx.get(f"{simulator.url}/kms")
+        with httpx.Client(base_url=simulator.url, headers=headers, verify=trusting) as client:
+            assert client.get("/kms").status_code == 200
+            streamed = client.get("/cvms/my-app/state", params={"target": "running"})
+            assert "complete" in streamed.text
