@@ -1,4 +1,4 @@
-"""A simulator behind TLS, at an address that a container action can reach: loopback there is the container's own.
+"""A simulator behind TLS, where a container action can reach it: loopback there is the container's own.
 
 ``serve.py ADDRESS FOLDER`` writes ``FOLDER/ca.pem``, then ``FOLDER/url``, and serves until it is ended.
 """

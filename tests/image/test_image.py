@@ -7,9 +7,9 @@ import re
 import stat
 from pathlib import Path
 
-from conftest import Container
-
 import phala_secrets
+
+from .container import Container
 
 MEGABYTE = 1_000_000
 
@@ -71,8 +71,7 @@ def test_the_entrypoint_is_isolated_and_no_shell(container: Container) -> None:
 
 
 def test_it_says_what_it_is(container: Container) -> None:
-    labels = container.config["Labels"]
-    assert isinstance(labels, dict)
+    labels = container.labels
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.source"].startswith("https://github.com/")
     done = container.run("--version")
