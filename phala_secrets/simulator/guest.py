@@ -25,7 +25,7 @@ _MAX_VALUE_BYTES = 131_072
 _MAX_TOTAL_BYTES = 1_048_576
 _MAX_ASSIGNMENT_BYTES = 131_071  # Linux, MAX_ARG_STRLEN without the NUL: execve(2) refuses longer ones
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_QUOTED = frozenset(" \t|&;<>()$`\"'\n")
+_QUOTED = frozenset(" \t\n|&;<>()$`\\\"'")
 
 # What bash and the launcher make of names that are theirs; None: not handed on.
 _LAUNCHER: dict[str, str | None] = {
