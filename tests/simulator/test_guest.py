@@ -74,7 +74,7 @@ def test_plain_values_arrive_as_they_are() -> None:
         ({"PEM": "-----BEGIN\nEND-----\n"}, {"PEM": "-----BEGIN\\nEND-----\\n"}),
         ({"A": "ends in \\", "B": "1"}, {"A": 'ends in "\nB=1\n'}),
         ({"A": "ends\\", "B": "1"}, {"A": 'ends"\nB=1\n'}),
-        ({"A": 'a\\"b'}, {"A": "a\\b\n"}),
+        ({"A": 'a\\"b'}, {"A": 'a\\b"'}),
         ({"A": "C:\\\\dir"}, {"A": "C:\\dir"}),
         ({"A": "one\rB=2", "C": "3"}, {"A": "one", "B": "2", "C": "3"}),
     ],
