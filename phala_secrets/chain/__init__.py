@@ -24,6 +24,7 @@ from phala_secrets.chain.prepared import (
 )
 from phala_secrets.chain.register import (
     ALREADY_REGISTERED,
+    COMPOSE_HASH_ADDED,
     Approvals,
     Registered,
     Sent,
@@ -67,6 +68,7 @@ from phala_secrets.chain.wellknown import (
 __all__ = [
     "ALREADY_REGISTERED",
     "CHAIN_NAMES",
+    "COMPOSE_HASH_ADDED",
     "EXPLORERS",
     "WELL_KNOWN_KMS",
     "Approvals",

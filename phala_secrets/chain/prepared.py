@@ -34,9 +34,8 @@ def safe_transaction(
 
     Adds the device first, where one is given, and then the compose hash: the order of the
     approvals that the service asks for. The same arguments give the same bytes, so those who
-    approve can make the file again and compare. The builder reads ``data``, shows
-    ``contractMethod`` to nobody who has ``data``, and warns of a file whose checksum is off
-    (safe-global/safe-react-apps, ``tx-builder/src/lib/checksum.ts``).
+    approve can make the file again and compare. The builder goes by ``data`` (the rest of a
+    transaction is for who reads the file), and warns of a batch without the right checksum.
 
     Raises ``InputError`` if there is nothing to approve, or for malformed ids.
     """
@@ -53,9 +52,6 @@ def safe_transaction(
     meta = {
         "name": "Approve an update of a Phala Cloud app",
         "description": f"Written by phala-secrets for app {to}",
-        "txBuilderVersion": "1.18.0",
-        "createdFromSafeAddress": "",
-        "createdFromOwnerAddress": "",
     }
     batch = {
         "version": "1.0",
@@ -68,7 +64,10 @@ def safe_transaction(
 
 
 def safe_checksum(batch: dict[str, Any]) -> str:
-    """The checksum that Safe's Transaction Builder gives a batch: over all but the batch's name."""
+    """The checksum that Safe's Transaction Builder gives a batch: over all of it but its name.
+
+    As ``tx-builder/src/lib/checksum.ts`` of safe-global/safe-react-apps defines it.
+    """
     unnamed = {**batch, "meta": {**batch["meta"], "name": None}}
     unnamed["meta"].pop("checksum", None)
     digest: str = keccak_256(_safe_serialisation(unnamed).encode()).hexdigest()

@@ -125,14 +125,14 @@ def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[
     look = transaction_link(offer.chain_id, hash_) or f"transaction {hash_}"
     go_on = f"look at {look}; then run again: what is approved by then is not sent again"
     end = clock() + patience
-    known = accepted = False
+    absent, accepted = True, False
     refusals = sightings = 0
     trouble: TransportError | ApiError | None = None
     while True:
-        if not known:
+        if absent:
             try:
                 yield from ask(rpc.send_raw(raw, hash_))
-                accepted = True
+                absent, accepted = False, True
             except FAILURES as error:
                 # Not the end: it may have arrived all the same.
                 trouble = error
@@ -141,12 +141,12 @@ def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[
             receipt = yield from ask(rpc.receipt(hash_))
             if receipt is not None:
                 break
-            known = yield from ask(rpc.transaction_known(hash_))
-            taken = not known and (yield from ask(rpc.nonce(sender.address, "latest"))) > count
+            absent = not (yield from ask(rpc.transaction_known(hash_)))
+            taken = absent and (yield from ask(rpc.nonce(sender.address, "latest"))) > count
         except FAILURES as error:
             trouble = error
         else:
-            accepted = accepted or known
+            accepted = accepted or not absent
             sightings = sightings + 1 if taken else 0
             trouble = None if accepted else trouble
         if sightings >= SIGHTINGS:
