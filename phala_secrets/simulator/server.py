@@ -172,10 +172,7 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             started=time.monotonic(),
         )
         simulator.cloud.requests.append(request)
-        try:
-            self._handle(simulator, request)
-        finally:
-            request.ended = time.monotonic()
+        self._handle(simulator, request)
 
     def _handle(self, simulator: Simulator, request: Request) -> None:
         fault = simulator.faults.take(request.method, request.path)
@@ -187,6 +184,7 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
         if simulator.latency:
             self.sleep(simulator.latency)
         request.status = 200 if isinstance(answer, Stream) else answer.status
+        request.ended = time.monotonic()
         if isinstance(answer, Stream):
             self._send_stream(answer, fault)
         elif fault is None or not self.spoil(fault, answer):
