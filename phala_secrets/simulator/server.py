@@ -153,6 +153,7 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
         """Read one request, of whatever method, and answer it."""
         simulator = self.server.simulator
         self.request_id = uuid.uuid4().hex
+        self.recorded: Request | None = None
         self.clock_offset = simulator.cloud.clock_offset
         body = self._read_body(simulator.cloud.max_body)
         if body is None:
@@ -172,6 +173,7 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             started=time.monotonic(),
         )
         simulator.cloud.requests.append(request)
+        self.recorded = request
         self._handle(simulator, request)
 
     def _handle(self, simulator: Simulator, request: Request) -> None:
@@ -183,8 +185,6 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             answer = self._answer(simulator.cloud, request)
         if simulator.latency:
             self.sleep(simulator.latency)
-        request.status = 200 if isinstance(answer, Stream) else answer.status
-        request.ended = time.monotonic()
         if isinstance(answer, Stream):
             self._send_stream(answer, fault)
         elif fault is None or not self.spoil(fault, answer):
@@ -238,7 +238,9 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
         self.wfile.write(self.head(answer.status, headers) + body)
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
-        """The status line and the headers, up to the blank line."""
+        """The status line and the headers, up to the blank line; what is recorded of the answer."""
+        if self.recorded is not None:
+            self.recorded.status, self.recorded.ended = status, time.monotonic()
         reason = _REASONS.get(status) or HTTPStatus(status).phrase
         lines = [
             f"HTTP/1.1 {status} {reason}",

@@ -36,6 +36,8 @@ def test_an_error_for_some_requests(api: Api, simulator: Simulator, cvm: Cvm) ->
     assert answers[0].json() == maintenance
     assert answers[0].headers["Retry-After"] == "7"
     assert len(cvm.operations) == 1
+    asked = [asked.status for asked in simulator.cloud.requests if asked.method == "PATCH"]
+    assert asked == [503, 503, 202]
 
 
 def test_after_some_others_and_until_cleared(api: Api, simulator: Simulator) -> None:
@@ -58,6 +60,7 @@ def test_an_answer_that_is_lost_though_the_update_was_made(api: Api, simulator: 
     simulator.faults.add(Fault("reset_after", "PATCH"))
     with pytest.raises(httpx.ReadError):
         api.update("my-app", {"A": "2"})
+    assert simulator.cloud.requests[-1].status == 0
     assert cvm.wait().environment == {"A": "2"}
 
 
