@@ -19,16 +19,19 @@ def serve(
     api_key: str,
     cvms: Sequence[str],
     *,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
     restart_seconds: float = 3.0,
     v1_signatures: bool = False,
     seed: bytes | None = b"phala-secrets simulate",
 ) -> None:
     """Run a simulator on ``port`` (0: a free one) until interrupted, and tell on ``out`` how to use it.
 
+    ``out`` is standard output unless given.
+
     ``cvms`` are the names of the CVMs that it has. With the same ``seed`` keys and ids are the same
     every time, so that a workflow can pin them; ``None`` takes new ones.
     """
+    out = out or sys.stdout
     cloud = Cloud(api_key, restart_seconds=restart_seconds, v1_signatures=v1_signatures, seed=seed)
     for name in cvms:
         cloud.add_cvm(name, environment=_SAMPLE)
