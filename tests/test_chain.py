@@ -603,11 +603,22 @@ def test_a_reverted_transaction_is_told_with_its_hash() -> None:
     assert ledger.mined[0] in str(caught.value)
 
 
-def test_a_receipt_without_the_event_is_not_believed() -> None:
+@pytest.mark.parametrize(
+    "logs",
+    [
+        [],
+        [{"address": "0x" + "99" * 20, "topics": [c.COMPOSE_HASH_ADDED], "data": "0x" + HASH}],
+        [{"address": "0x" + APP, "topics": [c.COMPOSE_HASH_ADDED], "data": "0x" + DEVICE}],
+        [{"address": "0x" + APP, "topics": ["0x" + DEVICE], "data": "0x" + HASH}],
+    ],
+    ids=["no event", "another contract's", "of another hash", "another event"],
+)
+def test_a_receipt_without_the_event_is_not_believed(logs: list[Any]) -> None:
     ledger = Ledger()
-    ledger.receipts = {"logs": []}
-    with pytest.raises(AnswerError, match="did not say so in an event"):
+    ledger.receipts = {"logs": logs}
+    with pytest.raises(AnswerError, match="did not say so in an event") as caught:
         ledger.register()
+    assert ledger.mined[0] in str(caught.value)
 
 
 def test_an_approval_that_never_shows_is_not_believed() -> None:
@@ -630,10 +641,18 @@ def test_a_status_of_the_rpc_counts_as_an_answer_that_is_missing() -> None:
     assert len(ledger.raws) == 1
 
 
-def test_a_busy_rpc_is_not_a_transaction_that_was_refused_for_good() -> None:
-    with pytest.raises(TransportError, match="was not taken") as caught:
-        Ledger(eth_sendRawTransaction=busy).register()
-    assert "too many requests" in str(caught.value)
+def test_an_rpc_that_does_not_take_it_is_tried_three_times() -> None:
+    ledger = Ledger(eth_sendRawTransaction=busy)
+    with pytest.raises(TransportError, match="was not taken: too many requests"):
+        ledger.register()
+    assert ledger.now == 6
+
+
+def test_the_balance_has_to_cover_what_is_offered_to_the_wei() -> None:
+    needed = 60_000 * (2 * 10**7 + 10**6)
+    with pytest.raises(ApprovalRequiredError, match="may cost"):
+        Ledger(eth_getBalance=hex(needed - 1)).register()
+    assert Ledger(eth_getBalance=hex(needed)).register().sent
 
 
 def test_a_failure_at_the_end_is_told_with_the_hash_and_the_explorer() -> None:
