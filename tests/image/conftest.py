@@ -43,12 +43,13 @@ def base_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def image(base_image: str) -> str:
+def image(base_image: str) -> Iterator[str]:
     tag = "localhost/phala-secrets/action:test"
     # The build trusts what this machine trusts: it may be behind a proxy with a root certificate of its own.
     mount = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if Path(CERTIFICATES).exists() else []
     buildah("bud", "--quiet", "--build-arg", f"PYTHON_IMAGE={base_image}", *mount, "--tag", tag, ROOT)
-    return tag
+    yield tag
+    buildah("rmi", tag, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -50,8 +50,11 @@ class Container:
         user: str = "0:0",
         entrypoint: tuple[str, ...] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """What ``docker run`` would do; ``github`` becomes ``/github``, as the runner lays it out."""
-        options = ["--user", user]
+        """What ``docker run`` would do; ``github`` becomes ``/github``, as the runner lays it out.
+
+        Anybody but root runs with ``--cap-drop=ALL``.
+        """
+        options = ["--user", user] if user == "0:0" else ["--user", user, "--cap-drop", "all"]
         for name, value in (env or {}).items():
             options += ["--env", f"{name}={value}"]
         if github:
