@@ -83,7 +83,8 @@ def test_a_step_puts_the_secrets_into_the_guest(
     outputs = (github / "file_commands/output").read_text()
     summary = (github / "file_commands/summary").read_text()
     assert "running" in outputs
-    assert "DATABASE_URL" in summary
+    assert "DATABASE_URL" in outputs
+    assert "my-app" in summary
     said = done.stdout + done.stderr
     after_masks = [line for line in said.splitlines() if not line.startswith("::add-mask::")]
     for secret in (GIVEN["DATABASE_URL"], GIVEN["API_SECRET"], simulator.cloud.api_key):
