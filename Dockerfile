@@ -13,7 +13,7 @@ COPY phala_secrets phala_secrets
 RUN cd /opt/phala-secrets/lib/python3*/site-packages \
     && mv /build/phala_secrets . \
     && find . -depth \( -name tests -o -name SelfTest -o -name '*.c' -o -name '*.h' -o -name '*.p[xy][xdi]' \) -exec rm -r {} + \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash . \
+    && python -m compileall -q --invalidation-mode unchecked-hash . \
     && rm /opt/phala-secrets/bin/[!p]*
 
 FROM ${PYTHON_IMAGE}
