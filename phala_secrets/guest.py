@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .errors import DeliveryError, Finding
-from .reserved import acts_on_launcher, overwritten_by_launcher
+from phala_secrets.errors import DeliveryError, Finding
+from phala_secrets.reserved import acts_on_launcher, overwritten_by_launcher
 
 if TYPE_CHECKING:
-    from .environment import Environment, Variable
+    from phala_secrets.environment import Environment, Variable
 
 MAX_VARIABLES = 1024
 MAX_NAME_BYTES = 255

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .errors import Finding
+from phala_secrets.errors import Finding
 
 _OVERWRITTEN = frozenset(
     (

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from . import dotenv
-from .environment import Environment, Origin, Variable
-from .errors import Finding, InputError
+from phala_secrets import dotenv
+from phala_secrets.environment import Environment, Origin, Variable
+from phala_secrets.errors import Finding, InputError
 
 __all__ = ["MAX_FILE_BYTES", "Environment", "Origin", "Sources", "Variable", "gather"]
 
