@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from phala_secrets.errors import DeliveryError, Finding
 from phala_secrets.reserved import acts_on_launcher, overwritten_by_launcher
+from phala_secrets.reserved import built_in as built_in
+from phala_secrets.reserved import registry_hints as registry_hints
 
 if TYPE_CHECKING:
     from phala_secrets.environment import Environment, Variable
