@@ -189,9 +189,10 @@ class Fallen(NamedTuple):
 def fallen(environment: Environment) -> list[Fallen]:
     """Return each variable whose value does not arrive as given, in the order of the guest's file.
 
-    Names have to be valid, see ``check_limits``.
+    Invalid names are left to ``check_limits``.
     """
-    ordered = sorted(environment, key=lambda variable: variable.name)
+    named = (variable for variable in environment if _NAME.fullmatch(variable.name))
+    ordered = sorted(named, key=lambda variable: variable.name)
     lines = [_written(variable.name, variable.value) for variable in ordered]
     assignments = _load(lines)
     arrived = _environment(assignments)
@@ -238,7 +239,6 @@ def review(environment: Environment) -> list[Finding]:
     """Return an error for each variable that would not arrive as given, or whose name is the launcher's.
 
     Also a warning for each that is within the guest's limits, but not within Linux's.
-    Names have to be valid, see ``check_limits``.
     """
     findings = [_explained(variable, neighbours) for variable, neighbours in fallen(environment)]
     for variable in environment:

@@ -6,6 +6,7 @@ import errno
 import random
 import subprocess
 import sys
+import traceback
 
 import pytest
 import systemd
@@ -169,6 +170,19 @@ def test_an_empty_environment_has_nothing_wrong() -> None:
     assert delivered({}) == {}
     assert review(Environment()) == []
     check_limits(Environment())
+
+
+@pytest.mark.parametrize(
+    "spoil", ["", "\n", "x\ny", "\r", "\r=x", "\\", '\\"', "\\\\", "\0", "\uffff", "x" * 131072]
+)
+@pytest.mark.parametrize("canary", ["canary-3f9a17c2", "3f9a17c2=x", "::error::3f9a17c2%0A", "'\"3f9a17c2"])
+def test_no_value_is_ever_spoken_of(canary: str, spoil: str) -> None:
+    given = environment({"A": canary + spoil, "B": canary, "PATH": canary, "1": canary, "N" * 256: canary})
+    with pytest.raises(DeliveryError) as refusal:
+        check_limits(given)
+    said = "".join(traceback.format_exception(refusal.value)) + repr(vars(refusal.value))
+    said += repr(review(given)) + repr(fallen(given))
+    assert "3f9a17c2" not in said
 
 
 # Limits
