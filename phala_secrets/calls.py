@@ -62,6 +62,25 @@ class Pause:
     reason: str
 
 
+def together(*flows: Flow[Any]) -> Flow[list[Any]]:
+    """Several flows in step with each other: their batches go out as one; their results in order."""
+    results: list[Any] = [None] * len(flows)
+    waiting: dict[int, Batch] = {}
+    answers: dict[int, list[Any] | None] = dict.fromkeys(range(len(flows)))
+    while answers:
+        waiting.clear()
+        for index, answer in answers.items():
+            try:
+                waiting[index] = flows[index].send(answer)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as stop:
+                results[index] = stop.value
+        if not waiting:
+            break
+        received = iter((yield tuple(call for batch in waiting.values() for call in batch)))
+        answers = {index: [next(received) for _ in batch] for index, batch in waiting.items()}
+    return results
+
+
 class Exchange(Generic[T]):
     """One call and its tries. Says what comes next, and does no I/O.
 
@@ -70,9 +89,15 @@ class Exchange(Generic[T]):
     an error code) is no matter of that, since nothing happened.
     """
 
-    def __init__(self, call: Call[T]) -> None:
+    def __init__(self, call: Call[T], deadline: float = float("inf")) -> None:
+        """``deadline``: when it all has to be over, on the clock of ``time.monotonic``."""
         self.call = call
         self.tries = 0
+        self._deadline = deadline
+
+    def seconds_left(self, limit: float) -> float:
+        """How long the next try may take: ``limit``, or what is left to the deadline."""
+        return max(0.001, min(limit, self._deadline - time.monotonic()))
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> T | Pause:
         """The result, or how long to wait; or raises what the answer means."""
@@ -110,7 +135,8 @@ class Exchange(Generic[T]):
     def _pause(self, asked: float | None, reason: str) -> Pause | None:
         if self.tries >= MAX_TRIES or (asked or 0) > MAX_PAUSE:
             return None
-        return Pause(max(asked or 0.0, 0.5 * 2 ** (self.tries - 1)), reason)
+        seconds = max(asked or 0.0, 0.5 * 2 ** (self.tries - 1))
+        return Pause(seconds, reason) if time.monotonic() + seconds < self._deadline else None
 
 
 def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:

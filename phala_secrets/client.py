@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -33,6 +33,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Trace = Callable[[str], None]
+
+_AT_ONCE = 8
+"""Requests under way at once: a batch may be as long as a fleet."""
 
 
 def _tls(url: str) -> ssl.SSLContext:
@@ -80,6 +83,13 @@ def _transport_error(error: Exception, host: str) -> TransportError:
         hint="check the network, HTTPS_PROXY and api-url, then run again",
         sent=not unsent,
     )
+
+
+class Stream(NamedTuple, Generic[T]):
+    """A CVM's state events; ``live`` is whether they come as they happen, or are one answer's."""
+
+    live: bool
+    events: T
 
 
 class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -145,7 +155,8 @@ class _Base:
             "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
         }
 
-    def _request(self, call: Call[Any], accept: str = "application/json") -> dict[str, Any]:
+    def _request(self, exchange: Exchange[Any], accept: str = "application/json") -> dict[str, Any]:
+        call = exchange.call
         headers = {"Accept": accept}
         if not call.absolute:
             headers["X-API-Key"] = self._key.reveal()
@@ -156,6 +167,7 @@ class _Base:
             "params": dict(call.params) or None,
             "json": call.body,
             "headers": headers,
+            "timeout": exchange.seconds_left(self.timeout),
         }
 
     def _answered(
@@ -246,9 +258,9 @@ class Client(_Base):
         for http in (self._http, *self._elsewhere.values()):
             http.close()
 
-    def send(self, call: Call[T]) -> T:
-        """Sends one call, again where that is right, and returns what it answers."""
-        exchange = Exchange(call)
+    def send(self, call: Call[T], *, within: float = float("inf")) -> T:
+        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
+        exchange = Exchange(call, time.monotonic() + within)
         while True:
             time.sleep(self._pace.delay())
             outcome = self._try(exchange)
@@ -272,21 +284,23 @@ class Client(_Base):
             return result
 
     @contextmanager
-    def stream(self, call: Call[CvmState]) -> Iterator[Iterator[CvmStateEvent]]:
+    def stream(
+        self, call: Call[CvmState], *, within: float = float("inf")
+    ) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
-        Not retried. Raises TransportError where the stream breaks off.
+        Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
         """
-        exchange = Exchange(call)
+        exchange = Exchange(call, time.monotonic() + within)
         began = time.monotonic()
         try:
-            with self._http.stream(**self._request(call, "text/event-stream")) as response:
+            with self._http.stream(**self._request(exchange, "text/event-stream")) as response:
                 if not _is_stream(response):
-                    outcome = self._answered(exchange, response, self._read(response, began), began)
-                    yield iter(_polled(outcome, call))
+                    outcome = self._answered(exchange, response, self._read(response, exchange, began), began)
+                    yield Stream(False, iter(_polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield self._events(response)
+                yield Stream(True, self._events(response))
         except httpx.HTTPError as error:
             raise _transport_error(error, _host(self.base_url)) from None
 
@@ -319,8 +333,8 @@ class Client(_Base):
     def _watched(self, watch: Watch) -> Iterator[CvmStateEvent]:
         while not watch.over:
             try:
-                with self.stream(watch.call()) as events:
-                    for event in events:
+                with self.stream(watch.call()) as stream:
+                    for event in stream.events:
                         yield from watch.saw(event)
                         if watch.over:
                             return
@@ -331,14 +345,14 @@ class Client(_Base):
     def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
         try:
-            with self._client_for(exchange.call).stream(**self._request(exchange.call)) as response:
-                body = self._read(response, began)
+            with self._client_for(exchange.call).stream(**self._request(exchange)) as response:
+                body = self._read(response, exchange, began)
         except (httpx.HTTPError, TransportError) as error:
             return self._failed(exchange, error)
         return self._answered(exchange, response, body, began)
 
-    def _read(self, response: httpx.Response, began: float) -> bytes:
-        body = Body(response.headers, began + self.timeout)
+    def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
+        body = Body(response.headers, began + exchange.seconds_left(self.timeout))
         for chunk in response.iter_raw():
             body.add(chunk)
         return body.bytes()
@@ -351,19 +365,21 @@ class Client(_Base):
         return self._elsewhere[call.path]
 
     def _together(self, batch: Batch) -> list[Any]:
-        """Sends what does not depend on each other at once, each in a thread of its own but the last."""
+        """Sends what does not depend on each other at once, in at most _AT_ONCE threads."""
         outcomes: list[Any] = [None] * len(batch)
+        todo = iter(range(len(batch)))
 
-        def settle(index: int) -> None:
-            try:
-                outcomes[index] = self.send(batch[index])
-            except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
-                outcomes[index] = error
+        def work() -> None:
+            for index in todo:
+                try:
+                    outcomes[index] = self.send(batch[index])
+                except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
+                    outcomes[index] = error
 
-        threads = [threading.Thread(target=settle, args=(i,), daemon=True) for i in range(len(batch) - 1)]
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(batch), _AT_ONCE) - 1)]
         for thread in threads:
             thread.start()
-        settle(len(batch) - 1)
+        work()
         for thread in threads:
             thread.join()
         return _raise_first(outcomes)
@@ -403,11 +419,11 @@ class AsyncClient(_Base):
         for http in (self._http, *self._elsewhere.values()):
             await http.aclose()
 
-    async def send(self, call: Call[T]) -> T:
-        """Sends one call, again where that is right, and returns what it answers."""
+    async def send(self, call: Call[T], *, within: float = float("inf")) -> T:
+        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
         from asyncio import sleep
 
-        exchange = Exchange(call)
+        exchange = Exchange(call, time.monotonic() + within)
         while True:
             await sleep(self._pace.delay())
             outcome = await self._try(exchange)
@@ -431,21 +447,25 @@ class AsyncClient(_Base):
             return result
 
     @asynccontextmanager
-    async def stream(self, call: Call[CvmState]) -> AsyncIterator[AsyncIterator[CvmStateEvent]]:
+    async def stream(
+        self, call: Call[CvmState], *, within: float = float("inf")
+    ) -> AsyncIterator[Stream[AsyncIterator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
-        Not retried. Raises TransportError where the stream breaks off.
+        Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
         """
-        exchange = Exchange(call)
+        exchange = Exchange(call, time.monotonic() + within)
         began = time.monotonic()
         try:
-            async with self._http.stream(**self._request(call, "text/event-stream")) as response:
+            async with self._http.stream(**self._request(exchange, "text/event-stream")) as response:
                 if not _is_stream(response):
-                    outcome = self._answered(exchange, response, await self._read(response, began), began)
-                    yield _each(_polled(outcome, call))
+                    outcome = self._answered(
+                        exchange, response, await self._read(response, exchange, began), began
+                    )
+                    yield Stream(False, _each(_polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield self._events(response)
+                yield Stream(True, self._events(response))
         except httpx.HTTPError as error:
             raise _transport_error(error, _host(self.base_url)) from None
 
@@ -475,8 +495,8 @@ class AsyncClient(_Base):
 
         while not watch.over:
             try:
-                async with self.stream(watch.call()) as events:
-                    async for event in events:
+                async with self.stream(watch.call()) as stream:
+                    async for event in stream.events:
                         for seen in watch.saw(event):
                             yield seen
                         if watch.over:
@@ -488,14 +508,14 @@ class AsyncClient(_Base):
     async def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
         try:
-            async with self._client_for(exchange.call).stream(**self._request(exchange.call)) as response:
-                body = await self._read(response, began)
+            async with self._client_for(exchange.call).stream(**self._request(exchange)) as response:
+                body = await self._read(response, exchange, began)
         except (httpx.HTTPError, TransportError) as error:
             return self._failed(exchange, error)
         return self._answered(exchange, response, body, began)
 
-    async def _read(self, response: httpx.Response, began: float) -> bytes:
-        body = Body(response.headers, began + self.timeout)
+    async def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
+        body = Body(response.headers, began + exchange.seconds_left(self.timeout))
         async for chunk in response.aiter_raw():
             body.add(chunk)
         return body.bytes()
@@ -508,9 +528,15 @@ class AsyncClient(_Base):
         return self._elsewhere[call.path]
 
     async def _together(self, batch: Batch) -> list[Any]:
-        from asyncio import gather
+        from asyncio import Semaphore, gather
 
-        return _raise_first(await gather(*(self.send(call) for call in batch), return_exceptions=True))
+        gate = Semaphore(_AT_ONCE)
+
+        async def send(call: Call[Any]) -> Any:
+            async with gate:
+                return await self.send(call)
+
+        return _raise_first(await gather(*map(send, batch), return_exceptions=True))
 
     get_kms_info = _async(api.get_kms_info)
     get_kms_list = _async(api.get_kms_list)

@@ -9,8 +9,10 @@ of blanks, where this takes linear time over anything. The tests hold the two to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _BLANK = r"[^\S\n]"
 _BETWEEN = re.compile(rf"(?:\s++|(?:export{_BLANK}++)?#[^\n]*+)++")

@@ -50,7 +50,8 @@ def update_cvm_envs(
         "kms": kms,
     }
     arguments = api.merged(request, "id", given)
-    cvm_id, sealed, plain = (arguments.get(name) for name in ("id", "encrypted_env", "envs"))
+    cvm_id, plain = arguments.get("id"), arguments.get("envs")
+    sealed: Any = arguments.get("encrypted_env")
     if not isinstance(cvm_id, str):
         raise InputError("id is missing", hint="name the CVM")
     if (sealed is None) == (plain is None):
@@ -69,8 +70,8 @@ def update_cvm_envs(
 
 
 def _seal(cvm_id: str, plain: Any, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
-    from phala_secrets.envelope import encrypt_env_vars
     from phala_secrets.identifiers import parse_cvm
+    from phala_secrets.library import encrypt_env_vars
     from phala_secrets.proof import parse_signer
 
     signers = arguments.get("trusted_signers") or ()

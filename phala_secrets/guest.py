@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -22,6 +21,8 @@ from phala_secrets.reserved import built_in as built_in
 from phala_secrets.reserved import registry_hints as registry_hints
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from phala_secrets.environment import Environment, Variable
 
 MAX_VARIABLES = 1024

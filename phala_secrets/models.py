@@ -186,6 +186,13 @@ class CvmProgress(Wire):
     correlation_id: str | None = None
 
 
+class CvmNode(Wire):
+    """The machine that a CVM is on."""
+
+    name: str | None = None
+    device_id: str | None = None
+
+
 class CvmInfo(Wire):
     """``GET /cvms/{id}``, and a row of ``GET /apps/{app_id}/cvms``, from API version 2026-01-21."""
 
@@ -197,6 +204,7 @@ class CvmInfo(Wire):
     instance_id: str | None = None
     kms_type: str | None = None
     kms_info: CvmKmsInfo | None = None
+    node_info: CvmNode | None = None
     in_progress: bool = False
     progress: CvmProgress | None = None
     compose_hash: str | None = None

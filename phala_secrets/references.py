@@ -9,7 +9,6 @@ whatever stands in them as a word counts as mentioned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,8 @@ from phala_secrets.errors import Finding
 from phala_secrets.reserved import FOR_PHALA, built_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
     Node = MappingNode | ScalarNode | SequenceNode

@@ -7,9 +7,12 @@ default pre-launch script, which an app may replace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from phala_secrets.errors import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _OVERWRITTEN = frozenset(
     (

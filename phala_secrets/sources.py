@@ -16,14 +16,17 @@ import os
 import re
 import stat
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phala_secrets import dotenv
 from phala_secrets.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["MAX_FILE_BYTES", "Environment", "Origin", "Sources", "Variable", "gather"]
 

@@ -18,7 +18,7 @@ from phala_secrets.proof import Proof, parse_signer, prove
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from phala_secrets.calls import Flow
+    from phala_secrets.calls import Call, Flow
     from phala_secrets.models import CvmInfo, GetAppEnvEncryptPubKeyResponse, KmsContract
 
 Level = Literal["api", "chain", "pinned"]
@@ -137,7 +137,7 @@ def list_all_contracts() -> Flow[tuple[KmsContract, ...]]:
     return (yield from more_contracts(page))
 
 
-def first_contracts() -> api.Call[Any]:
+def first_contracts() -> Call[Any]:
     """The first page of the KMS contracts, as large as the API gives it."""
     return api.list_kms_contracts(page_size=100)
 
@@ -167,7 +167,7 @@ def prove_key(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) ->
     rpc_url = policy.rpc_url if on_chain else None
     contract = _listed(cvm, contracts, policy)
     kms = policy.kms or (contract and (contract.slug or contract.id)) or ""
-    calls: list[api.Call[Any]] = [api.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id)]
+    calls: list[Call[Any]] = [api.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id)]
     kms_address = None
     if rpc_url and on_chain:
         kms_address = _kms_contract(on_chain, policy)
@@ -221,7 +221,7 @@ def _kms_contract(chain_id: int, policy: Policy) -> str:
     return address
 
 
-def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[api.Call[Any]]:
+def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[Call[Any]]:
     from phala_secrets import chain
 
     requests = (chain.chain_id(), chain.kms_root(contract), chain.registered_app(contract, app_id))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sha3 import keccak_256
 
 from phala_secrets.chain import abi
 from phala_secrets.errors import InputError
 from phala_secrets.identifiers import parse_app_id, parse_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ADD_COMPOSE_HASH = "dfc77223"
 _ADD_DEVICE = "2a819728"

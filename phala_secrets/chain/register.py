@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,8 @@ from phala_secrets.errors import AnswerError, ApprovalRequiredError, InputError
 from phala_secrets.identifiers import parse_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from phala_secrets.chain.sender import Sender
 
 ALREADY_REGISTERED: Final = "already-registered"

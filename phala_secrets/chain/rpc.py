@@ -13,15 +13,17 @@ Nothing that an RPC says is trusted: a reader returns a well-formed value or rai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from phala_secrets.chain import abi
 from phala_secrets.errors import AnswerError, InputError
 from phala_secrets.identifiers import parse_app_id, parse_hash
 from phala_secrets.proof import parse_signer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ so what is sent again after a lost answer is the very same bytes, under the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from phala_secrets.chain.wellknown import transaction_link
 from phala_secrets.errors import AnswerError, ApiError, ApprovalRequiredError, TransportError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from phala_secrets.chain.rpc import Receipt
     from phala_secrets.chain.sender import Sender
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CHAIN_NAMES: Mapping[int, str] = MappingProxyType({1: "Ethereum", 8453: "Base"})
 

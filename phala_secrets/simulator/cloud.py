@@ -11,15 +11,17 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .composefile import DEFAULT_COMPOSE, Form, Order
 from .cvm import Cvm, Identity
 from .kms import CENTRAL, Kms
 from .wire import Answer, RefusalError, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 _KEPT_REQUESTS = 10_000
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -15,6 +14,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from phala_secrets.errors import PhalaSecretsError
 
 from .envfile import EnvFileError, read_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 SEALED_OVERHEAD = 32 + 12 + 16
 """Bytes of an envelope around nothing: the sender's public key, the nonce, the tag."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from btclib_secp256k1 import keys, recovery
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sha3 import keccak_256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CENTRAL = "phala"
 """Slug of the central KMS, and what stands for its contract's address."""

@@ -6,13 +6,14 @@ import json
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, NoReturn
 
 from .wire import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .faults import Fault
 
 _BLOCK = b" " * (1024 * 1024)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets.errors import InputError
 
 from .cloud import Cloud
 from .server import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SAMPLE = {"GREETING": "hello from before"}
 

@@ -12,7 +12,6 @@ import uuid
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,6 +24,7 @@ from .wire import Answer, RefusalError, Request
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+    from types import TracebackType
 
 _PREFIX = "/api/v1"
 _PEEK = "/_simulator/cvms/"

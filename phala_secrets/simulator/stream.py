@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .cloud import Cloud
     from .cvm import Cvm
 

@@ -1,0 +1,7 @@
+"""``python -m phala_secrets``: the command."""
+
+import sys
+
+from phala_secrets.cli import main
+
+sys.exit(main())

@@ -1,0 +1,314 @@
+"""A run's inputs, read and checked: the Job. Nothing is sent before there is one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from phala_secrets import trust
+from phala_secrets.api import DEFAULT_URL
+from phala_secrets.errors import InputError
+from phala_secrets.identifiers import CvmRef, parse_app_id, parse_cvm, parse_hash, parse_url
+from phala_secrets.proof import parse_signer
+from phala_secrets.runners import in_ci
+from phala_secrets.secret import Secret
+from phala_secrets.sources import Sources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from phala_secrets.inputs import Given
+
+Mode = Literal["update", "plan", "encrypt", "verify"]
+MAX_CIPHERTEXT = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A ciphertext made before (hex), its names, and what it was approved as."""
+
+    encrypted_env: str
+    env_keys: tuple[str, ...]
+    digest: str | None = None
+    compose_hash: str | None = None
+    transaction_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret."""
+
+    mode: Mode
+    api_url: str
+    api_key: Secret
+    cvms: tuple[CvmRef, ...]
+    app: str | None
+    sources: Sources
+    prepared: Prepared | None
+    policy: trust.Policy
+    folder: Path
+    root: Path | None
+    allow_removal: bool = False
+    guest_check: str = "error"
+    private_key: Secret | None = None
+    allow_device: tuple[str, ...] = ()
+    prepare_only: bool = False
+    compose_hash: str | None = None
+    wait: bool = True
+    wait_timeout: int = 600
+    max_parallel: int = 1
+    fail_fast: bool = True
+    timeout: int = 30
+
+    @property
+    def sends(self) -> bool:
+        """Whether this run is to change anything."""
+        return self.mode == "update"
+
+
+def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
+    """The Job that the inputs describe; InputError, naming the input, for what is wrong or missing."""
+    project = _project(folder) if not (given.text("cvm") or given.text("app")) else {}
+    api_key, api_url = credentials(given, environ, folder, str(project.get("profile", "")))
+    cvms, app = _target(given, project)
+    sources = _sources(given, project)
+    prepared = _prepared(given, folder)
+    if prepared and sources.given:
+        raise InputError(
+            "both encrypted-env and a source are given", hint="the ciphertext is sent in place of a source"
+        )
+    if mode != "verify" and not prepared and not sources.given:
+        raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
+    if prepared and mode == "encrypt":
+        raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
+    policy = _policy(given, cvms, app)
+    policy.check()
+    on_github = environ.get("GITHUB_ACTIONS") == "true"
+    workspace = environ.get("GITHUB_WORKSPACE") if on_github else None
+    return Job(
+        mode=cast("Mode", mode),
+        api_url=api_url,
+        api_key=api_key,
+        cvms=cvms,
+        app=app,
+        sources=sources,
+        prepared=prepared,
+        policy=policy,
+        folder=folder,
+        root=Path(workspace) if workspace else None,
+        allow_removal=given.flag("allow-removal"),
+        guest_check=given.choice("guest-check"),
+        private_key=_private_key(given, folder),
+        allow_device=tuple(parse_hash(device, "allow-device") for device in given.lines("allow-device")),
+        prepare_only=given.flag("prepare-only"),
+        compose_hash=_hash(given, "compose-hash"),
+        wait=given.flag("wait"),
+        wait_timeout=given.number("wait-timeout", 1, 24 * 3600),
+        max_parallel=given.number("max-parallel", 1, 64),
+        fail_fast=given.flag("fail-fast"),
+        timeout=given.number("timeout", 1, 600),
+    )
+
+
+def credentials(
+    given: Given, environ: Mapping[str, str], folder: Path, profile: str = ""
+) -> tuple[Secret, str]:
+    """The API key and the API's URL; outside CI from the official CLI's login, where no key is given."""
+    url = given.text("api-url")
+    key = _secret(given, "api-key", folder)
+    if not key and not in_ci(environ):
+        key, prefix = _login(environ, profile)
+        url = url or prefix
+    if not key:
+        raise InputError("no API key", hint="give api-key, or set PHALA_CLOUD_API_KEY")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise InputError(
+            "api-key has characters that no API key has", hint="paste it again, alone on one line"
+        )
+    return Secret(key), parse_url(url or DEFAULT_URL, "api-url")
+
+
+def _secret(given: Given, name: str, folder: Path) -> str:
+    """A secret input, or the content of the file that ``NAME-file`` names."""
+    path = given.text(f"{name}-file")
+    return _read(folder, path, f"{name}-file").strip() if path else given.text(name)
+
+
+def _read(folder: Path, path: str, what: str) -> str:
+    try:
+        with (folder / path).open("rb") as file:
+            content = file.read(MAX_CIPHERTEXT + 1)
+        if len(content) > MAX_CIPHERTEXT:
+            raise InputError(f"{what}: the file is too large", hint="check the path", file=path)
+        return content.decode()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{what}: cannot be read: {reason}", hint="check the path", file=path) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what}: not UTF-8 text", hint="check the path", file=path) from None
+
+
+def _private_key(given: Given, folder: Path) -> Secret | None:
+    text = _secret(given, "private-key", folder)
+    if not text:
+        return None
+    digits = text.removeprefix("0x")
+    if len(digits) != 64 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        raise InputError("private-key is not a private key", hint="give 64 hex digits, 0x in front or not")
+    return Secret(text)
+
+
+def _login(environ: Mapping[str, str], profile: str) -> tuple[str, str]:
+    """The token and API prefix of the official CLI's current profile, or nothing."""
+    home = environ.get("HOME")
+    folder = environ.get("PHALA_CLOUD_DIR") or (f"{home}/.phala-cloud" if home else "")
+    path = Path(folder) / "credentials.json"
+    if not folder or not path.is_file():
+        return "", ""
+    try:
+        content = json.loads(path.read_bytes())
+        entry = content["profiles"][profile or content["current_profile"]]
+        return str(entry.get("token") or ""), str(entry.get("api_prefix") or "")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise InputError(
+            "the official CLI's login cannot be read",
+            hint="log in again with the CLI, or set PHALA_CLOUD_API_KEY",
+            file=str(path),
+        ) from None
+
+
+def _project(folder: Path) -> dict[str, Any]:
+    """``phala.toml`` of the working folder, or nothing."""
+    path = folder / "phala.toml"
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            "phala.toml cannot be read as TOML", hint="mend it, or give cvm", file="phala.toml"
+        ) from None
+
+
+def _target(given: Given, project: Mapping[str, Any]) -> tuple[tuple[CvmRef, ...], str | None]:
+    app = given.text("app")
+    named = given.lines("cvm")
+    if app and named:
+        raise InputError("both cvm and app are given", hint="app is every CVM of the app: give one of them")
+    if app:
+        return (), parse_app_id(app, "app")
+    if not named:
+        keys = ("id", "uuid", "app_id", "instance_id", "name")
+        named = tuple(str(project[key]) for key in keys if project.get(key))[:1]
+    if not named:
+        raise InputError("no CVM is given", hint="give cvm, or app, or a phala.toml in the working folder")
+    return tuple(dict.fromkeys(parse_cvm(text) for text in named)), None
+
+
+def _sources(given: Given, project: Mapping[str, Any]) -> Sources:
+    sources = Sources(
+        env_files=given.lines("env-file"),
+        env=given.text("env"),
+        files=given.lines("files"),
+        secrets_json=given.text("secrets-json"),
+        secrets_include=given.lines("secrets-include"),
+        secrets=given.lines("secrets"),
+        base64=given.lines("base64"),
+        allow_empty=given.flag("allow-empty"),
+    )
+    default = project.get("env_file")
+    if sources.given or not isinstance(default, str) or given.text("encrypted-env"):
+        return sources
+    return Sources(env_files=(default,), base64=sources.base64, allow_empty=sources.allow_empty)
+
+
+def _prepared(given: Given, folder: Path) -> Prepared | None:
+    text, path, names = (given.text(name) for name in ("encrypted-env", "encrypted-env-file", "env-keys"))
+    if text and path:
+        raise InputError("both encrypted-env and encrypted-env-file are given", hint="give one of them")
+    if path:
+        text = _read(folder, path, "encrypted-env-file").strip()
+    digest = _hash(given, "prepared-digest")
+    if not text:
+        for name in ("env-keys", "prepared-digest", "transaction-hash"):
+            if given.text(name):
+                raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
+        return None
+    return Prepared(
+        encrypted_env=_ciphertext(text),
+        env_keys=_names(names),
+        digest=digest,
+        compose_hash=_hash(given, "compose-hash"),
+        transaction_hash=_transaction(given),
+    )
+
+
+def _ciphertext(text: str) -> str:
+    digits = text.removeprefix("0x").lower()
+    try:
+        size = len(bytes.fromhex(digits)) if digits.isalnum() else 0
+    except ValueError:
+        size = 0
+    if size < 32 + 12 + 16:
+        raise InputError(
+            "encrypted-env is not a ciphertext in hex", hint="give the output encrypted-env as it was"
+        )
+    return digits
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            "env-keys is not a JSON list of names",
+            hint="give the output env-keys that came with encrypted-env",
+        )
+    return tuple(names)
+
+
+def _hash(given: Given, name: str) -> str | None:
+    text = given.text(name)
+    return parse_hash(text, name) if text else None
+
+
+def _transaction(given: Given) -> str | None:
+    text = given.text("transaction-hash")
+    if text == "already-registered":
+        return text
+    return "0x" + parse_hash(text, "transaction-hash") if text else None
+
+
+def _policy(given: Given, cvms: tuple[CvmRef, ...], app: str | None) -> trust.Policy:
+    app_id = parse_app_id(given.text("app-id")) if given.text("app-id") else app
+    for named in {ref.app_id for ref in cvms} | {app}:
+        if app_id and named and named != app_id:
+            raise InputError(
+                f"app-id is {app_id}, but the CVM is given by the app id {named}", hint="correct one of them"
+            )
+    rpc_url = given.text("rpc-url")
+    contract = given.text("kms-contract")
+    return trust.Policy(
+        signers=tuple(_signers(given)),
+        rpc_url=parse_url(rpc_url, "rpc-url") if rpc_url else None,
+        rpc_given="rpc-url" in given.explicit,
+        kms_contract="0x" + parse_app_id(contract, "kms-contract") if contract else None,
+        require=cast("trust.Level", given.choice("require-trust")) or None,
+        app_id=app_id,
+        kms=given.text("kms") or None,
+    )
+
+
+def _signers(given: Given) -> list[str]:
+    signers = []
+    for number, line in enumerate(given.lines("trusted-signers"), 1):
+        try:
+            signers.append(parse_signer(line))
+        except InputError as error:
+            raise InputError(f"trusted-signers, line {number}: {error.message}", hint=error.hint) from None
+    return signers

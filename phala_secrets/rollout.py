@@ -1,0 +1,154 @@
+"""Sending the update to the CVMs: one, or a fleet a few at a time; each with an outcome that is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets import api
+from phala_secrets.errors import (
+    ConflictError,
+    Finding,
+    PhalaSecretsError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from phala_secrets.models import UpdateCvmEnvsInProgress
+from phala_secrets.targets import Target, newest_of, newest_operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from phala_secrets.api import UpdateResult
+    from phala_secrets.client import Client
+    from phala_secrets.runners import Runner
+
+_LOOKS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between looks at the operations, until one that is ours should have shown."""
+
+_TRIES = 3
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one CVM. ``stage`` is how far it got: waiting, sending, accepted, over."""
+
+    target: Target
+    status: str = "failed"
+    correlation_id: str = ""
+    stage: str = "waiting"
+    error: PhalaSecretsError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """That of its error, or 0."""
+        return self.error.exit_code if self.error else 0
+
+    def as_output(self) -> dict[str, Any]:
+        """One row of the output ``results``."""
+        return {
+            "cvm-id": self.target.cvm.id,
+            "name": self.target.cvm.name,
+            "status": self.status,
+            "correlation-id": self.correlation_id,
+            "exit-code": self.exit_code,
+            "error": self.error.message if self.error else "",
+        }
+
+
+def deliver(
+    client: Client,
+    runner: Runner,
+    target: Target,
+    before: str,
+    sealed: str,
+    names: Sequence[str],
+    approved: tuple[str, str] | None = None,
+) -> UpdateResult:
+    """Sends the update; a lost answer is found out about, and an update that did not happen is sent again.
+
+    ``before`` is the CVM's newest operation as of just now; ``approved`` a compose hash and
+    the transaction that approved it. The set is replaced whole, so the same ciphertext twice
+    does no harm. Raises TransportError when it cannot be found out whether it happened.
+    """
+    compose_hash, transaction = approved or (None, None)
+    lost: PhalaSecretsError
+    call = api.patch_cvm_envs(target.cvm.id, sealed, list(names), compose_hash, transaction)
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return client.send(call)
+        except (TransportError, ServerError) as error:
+            lost = error
+            if isinstance(error, TransportError) and not error.sent:
+                raise
+        except ConflictError as error:
+            # After a lost answer, the operation in the way may be our own.
+            if attempt == 1 or error.error_code is not None:
+                raise
+            lost = error
+        runner.tell(Finding(f"the answer to the update was lost: {lost.message}", "its outcome is looked up"))
+        if correlation_id := _find_out(client, target, before, lost):
+            runner.say(f"Phala Cloud's operations show that the update was accepted ({correlation_id})")
+            return UpdateCvmEnvsInProgress(correlation_id=correlation_id)
+        runner.say("Phala Cloud's operations show that it did not happen")
+    raise lost
+
+
+def _find_out(client: Client, target: Target, before: str, lost: PhalaSecretsError) -> str | None:
+    """The correlation id of an operation that came after ``before``, or None when there is none."""
+    for pause in _LOOKS:
+        time.sleep(pause)
+        try:
+            newest = newest_of(client.send(newest_operation(target.cvm.id)))
+        except (TransportError, ServerError, RateLimitError):
+            raise TransportError(
+                f"it is not known whether the update of {target.cvm.name!a} was accepted: {lost.message}",
+                hint="look at the CVM's operations before running again; sending it twice does no harm",
+            ) from None
+        if newest and newest != before:
+            return newest
+    return None
+
+
+def each(rows: Sequence[Row], work: Callable[[Row], None], *, at_once: int, fail_fast: bool) -> None:
+    """Does the work for every row, ``at_once`` of them at a time, and notes each error in its row.
+
+    With ``fail_fast`` no further row is begun once one has failed. Threads are daemons, so
+    that an interrupt in the main thread ends the run at once.
+    """
+    todo: SimpleQueue[Row] = SimpleQueue()
+    for row in rows:
+        todo.put(row)
+    stop = threading.Event()
+    bugs: list[Exception] = []
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                row = todo.get_nowait()
+            except Empty:
+                return
+            try:
+                work(row)
+            except PhalaSecretsError as error:
+                row.error, row.status = error, "failed"
+                if fail_fast:
+                    stop.set()
+            except Exception as error:  # noqa: BLE001 (a bug is raised in the main thread, which reports it)
+                bugs.append(error)
+                stop.set()
+
+    if at_once == 1 or len(rows) == 1:
+        run()
+    else:
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(min(at_once, len(rows)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if bugs:
+        raise bugs[0]

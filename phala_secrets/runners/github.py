@@ -1,0 +1,146 @@
+"""GitHub Actions: workflow commands, annotations, ``$GITHUB_OUTPUT`` and the job summary.
+
+What counts as a command, and how it is escaped, is from the runner's ``ActionCommand.cs``
+and ``FileCommandManager.cs``: ``::name prop=…::data`` after leading white space, and
+``##[name prop=…]data`` anywhere in a line.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.errors import Finding, InputError
+from phala_secrets.runners.sinks import Value, append, as_text
+from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from phala_secrets.report import Report
+
+_ANNOTATIONS = 9  # the runner shows ten of a kind a step; one is kept for the error at the end
+_ANNOTATION_LENGTH = 4000
+_SUMMARY_BYTES = 1024 * 1024 - 1024
+_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\\`*_[]|~#@"}
+
+
+def escape_data(text: str) -> str:
+    """Text as a command's data."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def escape_property(text: str) -> str:
+    """Text as the value of a command's property."""
+    return escape_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def heredoc(name: str, value: str) -> str:
+    """One output as the file command takes it, behind a delimiter that no value can know."""
+    delimiter = f"phala_{secrets.token_hex(16)}"
+    return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
+
+
+class GitHub(Runner):
+    """A step of a workflow. Everything goes to standard output, where the runner keeps its order."""
+
+    name = "GitHub Actions"
+    ci = True
+
+    def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
+        super().__init__(environ, **options)
+        if not self.json:
+            self.stderr = self.stdout
+        self._annotated: Counter[str] = Counter()
+        self._output_path = self.environ.get("GITHUB_OUTPUT", "")
+        self._summary_path = self.environ.get("GITHUB_STEP_SUMMARY", "")
+
+    def disarm(self, text: str) -> str:
+        """Neither ``::`` at the start nor ``##[`` anywhere is left as it was."""
+        text = text.replace("##[", "## [")
+        stripped = text.lstrip()
+        return text.replace("::", ": :", 1) if stripped.startswith("::") else text
+
+    def _mask(self, lines: list[str]) -> None:
+        self._command("".join(f"::add-mask::{escape_data(line)}\n" for line in lines))
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """A group that can be folded in the log."""
+        if self.quiet:
+            yield
+            return
+        self._command(f"::group::{escape_data(self.clean(title))}\n")
+        try:
+            yield
+        finally:
+            self._command("::endgroup::\n")
+
+    def trace(self, text: str) -> None:
+        """A debug line: shown when the workflow is run with debug logging."""
+        if self.verbose:
+            self._command(f"::debug::{escape_data(self.clean(text))}\n")
+
+    def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
+        self._annotated[severity] += 1
+        if self._annotated[severity] > _ANNOTATIONS + (severity == "error"):
+            super()._problem(severity, message, hint, file, line)
+            return
+        places = [f"file={escape_property(one_line(file))}"] if file else []
+        places += [f"line={line}"] if file and line else []
+        text = self.clean(message) + (f"\n{self.clean(hint)}" if hint else "")
+        properties = ",".join([*places, "title=phala-secrets"])
+        self._command(f"::{severity} {properties}::{escape_data(text[:_ANNOTATION_LENGTH])}\n")
+
+    def check(self) -> None:
+        """The output file has to be there and writable before anything is sent."""
+        super().check()
+        if self._output_path:
+            append(self._output_path, "", "$GITHUB_OUTPUT")
+
+    def _write_output(self, name: str, value: Value) -> None:
+        super()._write_output(name, value)
+        if self._output_path:
+            append(self._output_path, heredoc(name, as_text(value)), "$GITHUB_OUTPUT")
+
+    def report(self, report: Report) -> None:
+        """The report in the log, and as the job's summary."""
+        super().report(report)
+        if self._summary_path:
+            text = self._markdown(report)
+            try:
+                if len(text.encode()) <= _SUMMARY_BYTES:
+                    append(self._summary_path, text, "$GITHUB_STEP_SUMMARY")
+            except InputError as error:
+                self.tell(Finding(error.message, error.hint))
+
+    def _markdown(self, report: Report) -> str:
+        blocks = [f"### {self._html(report.title)}"]
+        if report.facts:
+            rows = "".join(
+                f"| {self._html(label)} | {self._code(value)} |\n" for label, value in report.facts
+            )
+            blocks.append(f"| | |\n|---|---|\n{rows}")
+        for table in report.tables:
+            header = "".join(f" {self._html(cell)} |" for cell in table.header)
+            rows = "".join(f"|{''.join(f' {self._code(c)} |' for c in row)}\n" for row in table.rows)
+            blocks.append(f"|{header}\n|{'---|' * len(table.header)}\n{rows}")
+        for sentence, paste in report.advice:
+            pasted = f"\n\n<pre>{self._html(paste)}</pre>" if paste else ""
+            blocks.append(self._html(sentence) + pasted)
+        return "\n\n".join(blocks) + "\n\n"
+
+    def _html(self, text: str) -> str:
+        """Foreign text as text: no markup, no table cell and no mention of it counts."""
+        return self._redactor.clean(one_line(text)).translate(_MARKDOWN)
+
+    def _code(self, text: str) -> str:
+        return f"<code>{self._html(text)}</code>" if text else ""
+
+    def _command(self, text: str) -> None:
+        with self._lock:
+            self.stderr.write(text)
+            self.stderr.flush()

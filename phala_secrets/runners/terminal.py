@@ -1,0 +1,232 @@
+"""The base of all runners: a shell, with a person before it or not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from phala_secrets.errors import Finding, InputError, PhalaSecretsError
+from phala_secrets.runners.sinks import DotenvFile, Value
+from phala_secrets.runners.text import Redactor, maskable_lines, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from phala_secrets.report import Report, Table
+
+_COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
+
+
+class Runner:
+    """Where a run happens: how it is told to people, and where its outputs go.
+
+    This one is for a shell: people's text goes to standard error, so that standard
+    output is free for a ciphertext or JSON. A subclass per CI says what differs there.
+    """
+
+    name = "shell"
+    ci = False
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        output_file: str | None = None,
+        json_output: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.environ = environ
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json = json_output
+        self._redactor = Redactor()
+        self.outputs: dict[str, Value] = {}
+        self._sink = DotenvFile(output_file) if output_file else None
+        self._lock = threading.RLock()
+        self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
+        self._spinner: Spinner | None = None
+
+    # -- to people ---------------------------------------------------------------------------
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line of what is going on; not with ``--quiet``."""
+        if not self.quiet:
+            self._write(self.paint(text, style))
+
+    def trace(self, text: str) -> None:
+        """One line for ``--verbose``."""
+        if self.verbose:
+            self._write(self.paint(text, "dim"))
+
+    def tell(self, finding: Finding) -> None:
+        """A notice, a warning, or one of several errors."""
+        if finding.severity == "notice" and self.quiet:
+            return
+        self._problem(finding.severity, finding.message, finding.hint, finding.file, finding.line)
+
+    def fail(self, error: PhalaSecretsError) -> None:
+        """The error that ends the run, after the findings that it is made of."""
+        for finding in error.findings:
+            self.tell(finding)
+        self._problem("error", error.message, error.hint, error.file, error.line)
+
+    def progress(self, text: str) -> None:
+        """What is being waited for: a spinner for a person, a line per change in a log."""
+        if self.quiet:
+            return
+        if not self._talks_to_person():
+            self.say(text)
+            return
+        if not self._spinner:
+            self._spinner = Spinner(self.stderr)
+        self._spinner.show(self.clean(text))
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """Lines that belong together, under a title."""
+        self.say(title)
+        yield
+
+    def report(self, report: Report) -> None:
+        """What the run came to."""
+        if self.quiet:
+            return
+        self._write(self.paint(report.title, "good"))
+        width = max((len(label) for label, _ in report.facts), default=0)
+        for label, value in report.facts:
+            self._write(f"  {label.ljust(width)}  {self.clean(value)}")
+        for table in report.tables:
+            for line in columns(table):
+                self._write(f"  {self.clean(line)}")
+        for sentence, paste in report.advice:
+            self._write(self.clean(sentence))
+            if paste:
+                self._write(f"    {self.clean(paste)}")
+
+    def clean(self, text: str) -> str:
+        """Text from elsewhere as one line that holds no secret and starts no command here."""
+        return self.disarm(one_line(self._redactor.clean(text)))
+
+    def disarm(self, text: str) -> str:
+        """What could start a command in this runner's log, made harmless."""
+        return text
+
+    def paint(self, text: str, style: str) -> str:
+        """Text, harmless, in a colour where a person reads it."""
+        text = self.clean(text)
+        return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if style and self._colour else text
+
+    # -- secrets -----------------------------------------------------------------------------
+
+    def mask(self, values: Iterable[str]) -> None:
+        """Registers secrets before anything else is printed, so that no log shows them."""
+        lines = maskable_lines(values)
+        self._redactor.learn(lines)
+        self._mask(lines)
+
+    def _mask(self, lines: list[str]) -> None:
+        """Tells the runner, where it can mask."""
+
+    # -- outputs -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """InputError when outputs could not be written, before anything is sent."""
+        if self._sink:
+            self._sink.check()
+
+    def output(self, name: str, value: Value) -> None:
+        """One output, written at once so that later steps have it whatever happens next."""
+        with self._lock:
+            self.outputs[name] = value
+            try:
+                self._write_output(name, value)
+            except InputError as error:
+                if not self.outputs.get("correlation-id"):
+                    raise
+                # The update is on its way: the run goes on, and says what the file lacks.
+                self.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+
+    def last_status(self) -> str:
+        """The status so far, for a run that is cut short."""
+        status = self.outputs.get("status")
+        return status if isinstance(status, str) else "failed"
+
+    def _write_output(self, name: str, value: Value) -> None:
+        if self._sink:
+            self._sink.put(name, value)
+
+    def finish(self) -> None:
+        """The end of all output."""
+        if self._spinner:
+            self._spinner.stop()
+        if self.json:
+            named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
+            self.stdout.write(json.dumps(named, ensure_ascii=False) + "\n")
+        self.stdout.flush()
+
+    # -- underneath --------------------------------------------------------------------------
+
+    def _talks_to_person(self) -> bool:
+        return not self.ci and self.stderr.isatty() and self.environ.get("TERM") != "dumb"
+
+    def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file and file not in message else ""
+        self._write(self.paint(f"{severity}: {where}{message}", severity))
+        if hint:
+            self._write(self.clean(f"hint: {hint}"))
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            if self._spinner:
+                self._spinner.stop()
+                self._spinner = None
+            self.stderr.write(line + "\n")
+            self.stderr.flush()
+
+
+def columns(table: Table) -> list[str]:
+    """A table as aligned lines."""
+    rows = [[one_line(cell) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+class Spinner:
+    """One line on a terminal that shows that something is still going on."""
+
+    _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._text = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def show(self, text: str) -> None:
+        """What is being waited for, from now on."""
+        self._text = text
+
+    def stop(self) -> None:
+        """Clears the line."""
+        self._over.set()
+        self._thread.join()
+        self._stream.write("\r\x1b[K")
+        self._stream.flush()
+
+    def _spin(self) -> None:
+        turn = 0
+        while not self._over.wait(0.1):
+            self._stream.write(f"\r\x1b[K{self._FRAMES[turn % len(self._FRAMES)]} {self._text[:100]}")
+            self._stream.flush()
+            turn += 1
