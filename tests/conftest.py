@@ -1,0 +1,45 @@
+"""What the stories share: a Phala Cloud on loopback, a CVM in it, the command, and a step of a workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Command
+from step import Step
+
+from phala_secrets.simulator import Cloud, Cvm, Simulator
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A Phala Cloud whose CVMs restart in no time."""
+    with Simulator(Cloud(restart_seconds=0.05)) as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(simulator: Simulator) -> Cloud:
+    """Its state, which a test may change."""
+    return simulator.cloud
+
+
+@pytest.fixture
+def cvm(cloud: Cloud) -> Cvm:
+    """A CVM called my-app, with one variable."""
+    return cloud.add_cvm("my-app", environment={"OLD": "1"})
+
+
+@pytest.fixture
+def run(simulator: Simulator, tmp_path: Path) -> Command:
+    """The command in an empty folder, with an API key: ``run("update", …)``, or ``run.apart(…)``."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return Command(simulator, folder)
+
+
+@pytest.fixture
+def step(simulator: Simulator, tmp_path: Path) -> Step:
+    """A step of a workflow for the CVM my-app: ``step(secrets="TOKEN")``, or ``step.apart(…)``."""
+    return Step(simulator, tmp_path)
