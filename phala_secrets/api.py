@@ -10,20 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from phala_secrets import models
 from phala_secrets.calls import Call
 from phala_secrets.errors import AnswerError, InputError
 from phala_secrets.identifiers import parse_app_id, parse_cvm, segment
 
 if TYPE_CHECKING:
+    from phala_secrets import models
     from phala_secrets.chain import Rpc
 
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 API_VERSION = "2026-06-23"
 API_VERSIONS = ("2025-10-28", "2026-01-21", "2026-05-22", API_VERSION)
@@ -31,13 +28,19 @@ DEFAULT_URL = "https://cloud-api.phala.com/api/v1"
 
 
 # -- reading answers ---------------------------------------------------------------------------
+# Models are named, not imported: who does not read an answer as one does not load pydantic.
 
 
-def _as(model: type[M], **more: Any) -> Callable[[Any], M]:
+def _as(model: str, **more: Any) -> Callable[[Any], Any]:
     return partial(_validate, model, more)
 
 
-def _validate(model: type[M], more: Mapping[str, Any], answer: Any) -> M:
+def _validate(name: str, more: Mapping[str, Any], answer: Any) -> Any:
+    from pydantic import BaseModel, ValidationError
+
+    from phala_secrets import models
+
+    model: type[BaseModel] = getattr(models, name)
     try:
         return model.model_validate({**answer, **more} if more and isinstance(answer, dict) else answer)
     except ValidationError as error:
@@ -45,20 +48,24 @@ def _validate(model: type[M], more: Mapping[str, Any], answer: Any) -> M:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise AnswerError(
-            f"Phala Cloud's answer is not a {model.__name__}: {where}: {first['msg']}",
+            f"Phala Cloud's answer is not a {name}: {where}: {first['msg']}",
             hint="check api-url; if it is right, the API has changed: report it",
         ) from None
 
 
-def _as_list(model: type[M], answer: Any) -> tuple[M, ...]:
-    if isinstance(answer, dict) and isinstance(answer.get("items"), list):
-        answer = answer["items"]
-    if not isinstance(answer, list):
-        raise AnswerError(f"Phala Cloud's answer is not a list of {model.__name__}", hint="check api-url")
-    return tuple(_validate(model, {}, row) for row in answer)
+def _as_list(model: str, answer: Any) -> tuple[Any, ...]:
+    return tuple(_validate(model, {}, row) for row in rows(answer))
 
 
-def _precondition(answer: Any) -> models.UpdateCvmEnvsPreconditionRequired:
+def rows(answer: Any) -> list[Any]:
+    """The rows of a list, paged or not."""
+    listed = answer.get("items") if isinstance(answer, dict) else answer
+    if not isinstance(listed, list):
+        raise AnswerError("Phala Cloud's answer is no list", hint="check api-url")
+    return listed
+
+
+def precondition_fields(answer: Any) -> dict[str, Any]:
     """465 in both of its forms: structured ``details``, or the fields themselves (the older one)."""
     body: dict[str, Any] = answer if isinstance(answer, dict) else {}
     nested = body.get("detail")
@@ -71,11 +78,14 @@ def _precondition(answer: Any) -> models.UpdateCvmEnvsPreconditionRequired:
         else body
     )
     names = ("compose_hash", "app_id", "device_id", "kms_info")
-    return _validate(
-        models.UpdateCvmEnvsPreconditionRequired,
-        {"message": body.get("message")},
-        {name: fields[name] for name in names if fields.get(name) is not None},
+    return {"message": body.get("message")} | {n: fields[n] for n in names if fields.get(n) is not None}
+
+
+def _precondition(answer: Any) -> models.UpdateCvmEnvsPreconditionRequired:
+    result: models.UpdateCvmEnvsPreconditionRequired = _validate(
+        "UpdateCvmEnvsPreconditionRequired", {}, precondition_fields(answer)
     )
+    return result
 
 
 # -- arguments ----------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ def get_kms_info(
     Raises InputError before anything is sent, NotFoundError for an unknown one.
     """
     (kms,) = _required(merged(request, "kms_id", {"kms_id": kms_id}), "kms_id")
-    return Call("GET", f"/kms/{segment(kms)}", _as(models.KmsInfo))
+    return Call("GET", f"/kms/{segment(kms)}", _as("KmsInfo"))
 
 
 def _page(request: Request | None, page: int | None, page_size: int | None, is_onchain: bool | None) -> Any:
@@ -162,9 +172,7 @@ def get_kms_list(
 
     ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
     """
-    return Call(
-        "GET", "/kms", _as(models.GetKmsListResponse), params=_page(request, page, page_size, is_onchain)
-    )
+    return Call("GET", "/kms", _as("GetKmsListResponse"), params=_page(request, page, page_size, is_onchain))
 
 
 def get_kms_on_chain_detail(
@@ -172,7 +180,7 @@ def get_kms_on_chain_detail(
 ) -> Call[models.GetKmsOnChainDetailResponse]:
     """``GET /kms/on-chain/{chain}``: the KMS contracts of a chain, their devices and OS images."""
     (name,) = _required(merged(request, "chain", {"chain": chain}), "chain")
-    return Call("GET", f"/kms/on-chain/{segment(name)}", _as(models.GetKmsOnChainDetailResponse))
+    return Call("GET", f"/kms/on-chain/{segment(name)}", _as("GetKmsOnChainDetailResponse"))
 
 
 def get_app_env_encrypt_pub_key(
@@ -200,7 +208,10 @@ def _env_encrypt_pub_key(app_id: str, answer: Any) -> models.GetAppEnvEncryptPub
         signature_v1=fields.get("signature_v1"),
         timestamp=fields.get("timestamp"),
     )
-    return _validate(models.GetAppEnvEncryptPubKeyResponse, {"app_env_encrypt_pubkey": key}, answer)
+    result: models.GetAppEnvEncryptPubKeyResponse = _validate(
+        "GetAppEnvEncryptPubKeyResponse", {"app_env_encrypt_pubkey": key}, answer
+    )
+    return result
 
 
 def next_app_ids(
@@ -208,7 +219,7 @@ def next_app_ids(
 ) -> Call[models.NextAppIdsResponse]:
     """``GET /kms/phala/next_app_id``: reserves ``counts`` app ids, 1 to 20 (1 unless told)."""
     counts_ = _whole(merged(request, "counts", {"counts": counts}), "counts", 1, 20)
-    return Call("GET", "/kms/phala/next_app_id", _as(models.NextAppIdsResponse), {"counts": counts_ or "1"})
+    return Call("GET", "/kms/phala/next_app_id", _as("NextAppIdsResponse"), {"counts": counts_ or "1"})
 
 
 def list_kms_contracts(
@@ -221,7 +232,7 @@ def list_kms_contracts(
 ) -> Call[models.ListKmsContractsResponse]:
     """``GET /kms`` as of 2026-06-23: KMS contracts with the root's public key, ``k256_pubkey``."""
     params = _page(request, page, page_size, is_onchain)
-    return Call("GET", "/kms", _as(models.ListKmsContractsResponse), params=params, version=API_VERSION)
+    return Call("GET", "/kms", _as("ListKmsContractsResponse"), params=params, version=API_VERSION)
 
 
 def get_kms_contract(
@@ -229,7 +240,7 @@ def get_kms_contract(
 ) -> Call[models.KmsContract]:
     """``GET /kms/{slug}`` as of API version 2026-06-23: one KMS contract."""
     (kms,) = _required(merged(request, "slug", {"slug": slug}), "slug")
-    return Call("GET", f"/kms/{segment(kms)}", _as(models.KmsContract), version=API_VERSION)
+    return Call("GET", f"/kms/{segment(kms)}", _as("KmsContract"), version=API_VERSION)
 
 
 def list_kms_contract_nodes(
@@ -238,7 +249,7 @@ def list_kms_contract_nodes(
     """``GET /kms/{slug}/nodes``: the nodes of one KMS contract."""
     (kms,) = _required(merged(request, "slug", {"slug": slug}), "slug")
     path = f"/kms/{segment(kms)}/nodes"
-    return Call("GET", path, _as(models.ListKmsContractNodesResponse), version=API_VERSION)
+    return Call("GET", path, _as("ListKmsContractNodesResponse"), version=API_VERSION)
 
 
 # -- CVMs ---------------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ def _cvm_path(arguments: Mapping[str, Any], tail: str = "") -> str:
 
 def get_cvm_info(request: Request | str | None = None, /, *, id: str | None = None) -> Call[models.CvmInfo]:  # noqa: A002
     """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``."""
-    return Call("GET", _cvm_path(merged(request, "id", {"id": id})), _as(models.CvmInfo))
+    return Call("GET", _cvm_path(merged(request, "id", {"id": id})), _as("CvmInfo"))
 
 
 def get_cvm_compose_file(
@@ -262,7 +273,7 @@ def get_cvm_compose_file(
 ) -> Call[models.AppCompose]:
     """``GET /cvms/{id}/compose_file``: the app-compose, with ``allowed_envs``, today's names."""
     path = _cvm_path(merged(request, "id", {"id": id}), "/compose_file")
-    return Call("GET", path, _as(models.AppCompose))
+    return Call("GET", path, _as("AppCompose"))
 
 
 def get_cvm_state(
@@ -272,7 +283,7 @@ def get_cvm_state(
     id: str | None = None,  # noqa: A002
 ) -> Call[models.CvmState]:
     """``GET /cvms/{id}/state``: what the CVM is doing now."""
-    return Call("GET", _cvm_path(merged(request, "id", {"id": id}), "/state"), _as(models.CvmState))
+    return Call("GET", _cvm_path(merged(request, "id", {"id": id}), "/state"), _as("CvmState"))
 
 
 def get_cvm_operations(
@@ -287,13 +298,13 @@ def get_cvm_operations(
     arguments = merged(request, "id", {"id": id, "limit": limit, "cursor": cursor})
     params = _params(limit=_whole(arguments, "limit", 1, 500), cursor=arguments.get("cursor"))
     path = _cvm_path(arguments, "/operations")
-    return Call("GET", path, _as(models.GetCvmOperationsResponse), params=params)
+    return Call("GET", path, _as("GetCvmOperationsResponse"), params=params)
 
 
 def stream_cvm_state(cvm_id: str, target: str, interval: int, timeout: int) -> Call[models.CvmState]:
     """``GET /cvms/{id}/state`` as a stream of events until ``target``; times in seconds."""
     params = {"target": target, "interval": str(interval), "timeout": str(timeout)}
-    return Call("GET", _cvm_path({"id": cvm_id}, "/state"), _as(models.CvmState), params=params)
+    return Call("GET", _cvm_path({"id": cvm_id}, "/state"), _as("CvmState"), params=params)
 
 
 def state_event(kind: str, data: str) -> models.CvmStateEvent:
@@ -304,9 +315,11 @@ def state_event(kind: str, data: str) -> models.CvmStateEvent:
         raise AnswerError("an event of the state stream is not JSON", hint="run again") from None
     if not isinstance(content, dict):
         raise AnswerError("an event of the state stream is not an object", hint="run again")
-    if kind == "state":
-        return models.CvmStateEvent(type=kind, state=_validate(models.CvmState, {}, content), data=content)
-    return models.CvmStateEvent(type=kind, data=content)
+    state = _validate("CvmState", {}, content) if kind == "state" else None
+    event: models.CvmStateEvent = _validate(
+        "CvmStateEvent", {}, {"type": kind, "state": state, "data": content}
+    )
+    return event
 
 
 def get_app_cvms(
@@ -315,10 +328,7 @@ def get_app_cvms(
     """``GET /apps/{app_id}/cvms``: every CVM of an app."""
     (app,) = _required(merged(request, "app_id", {"app_id": app_id}), "app_id")
     path = f"/apps/{parse_app_id(app, 'app_id')}/cvms"
-    return Call("GET", path, partial(_as_list, models.CvmInfo))
-
-
-UpdateResult = models.UpdateCvmEnvsInProgress | models.UpdateCvmEnvsPreconditionRequired
+    return Call("GET", path, partial(_as_list, "CvmInfo"))
 
 
 def patch_cvm_envs(
@@ -327,7 +337,7 @@ def patch_cvm_envs(
     env_keys: list[str] | None,
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
-) -> Call[UpdateResult]:
+) -> Call[models.UpdateResult]:
     """``PATCH /cvms/{id}/envs``: replaces the whole set and restarts the CVM. Never repeated unasked."""
     body = {
         "encrypted_env": encrypted_env,
@@ -338,7 +348,7 @@ def patch_cvm_envs(
     return Call(
         "PATCH",
         _cvm_path({"id": cvm_id}, "/envs"),
-        cast("Callable[[Any], UpdateResult]", _as(models.UpdateCvmEnvsInProgress)),
+        _as("UpdateCvmEnvsInProgress"),
         body={name: value for name, value in body.items() if value is not None},
         answers={465: _precondition},
         repeatable=False,

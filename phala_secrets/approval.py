@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from phala_secrets import chain
+    from phala_secrets.answers import Precondition
     from phala_secrets.calls import Call
     from phala_secrets.client import Client
     from phala_secrets.job import Job
-    from phala_secrets.models import UpdateCvmEnvsPreconditionRequired
     from phala_secrets.runners import Runner
     from phala_secrets.secret import Secret
     from phala_secrets.targets import Target
@@ -62,7 +62,7 @@ class Approver:
         self._runner = runner
 
     def settle(
-        self, target: Target, key: ProvenKey, names: Sequence[str], said: UpdateCvmEnvsPreconditionRequired
+        self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition
     ) -> tuple[Asked, str | None]:
         """What was asked for, and the transaction hash to commit with; None where others have to approve.
 
@@ -114,9 +114,7 @@ class Approver:
         }
         return Preparation(outputs, asked, chain.address_link(asked.chain_id, asked.app_id))
 
-    def _check(
-        self, target: Target, key: ProvenKey, names: Sequence[str], said: UpdateCvmEnvsPreconditionRequired
-    ) -> Asked:
+    def _check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
         compose_hash, device = _hex(said.compose_hash, "compose hash"), said.device_id
         app_id = _app(said.app_id)
         chain_id = key.chain_id
@@ -138,7 +136,7 @@ class Approver:
         if self._job.compose_hash == compose_hash:
             return [f"The compose hash {compose_hash} was approved by name (input compose-hash)."]
         present, compose = target.cvm.compose_hash or "", target.compose
-        content = compose.as_given() if compose else {}
+        content = compose.content if compose else {}
         form = find_form(content, present) if present else None
         possible = candidates(content, names, form) if form else {}
         if compose_hash not in possible:
@@ -259,7 +257,7 @@ def check_prepared(job: Job, approver: Approver, target: Target, key: ProvenKey)
     if not prepared:
         return None
     if prepared.digest:
-        device = target.cvm.node_info.device_id if target.cvm.node_info else None
+        device = target.cvm.device_id
         now = digest_of(
             target,
             key,

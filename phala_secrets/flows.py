@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets import api, trust
+from phala_secrets import answers, api, trust
 from phala_secrets.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from phala_secrets.api import Request, UpdateResult
+    from phala_secrets.api import Request
     from phala_secrets.calls import Flow
+    from phala_secrets.models import UpdateResult
 
 
 def update_cvm_envs(
@@ -79,8 +80,8 @@ def _seal(cvm_id: str, plain: Any, arguments: Mapping[str, Any]) -> Flow[tuple[s
     policy = trust.Policy(
         signers=tuple(map(parse_signer, pins)), kms=arguments.get("kms"), app_id=parse_cvm(cvm_id).app_id
     )
-    cvm, first = yield (api.get_cvm_info(cvm_id), trust.first_contracts())
-    contracts = yield from trust.more_contracts(first)
+    cvm, first = yield (answers.cvm(cvm_id), answers.contracts())
+    contracts = yield from trust.all_contracts(first)
     key = yield from trust.prove_key(cvm, contracts, policy)
     return encrypt_env_vars(plain, key.public_key.hex()), list(plain)
 

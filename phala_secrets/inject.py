@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from phala_secrets import guest, plan, summary, targets
-from phala_secrets.api import get_app_cvms, get_cvm_compose_file
+from phala_secrets import answers, guest, plan, summary, targets
+from phala_secrets.answers import Accepted
 from phala_secrets.approval import Approver, Asked, check_prepared
 from phala_secrets.calls import together
 from phala_secrets.envelope import seal
 from phala_secrets.environment import Environment
 from phala_secrets.errors import CancelledError, DeliveryError, Finding, PhalaSecretsError
-from phala_secrets.models import UpdateCvmEnvsInProgress
 from phala_secrets.rollout import Row, deliver, each
 from phala_secrets.sources import gather
 from phala_secrets.wait import Wait
@@ -183,13 +182,13 @@ class Injection:
         client, target = self._client, row.target
         before = target.last_operation
         if row is not self.rows[0] or before is None:
-            before = targets.newest_of(client.send(targets.newest_operation(target.cvm.id)))
+            before = client.send(answers.newest_operation(target.cvm.id))
         transaction = check_prepared(self._job, self._approver, target, key)
         prepared = self._job.prepared
         approved = (prepared.compose_hash or "", transaction) if prepared and transaction else None
         row.stage = "sending"
         result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
-        if not isinstance(result, UpdateCvmEnvsInProgress):
+        if not isinstance(result, Accepted):
             row.stage = "waiting"
             asked, transaction = self._approver.settle(target, key, its_plan.names, result)
             self._runner.output("compose-hash", asked.compose_hash)
@@ -202,7 +201,7 @@ class Injection:
             row.stage = "sending"
             approved = (asked.compose_hash, transaction)
             result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
-        if not isinstance(result, UpdateCvmEnvsInProgress):
+        if not isinstance(result, Accepted):
             raise PhalaSecretsError("Phala Cloud asks for an approval that it has just been given")
         self._accepted(row, result)
         if self._job.wait:
@@ -210,7 +209,7 @@ class Injection:
         self._read_again(row, its_plan)
         row.stage = "over"
 
-    def _accepted(self, row: Row, result: UpdateCvmEnvsInProgress) -> None:
+    def _accepted(self, row: Row, result: Accepted) -> None:
         row.stage, row.status, row.correlation_id = "accepted", "in_progress", result.correlation_id
         if row is self.rows[0]:
             self._runner.output("correlation-id", result.correlation_id)
@@ -238,7 +237,7 @@ class Injection:
     def _read_again(self, row: Row, its_plan: plan.Plan) -> None:
         """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it."""
         try:
-            compose = self._client.send(get_cvm_compose_file(row.target.cvm.id))
+            compose = self._client.send(answers.compose(row.target.cvm.id))
         except PhalaSecretsError:
             return
         now = compose.allowed_envs
@@ -265,7 +264,7 @@ class Injection:
         if not self._job.app:
             return
         known = {each_plan.target.cvm.id for each_plan in plans}
-        for cvm in self._client.send(get_app_cvms(self._job.app)):
+        for cvm in self._client.send(answers.app_cvms(self._job.app)):
             if cvm.id not in known:
                 self._runner.tell(
                     Finding(f"the CVM {cvm.name} ({cvm.id}) came meanwhile and was not updated", "run again")

@@ -272,6 +272,9 @@ class UpdateCvmEnvsPreconditionRequired(Wire):
     message: str | None = None
 
 
+UpdateResult = UpdateCvmEnvsInProgress | UpdateCvmEnvsPreconditionRequired
+
+
 class AppCompose(Wire):
     """``GET /cvms/{id}/compose_file``: the app-compose, every field kept as the API gave it."""
 

@@ -60,7 +60,7 @@ def _remarks(target: Target, names: Sequence[str]) -> list[Finding]:
 
     if not target.compose:
         return []
-    return missing_and_unused(references(target.compose.as_given()), names)
+    return missing_and_unused(references(target.compose.content), names)
 
 
 def refuse_removal(plans: Sequence[Plan]) -> None:

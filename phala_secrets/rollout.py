@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets import api
+from phala_secrets import answers
+from phala_secrets.answers import Accepted, Precondition
 from phala_secrets.errors import (
     ConflictError,
     Finding,
@@ -17,15 +18,13 @@ from phala_secrets.errors import (
     ServerError,
     TransportError,
 )
-from phala_secrets.models import UpdateCvmEnvsInProgress
-from phala_secrets.targets import Target, newest_of, newest_operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from phala_secrets.api import UpdateResult
     from phala_secrets.client import Client
     from phala_secrets.runners import Runner
+    from phala_secrets.targets import Target
 
 _LOOKS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between looks at the operations, until one that is ours should have shown."""
@@ -68,7 +67,7 @@ def deliver(
     sealed: str,
     names: Sequence[str],
     approved: tuple[str, str] | None = None,
-) -> UpdateResult:
+) -> Accepted | Precondition:
     """Sends the update; a lost answer is found out about, and an update that did not happen is sent again.
 
     ``before`` is the CVM's newest operation as of just now; ``approved`` a compose hash and
@@ -77,7 +76,7 @@ def deliver(
     """
     compose_hash, transaction = approved or (None, None)
     lost: PhalaSecretsError
-    call = api.patch_cvm_envs(target.cvm.id, sealed, list(names), compose_hash, transaction)
+    call = answers.update(target.cvm.id, sealed, names, compose_hash, transaction)
     for attempt in range(1, _TRIES + 1):
         try:
             return client.send(call)
@@ -93,7 +92,7 @@ def deliver(
         runner.tell(Finding(f"the answer to the update was lost: {lost.message}", "its outcome is looked up"))
         if correlation_id := _find_out(client, target, before, lost):
             runner.say(f"Phala Cloud's operations show that the update was accepted ({correlation_id})")
-            return UpdateCvmEnvsInProgress(correlation_id=correlation_id)
+            return Accepted(correlation_id)
         runner.say("Phala Cloud's operations show that it did not happen")
     raise lost
 
@@ -103,7 +102,7 @@ def _find_out(client: Client, target: Target, before: str, lost: PhalaSecretsErr
     for pause in _LOOKS:
         time.sleep(pause)
         try:
-            newest = newest_of(client.send(newest_operation(target.cvm.id)))
+            newest = client.send(answers.newest_operation(target.cvm.id))
         except (TransportError, ServerError, RateLimitError):
             raise TransportError(
                 f"it is not known whether the update of {target.cvm.name!a} was accepted: {lost.message}",

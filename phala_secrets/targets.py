@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets import api, trust
+from phala_secrets import answers, trust
 from phala_secrets.calls import Call, Flow, together
 from phala_secrets.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from phala_secrets.answers import Compose, Contract, Cvm
     from phala_secrets.identifiers import CvmRef
     from phala_secrets.job import Job
-    from phala_secrets.models import AppCompose, CvmInfo, GetCvmOperationsResponse, KmsContract
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,14 @@ class Target:
     """A CVM of the job: what the API says of it, its app, and today's app-compose and newest operation.
 
     ``named`` is whether only a name (or the CVM's own id) says which app it is of: then
-    the API picked the app. ``last_operation`` is None while nobody has asked.
+    the API picked the app. ``last_operation`` is empty where there was none, and None while
+    nobody has asked.
     """
 
-    cvm: CvmInfo
+    cvm: Cvm
     app_id: str
     named: bool
-    compose: AppCompose | None = None
+    compose: Compose | None = None
     last_operation: str | None = None
 
 
@@ -37,7 +38,7 @@ class Found:
     """All CVMs of the job, and the KMS contracts that the API lists."""
 
     targets: tuple[Target, ...]
-    contracts: tuple[KmsContract, ...]
+    contracts: tuple[Contract, ...]
 
 
 def find(job: Job) -> Flow[Found]:
@@ -47,7 +48,7 @@ def find(job: Job) -> Flow[Found]:
     ambiguous name, ProofError for a CVM of another app than the one expected.
     """
     if job.app:
-        rows, first = yield (api.get_app_cvms(job.app), trust.first_contracts())
+        rows, first = yield (answers.app_cvms(job.app), answers.contracts())
         if not rows:
             raise NotFoundError(
                 f"the app {job.app} has no CVM",
@@ -59,15 +60,13 @@ def find(job: Job) -> Flow[Found]:
         described = _described(job)
         width = 1 + described
         calls: list[Call[Any]] = [call for ref in job.cvms for call in _about(ref.id, described)]
-        *answers, first = yield (*calls, trust.first_contracts())
+        *told, first = yield (*calls, answers.contracts())
         targets = [
-            _told(
-                _of_reference(answers[i * width], ref, job.policy), answers[i * width + 1 : (i + 1) * width]
-            )
-            for i, ref in enumerate(job.cvms)
+            _told(_of_reference(of_cvm, ref, job.policy), more)
+            for ref, (of_cvm, *more) in zip(job.cvms, _batched(told, width), strict=True)
         ]
     unique = {target.cvm.id: target for target in targets}
-    contracts = yield from trust.more_contracts(first)
+    contracts = yield from trust.all_contracts(first)
     return Found(tuple(unique.values()), contracts)
 
 
@@ -77,8 +76,8 @@ def describe(job: Job, targets: Sequence[Target]) -> Flow[tuple[Target, ...]]:
     if not _described(job) or not open_:
         return tuple(targets)
     kinds = {target.cvm.compose_hash or target.cvm.id: target.cvm.id for target in open_}
-    answers = yield tuple(api.get_cvm_compose_file(cvm_id) for cvm_id in kinds.values())
-    compose = dict(zip(kinds, answers, strict=True))
+    told = yield tuple(answers.compose(cvm_id) for cvm_id in kinds.values())
+    compose = dict(zip(kinds, told, strict=True))
     return tuple(
         replace(target, compose=target.compose or compose[target.cvm.compose_hash or target.cvm.id])
         for target in targets
@@ -98,14 +97,8 @@ def prove(job: Job, found: Found) -> Flow[dict[str, trust.ProvenKey]]:
     return dict(zip(first, keys, strict=True))
 
 
-def newest_operation(cvm_id: str) -> Call[Any]:
-    """The CVM's newest operation, so that one that comes after it can be told from it."""
-    return api.get_cvm_operations(cvm_id, limit=1)
-
-
-def newest_of(operations: GetCvmOperationsResponse) -> str:
-    """The newest operation's correlation id; empty where there was none yet."""
-    return operations.items[0].correlation_id if operations.items else ""
+def _batched(items: Sequence[Any], width: int) -> list[Sequence[Any]]:
+    return [items[start : start + width] for start in range(0, len(items), width)]
 
 
 def _described(job: Job) -> int:
@@ -114,21 +107,19 @@ def _described(job: Job) -> int:
 
 
 def _about(cvm_id: str, described: int) -> tuple[Call[Any], ...]:
-    more = (api.get_cvm_compose_file(cvm_id), newest_operation(cvm_id))
-    return (api.get_cvm_info(cvm_id), *more[:described])
+    more = (answers.compose(cvm_id), answers.newest_operation(cvm_id))
+    return (answers.cvm(cvm_id), *more[:described])
 
 
-def _told(target: Target, answers: Sequence[Any]) -> Target:
-    compose = answers[0] if answers else None
-    if len(answers) < 2:
-        return replace(target, compose=compose)
-    return replace(target, compose=compose, last_operation=newest_of(answers[1]))
+def _told(target: Target, told: Sequence[Any]) -> Target:
+    compose, last_operation = (*told, None, None)[:2]
+    return replace(target, compose=compose, last_operation=last_operation)
 
 
-def _of_reference(cvm: CvmInfo, ref: CvmRef, policy: trust.Policy) -> Target:
+def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
     expected = policy.app_id or ref.app_id
     return _target(cvm, expected, named=expected is None)
 
 
-def _target(cvm: CvmInfo, expected: str | None, *, named: bool) -> Target:
+def _target(cvm: Cvm, expected: str | None, *, named: bool) -> Target:
     return Target(cvm, trust.app_of(cvm, expected), named)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from phala_secrets import api
+from phala_secrets import answers, api
 from phala_secrets.errors import AnswerError, Finding, InputError, ProofError
 from phala_secrets.identifiers import parse_app_id
 from phala_secrets.proof import Proof, parse_signer, prove
@@ -18,12 +18,14 @@ from phala_secrets.proof import Proof, parse_signer, prove
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from phala_secrets.answers import Contract, Contracts, Cvm, Key
     from phala_secrets.calls import Call, Flow
-    from phala_secrets.models import CvmInfo, GetAppEnvEncryptPubKeyResponse, KmsContract
 
 Level = Literal["api", "chain", "pinned"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What a proof can rest on, weakest first."""
+
+_MOST_PAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class ProvenKey:
         return self.proof.public_key
 
 
-def app_of(cvm: CvmInfo, expected: str | None) -> str:
+def app_of(cvm: Cvm, expected: str | None) -> str:
     """The CVM's app id, 40 hex digits; ProofError when it is not the expected one."""
     if not cvm.app_id:
         raise AnswerError(
@@ -104,11 +106,11 @@ def app_of(cvm: CvmInfo, expected: str | None) -> str:
     return app_id
 
 
-def contract_of(cvm: CvmInfo, contracts: Sequence[KmsContract]) -> KmsContract:
+def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
     """The KMS contract of a CVM among those listed, by chain and address, never by ``kms_type``."""
-    chain_id, address = _home(cvm)
+    chain_id, address = cvm.chain_id, cvm.kms_address
     if chain_id:
-        found = [c for c in contracts if c.chain_id == chain_id and _same(c.contract_address, address)]
+        found = [c for c in contracts if c.chain_id == chain_id and _same(c.address, address)]
     else:
         found = [c for c in contracts if c.central]
         found = [c for c in found if c.slug == "phala"] or found
@@ -122,43 +124,25 @@ def contract_of(cvm: CvmInfo, contracts: Sequence[KmsContract]) -> KmsContract:
     )
 
 
-def _home(cvm: CvmInfo) -> tuple[int | None, str | None]:
-    info = cvm.kms_info
-    return (info.chain_id or None, info.dstack_kms_address) if info else (None, None)
-
-
 def _same(a: str, b: str | None) -> bool:
     return b is not None and a.lower() == b.lower()
 
 
-def list_all_contracts() -> Flow[tuple[KmsContract, ...]]:
-    """Every page of the KMS contracts; one request where they fit on a page."""
-    (page,) = yield (first_contracts(),)
-    return (yield from more_contracts(page))
-
-
-def first_contracts() -> Call[Any]:
-    """The first page of the KMS contracts, as large as the API gives it."""
-    return api.list_kms_contracts(page_size=100)
-
-
-def more_contracts(first: Any) -> Flow[tuple[KmsContract, ...]]:
+def all_contracts(first: Contracts) -> Flow[tuple[Contract, ...]]:
     """The contracts of the first page, and of the pages after it if there are any."""
-    items: list[KmsContract] = list(first.items)
-    pages = min(first.pages or 1, 50)
-    if pages > 1:
-        rest = yield tuple(api.list_kms_contracts(page=n, page_size=100) for n in range(2, pages + 1))
-        items += [contract for page in rest for contract in page.items]
-    return tuple(items)
+    rest: list[Contracts] = []
+    if first.pages > 1:
+        rest = yield tuple(answers.contracts(page) for page in range(2, min(first.pages, _MOST_PAGES) + 1))
+    return tuple(contract for page in (first, *rest) for contract in page.items)
 
 
-def prove_key(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) -> Flow[ProvenKey]:
+def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[ProvenKey]:
     """Fetches the app's key and proves it. Raises ProofError for every way in which it is not.
 
     One round trip: what is read from the chain goes together with the key.
     """
     app_id = app_of(cvm, policy.app_id)
-    on_chain, _ = _home(cvm)
+    on_chain = cvm.chain_id
     if policy.rpc_given and not on_chain:
         raise ProofError(
             f"rpc-url is given, but Phala Cloud says that the app {app_id} has no KMS contract on chain",
@@ -166,8 +150,8 @@ def prove_key(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) ->
         )
     rpc_url = policy.rpc_url if on_chain else None
     contract = _listed(cvm, contracts, policy)
-    kms = policy.kms or (contract and (contract.slug or contract.id)) or ""
-    calls: list[Call[Any]] = [api.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id)]
+    kms = policy.kms or (contract.name if contract else "")
+    calls: list[Call[Any]] = [answers.key(kms, app_id)]
     kms_address = None
     if rpc_url and on_chain:
         kms_address = _kms_contract(on_chain, policy)
@@ -195,12 +179,12 @@ def prove_key(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) ->
         kms=kms,
         trust=trust,
         chain_id=on_chain,
-        kms_contract=kms_address or (contract.contract_address if contract and on_chain else None),
+        kms_contract=kms_address or (contract.address if contract and on_chain else None),
         findings=tuple(_remarks(cvm, proof)),
     )
 
 
-def _listed(cvm: CvmInfo, contracts: Sequence[KmsContract], policy: Policy) -> KmsContract | None:
+def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract | None:
     """The CVM's contract; it may be missing only where neither key nor root has to come from it."""
     try:
         return contract_of(cvm, contracts)
@@ -228,8 +212,8 @@ def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[Call[Any]]:
     return [api.rpc(rpc_url, request) for request in requests]
 
 
-def _check_chain(proof: Proof, app_chain: int | None, answers: Sequence[Any], contract: str) -> None:
-    chain_id, root, registered = answers
+def _check_chain(proof: Proof, app_chain: int | None, told: Sequence[Any], contract: str) -> None:
+    chain_id, root, registered = told
     if chain_id != app_chain:
         raise ProofError(
             f"rpc-url is of chain {chain_id}, but the app's KMS is on chain {app_chain}",
@@ -247,20 +231,19 @@ def _check_chain(proof: Proof, app_chain: int | None, answers: Sequence[Any], co
         )
 
 
-def _prove(answer: GetAppEnvEncryptPubKeyResponse, app_id: str) -> Proof:
-    key = answer.app_env_encrypt_pubkey
+def _prove(answer: Key, app_id: str) -> Proof:
     return prove(
         answer.public_key,
         app_id,
-        signature=key.signature,
-        signature_v1=key.signature_v1,
-        timestamp=key.timestamp,
+        signature=answer.signature,
+        signature_v1=answer.signature_v1,
+        timestamp=answer.timestamp,
     )
 
 
-def _check_published(proof: Proof, contract: KmsContract | None) -> None:
-    published = contract.k256_pubkey if contract else None
-    name = (contract.slug or contract.id) if contract else "of this CVM"
+def _check_published(proof: Proof, contract: Contract | None) -> None:
+    published = contract.root if contract else None
+    name = contract.name if contract else "of this CVM"
     if not published:
         raise ProofError(
             f"Phala Cloud publishes no root for the KMS {name[:80]!a}, so there is nothing to compare with",
@@ -280,8 +263,8 @@ def _check_published(proof: Proof, contract: KmsContract | None) -> None:
         )
 
 
-def _remarks(cvm: CvmInfo, proof: Proof) -> list[Finding]:
-    unsigned = cvm.kms_info.encrypted_env_pubkey if cvm.kms_info else None
+def _remarks(cvm: Cvm, proof: Proof) -> list[Finding]:
+    unsigned = cvm.unsigned_key
     proven = proof.public_key.hex()
     if unsigned and unsigned.lower().removeprefix("0x") != proven:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.errors import InputError
@@ -29,10 +30,14 @@ class Sender:
             raise InputError(
                 "private-key is not a private key", hint="give the app owner's key: 64 hex digits, 0x or not"
             )
+        limit = sys.getrecursionlimit()
         try:
             from eth_account import Account
         except ImportError:
             raise InputError("signing needs eth-account", hint="pip install 'phala-secrets[chain]'") from None
+        finally:
+            # py_ecc, which comes with it, raises the limit to where nested JSON overflows the stack.
+            sys.setrecursionlimit(limit)
         account = Account.from_key(bytes.fromhex(digits))
         self.address = str(account.address).lower()
         # A closure, so that printing this object or its attributes prints no key.
