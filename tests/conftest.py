@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,8 @@ def run(simulator: Simulator, tmp_path: Path) -> Command:
 def step(simulator: Simulator, tmp_path: Path) -> Step:
     """A step of a workflow for the CVM my-app: ``step(secrets="TOKEN")``, or ``step.apart(…)``."""
     return Step(simulator, tmp_path)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Importing eth-account raises the recursion limit to where nested JSON overflows the stack."""
+    sys.setrecursionlimit(1000)
