@@ -57,11 +57,13 @@ class Outcome:
 class Command:
     """``phala-secrets …`` in ``folder``, with the variables of a shell that is logged in to a simulator.
 
-    ``environ`` is what every run has; a run adds to it, and takes away with ``None``.
+    ``environ`` is what every run has; a run adds to it, and takes away with ``None``. With
+    ``one_stream`` both streams are one, as in a log: then it is all in the outcome's ``stdout``.
     """
 
-    def __init__(self, simulator: Simulator, folder: Path) -> None:
+    def __init__(self, simulator: Simulator, folder: Path, *, one_stream: bool = False) -> None:
         self.folder = folder
+        self._one_stream = one_stream
         home = folder.parent / f"{folder.name}-home"
         home.mkdir(exist_ok=True)
         self.environ: dict[str, str | None] = {
@@ -80,7 +82,7 @@ class Command:
     def __call__(
         self, *arguments: str, environ: Mapping[str, str | None] | None = None, stdin: bytes = b""
     ) -> Outcome:
-        """A run in this process, which is quick: the real command in a folder and an environment of its own."""
+        """A run in this process, which is quick: the real command, its environment and folder its own."""
         before = dict(os.environ)
         stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
         stdin_before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
@@ -90,7 +92,7 @@ class Command:
             stack.callback(setattr, sys, "stdin", stdin_before)
             stack.enter_context(chdir(self.folder))
             stack.enter_context(redirect_stdout(stdout))
-            stack.enter_context(redirect_stderr(stderr))
+            stack.enter_context(redirect_stderr(stdout if self._one_stream else stderr))
             os.environ.clear()
             os.environ.update(self.variables(environ))
             code = cli.main(arguments)
@@ -109,11 +111,12 @@ class Command:
             cwd=self.folder,
             env=self.variables(environ),
             input=stdin,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if self._one_stream else subprocess.PIPE,
             timeout=60,
             check=False,
         )
-        return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return Outcome(done.returncode, done.stdout.decode(), (done.stderr or b"").decode())
 
     def write(self, name: str, content: str | bytes) -> Path:
         """A file in the folder."""
