@@ -11,6 +11,7 @@ from phala_secrets.client import Client
 from phala_secrets.errors import InputError
 from phala_secrets.job import credentials
 from phala_secrets.report import Table
+from phala_secrets.runners.sinks import as_json
 from phala_secrets.runners.terminal import columns
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runn
     with Client(key.reveal(), url, timeout=given.number("timeout", 1, 600), trace=trace) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
     if runner.json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        sys.stdout.write(as_json(answer) + "\n")
         runner.json = False  # the outputs of a job are no part of this
     else:
         for line in columns(table):

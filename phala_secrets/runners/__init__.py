@@ -6,7 +6,8 @@ them, and disarms whatever in foreign text would be a command to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from phala_secrets.runners.terminal import Runner
 
@@ -15,21 +16,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Runner", "detect", "in_ci"]
 
+_ROOMS = {
+    "GITHUB_ACTIONS": ("github", "GitHub"),
+    "GITLAB_CI": ("gitlab", "GitLab"),
+    "CIRCLECI": ("circleci", "CircleCI"),
+    "TF_BUILD": ("azure", "Azure"),
+    "BITBUCKET_BUILD_NUMBER": ("bitbucket", "Bitbucket"),
+    "BUILDKITE": ("buildkite", "Buildkite"),
+}
+"""The variable that a CI is recognised by, and its room; only that one is imported."""
+
 
 def in_ci(environ: Mapping[str, str]) -> bool:
     """Whether a CI runs this, known or not."""
-    return environ.get("CI", "").lower() not in ("", "false", "0") or detect_class(environ).ci
+    return _says_yes(environ.get("CI", "")) or detect_class(environ).ci
 
 
 def detect_class(environ: Mapping[str, str]) -> type[Runner]:
     """The runner that these variables are of."""
-    if environ.get("GITHUB_ACTIONS") == "true":
-        from phala_secrets.runners.github import GitHub
-
-        return GitHub
+    for variable, (module, name) in _ROOMS.items():
+        if _says_yes(environ.get(variable, "")):
+            return cast("type[Runner]", getattr(import_module(f"{__name__}.{module}"), name))
     return Runner
 
 
 def detect(environ: Mapping[str, str], **options: Any) -> Runner:
     """The runner for these variables, with the options of Runner."""
     return detect_class(environ)(environ, **options)
+
+
+def _says_yes(value: str) -> bool:
+    return value.lower() not in ("", "false", "0")

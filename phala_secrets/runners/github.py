@@ -45,15 +45,13 @@ def heredoc(name: str, value: str) -> str:
 
 
 class GitHub(Runner):
-    """A step of a workflow. Everything goes to standard output, where the runner keeps its order."""
+    """A step of a workflow. The runner reads commands from both streams; all of ours go to one, in order."""
 
     name = "GitHub Actions"
     ci = True
 
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)
-        if not self.json:
-            self.stderr = self.stdout
         self._annotated: Counter[str] = Counter()
         self._output_path = self.environ.get("GITHUB_OUTPUT", "")
         self._summary_path = self.environ.get("GITHUB_STEP_SUMMARY", "")
@@ -65,7 +63,8 @@ class GitHub(Runner):
         return text.replace("::", ": :", 1) if stripped.startswith("::") else text
 
     def _mask(self, lines: list[str]) -> None:
-        self._command("".join(f"::add-mask::{escape_data(line)}\n" for line in lines))
+        if lines:
+            self._write("\n".join(f"::add-mask::{escape_data(line)}" for line in lines))
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
@@ -73,16 +72,16 @@ class GitHub(Runner):
         if self.quiet:
             yield
             return
-        self._command(f"::group::{escape_data(self.clean(title))}\n")
+        self._write(f"::group::{escape_data(self.clean(title))}")
         try:
             yield
         finally:
-            self._command("::endgroup::\n")
+            self._write("::endgroup::")
 
     def trace(self, text: str) -> None:
         """A debug line: shown when the workflow is run with debug logging."""
         if self.verbose:
-            self._command(f"::debug::{escape_data(self.clean(text))}\n")
+            self._write(f"::debug::{escape_data(self.clean(text))}")
 
     def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
         self._annotated[severity] += 1
@@ -93,7 +92,7 @@ class GitHub(Runner):
         places += [f"line={line}"] if file and line else []
         text = self.clean(message) + (f"\n{self.clean(hint)}" if hint else "")
         properties = ",".join([*places, "title=phala-secrets"])
-        self._command(f"::{severity} {properties}::{escape_data(text[:_ANNOTATION_LENGTH])}\n")
+        self._write(f"::{severity} {properties}::{escape_data(text[:_ANNOTATION_LENGTH])}")
 
     def check(self) -> None:
         """The output file has to be there and writable before anything is sent."""
@@ -139,8 +138,3 @@ class GitHub(Runner):
 
     def _code(self, text: str) -> str:
         return f"<code>{self._html(text)}</code>" if text else ""
-
-    def _command(self, text: str) -> None:
-        with self._lock:
-            self.stderr.write(text)
-            self.stderr.flush()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from phala_secrets.errors import InputError
+from phala_secrets.errors import Finding, InputError
 
 Value = str | bool | Sequence[str] | Sequence[Mapping[str, Any]]
 """An output: text, a flag, or a list that becomes JSON."""
@@ -18,7 +19,12 @@ def as_text(value: Value) -> str:
     """An output as the text that a file takes."""
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def as_json(value: Any) -> str:
+    """JSON as one line of ASCII in which no runner finds a command, since ``##`` stands nowhere in it."""
+    return json.dumps(value).replace("##", "#\\u0023")
 
 
 def variable(name: str) -> str:
@@ -48,32 +54,59 @@ class DotenvFile:
     """``PHALA_CVM_ID=…`` lines: one an output, no quotes, no blank lines, nothing multi-line.
 
     The file is written anew with each output, since in a dotenv file a name stands once;
-    ``limit`` is how many bytes it may have, the longest lines being left out first.
+    with ``keep`` behind what it held before. ``limit`` is how many bytes it may have, the
+    longest lines being left out first.
     """
 
-    def __init__(self, path: str, limit: int | None = None) -> None:
+    def __init__(self, path: str, what: str, *, limit: int | None = None, keep: bool = False) -> None:
         self._path = path
+        self._what = what
         self._limit = limit
+        self._keep = keep
+        self._before = ""
         self._lines: dict[str, str] = {}
+        self._told: set[str] = set()
 
     def check(self) -> None:
         """InputError when the file cannot be written."""
+        if self._keep:
+            self._before = self._read()
         self._write("")
 
-    def put(self, name: str, value: Value) -> None:
-        """Adds or replaces one output; what takes several lines is left out."""
+    def put(self, name: str, value: Value) -> list[Finding]:
+        """Adds or replaces one output, and tells of each that has no place in the file, once."""
         text = as_text(value)
-        if not text or "\n" in text or "\r" in text:
-            self._lines.pop(name, None)
-        else:
+        single = len(text.splitlines()) == 1 and "\0" not in text
+        if single:
             self._lines[name] = f"{variable(name)}={text}\n"
+        else:
+            self._lines.pop(name, None)
         kept = dict(self._lines)
         while self._limit and sum(len(line.encode()) for line in kept.values()) > self._limit:
             del kept[max(kept, key=lambda name: len(kept[name]))]
         self._write("".join(kept.values()))
+        findings = [
+            self._lacks(other, f"it may have {self._limit} bytes") for other in self._lines.keys() - kept
+        ]
+        if text and not single:
+            findings.append(replace(self._lacks(name, "it takes single lines"), severity="notice"))
+        findings = [finding for finding in findings if finding.message not in self._told]
+        self._told |= {finding.message for finding in findings}
+        return findings
+
+    def _lacks(self, name: str, why: str) -> Finding:
+        return Finding(f"{self._what} lacks the output {name}: {why}", "take it from the JSON of --json")
+
+    def _read(self) -> str:
+        try:
+            return Path(self._path).read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise unwritable(self._what, error) from None
 
     def _write(self, text: str) -> None:
         try:
-            Path(self._path).write_text(text, encoding="utf-8")
+            Path(self._path).write_text(self._before + text, encoding="utf-8", errors="surrogateescape")
         except OSError as error:
-            raise unwritable(f"output-file {self._path[:200]!a}", error) from None
+            raise unwritable(self._what, error) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError
-from phala_secrets.runners.sinks import DotenvFile, Value
+from phala_secrets.runners.sinks import DotenvFile, Value, as_json
 from phala_secrets.runners.text import Redactor, maskable_lines, one_line
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ class Runner:
 
     name = "shell"
     ci = False
+    output_limit: int | None = None
+    """Bytes that ``output-file`` may have where this CI reads it."""
 
     def __init__(
         self,
@@ -49,7 +50,10 @@ class Runner:
         self.json = json_output
         self._redactor = Redactor()
         self.outputs: dict[str, Value] = {}
-        self._sink = DotenvFile(output_file) if output_file else None
+        self._files: list[DotenvFile] = []
+        if output_file:
+            what = f"output-file {output_file[:200]!a}"
+            self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
         self._spinner: Spinner | None = None
@@ -139,8 +143,8 @@ class Runner:
 
     def check(self) -> None:
         """InputError when outputs could not be written, before anything is sent."""
-        if self._sink:
-            self._sink.check()
+        for file in self._files:
+            file.check()
 
     def output(self, name: str, value: Value) -> None:
         """One output, written at once so that later steps have it whatever happens next."""
@@ -160,8 +164,9 @@ class Runner:
         return status if isinstance(status, str) else "failed"
 
     def _write_output(self, name: str, value: Value) -> None:
-        if self._sink:
-            self._sink.put(name, value)
+        for file in self._files:
+            for finding in file.put(name, value):
+                self.tell(finding)
 
     def finish(self) -> None:
         """The end of all output."""
@@ -169,7 +174,7 @@ class Runner:
             self._spinner.stop()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
-            self.stdout.write(json.dumps(named, ensure_ascii=False) + "\n")
+            self.stdout.write(as_json(named) + "\n")
         self.stdout.flush()
 
     # -- underneath --------------------------------------------------------------------------

@@ -1,0 +1,71 @@
+"""Azure Pipelines: outputs, masks, problems and groups as logging commands.
+
+``##vso[area.action name=value;…]data`` counts anywhere in a line, of standard error too.
+The escapes are those of ``taskcommand.ts`` of the azure-pipelines-task-lib, and the
+agent's ``Command.cs`` reads them back.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from phala_secrets.runners.sinks import Value, as_text, variable
+from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def escape(text: str) -> str:
+    """Text as a command's data, or as the value of a property."""
+    text = text.replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(";", "%3B").replace("]", "%5D")
+
+
+class Azure(Runner):
+    """A step of a job. A later step has ``$(STEP.PHALA_CVM_ID)``, where STEP is the ``name`` of this one."""
+
+    name = "Azure Pipelines"
+    ci = True
+
+    def disarm(self, text: str) -> str:
+        """No two ``#`` stand together, nor with anything between them that .NET's search would overlook."""
+        return text.replace("#", "# ") if text.count("#") > 1 else text
+
+    def _mask(self, lines: list[str]) -> None:
+        if lines:
+            self._write("\n".join(f"##vso[task.setsecret]{escape(line)}" for line in lines))
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """A group that can be folded in the log."""
+        if self.quiet:
+            yield
+            return
+        self._write(f"##[group]{self.clean(title)}")
+        try:
+            yield
+        finally:
+            self._write("##[endgroup]")
+
+    def trace(self, text: str) -> None:
+        """A debug line."""
+        if self.verbose:
+            self._write(f"##[debug]{self.clean(text)}")
+
+    def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
+        if severity == "notice":
+            super()._problem(severity, message, hint, file, line)
+            return
+        places = f"sourcepath={escape(one_line(file))};" if file else ""
+        places += f"linenumber={line};" if file and line else ""
+        text = self.clean(message) + (f" (hint: {self.clean(hint)})" if hint else "")
+        self._write(f"##vso[task.logissue type={severity};{places}]{escape(text)}")
+
+    def _write_output(self, name: str, value: Value) -> None:
+        super()._write_output(name, value)
+        self._write(
+            f"##vso[task.setvariable variable={variable(name)};isOutput=true]{escape(as_text(value))}"
+        )

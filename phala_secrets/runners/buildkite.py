@@ -1,0 +1,36 @@
+"""Buildkite: groups in the log, which a line that begins with ``---``, ``+++``, ``~~~`` or ``^^^`` makes.
+
+Outputs are for ``output-file`` or ``--json``: meta-data is set by the agent, beside the
+container. Values are redacted by the agent, by the names of its variables.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from phala_secrets.runners.terminal import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HEADER = re.compile(r"^(\s*[-+~^])(?=[-+~^]{2})")
+
+
+class Buildkite(Runner):
+    """A command of a step."""
+
+    name = "Buildkite"
+    ci = True
+
+    def disarm(self, text: str) -> str:
+        """No line begins as a group's title does."""
+        return _HEADER.sub(r"\1 ", text)
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """A group, which goes on until the next one begins."""
+        if not self.quiet:
+            self._write(f"--- {self.clean(title)}")
+        yield

@@ -1,0 +1,45 @@
+"""CircleCI: outputs as ``export`` lines in ``$BASH_ENV``, which the shell of every later step sources.
+
+Whatever is in that file is executed, so each value stands in single quotes, in which a
+shell (POSIX, 2.2.2) knows no special character but the quote itself. Values are masked by
+CircleCI itself where they come from its contexts and settings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.runners.sinks import Value, append, as_text, variable
+from phala_secrets.runners.terminal import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def quote(text: str) -> str:
+    """Text as one word of a shell; a NUL, which no variable can hold, is left out."""
+    return "'" + text.replace("\0", "").replace("'", "'\\''") + "'"
+
+
+class CircleCI(Runner):
+    """A step of a job."""
+
+    name = "CircleCI"
+    ci = True
+
+    def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
+        super().__init__(environ, **options)
+        self._path = environ.get("BASH_ENV", "")
+
+    def check(self) -> None:
+        """The file has to be writable before anything is sent."""
+        super().check()
+        self._export("")
+
+    def _write_output(self, name: str, value: Value) -> None:
+        super()._write_output(name, value)
+        self._export(f"export {variable(name)}={quote(as_text(value))}\n")
+
+    def _export(self, line: str) -> None:
+        if self._path:
+            append(self._path, line, "$BASH_ENV")
