@@ -1,0 +1,111 @@
+"""Injects a sample .env into a simulated CVM, and shows what was given beside what its guest received.
+
+The command runs as the image runs it, in a process of its own. What was given is read by python-dotenv,
+what arrived is told by the simulator's guest: neither is the command's own word. It prints no value;
+these are samples, so they are printed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from base64 import b64encode
+from collections.abc import Mapping
+from io import TextIOWrapper
+from itertools import zip_longest
+from pathlib import Path
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from dotenv import dotenv_values
+
+from phala_secrets.simulator import Cloud, Cvm, Simulator
+
+HERE = Path(__file__).parent
+COMMAND = """update --cvm my-app --env-file .env \\
+    --files TLS_KEY=tls.key --base64 TLS_KEY --json"""
+NAME, VALUE, OUTPUT = 13, 31, 57  # columns, of 80
+
+
+def main() -> int:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with tempfile.TemporaryDirectory() as folder, Simulator(Cloud(restart_seconds=1.5)) as simulator:
+        given = write_sources(Path(folder))
+        cvm = add_cvm(simulator.cloud, given)
+        say(f"A simulated Phala Cloud at {simulator.url} has the CVM {cvm.name}.")
+        say("", f"$ phala-secrets {COMMAND}")
+        run = inject(simulator, folder)
+        if run.returncode:
+            return run.returncode
+        received = cvm.wait().environment or {}
+    names = list({**given, **received})
+    rule = "-" * VALUE
+    say("", *beside("", "given", "", "received by the guest"), *beside("-" * NAME, rule, "", rule))
+    for name in names:
+        left, right = given.get(name), received.get(name)
+        say(*beside(name, left, "=" if left == right else "≠", right))
+    say("", "TLS_KEY has several lines, which no guest can carry: hence --base64.")
+    say("", "What a later step sees:")
+    for name, value in json.loads(run.stdout).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        say(f"  {name.replace('_', '-'):<21}{text if len(text) <= OUTPUT else text[: OUTPUT - 1] + '…'}")
+    different = [name for name in names if given.get(name) != received.get(name)]
+    say("", f"Not the same: {', '.join(different)}" if different else f"All {len(given)} arrived as given.")
+    return bool(different)
+
+
+def write_sources(folder: Path) -> dict[str, str]:
+    """Writes ``.env`` and a fresh private key; what the guest is to receive of them, by name."""
+    (folder / ".env").write_bytes((HERE / "sample.env").read_bytes())
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "tls.key").write_bytes(pem)
+    dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env", interpolate=False).items()}
+    return dotenv | {"TLS_KEY": b64encode(pem).decode()}
+
+
+def add_cvm(cloud: Cloud, names: Mapping[str, str]) -> Cvm:
+    """A CVM whose compose file hands these variables on, and which has one of them so far."""
+    compose = {"services": {"web": {"image": "nginx", "environment": list(names)}}}
+    return cloud.add_cvm(
+        "my-app", docker_compose_file=yaml.safe_dump(compose), environment={"GREETING": "hello from before"}
+    )
+
+
+def inject(simulator: Simulator, folder: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command, its log to standard error as always, its outputs as JSON."""
+    environ = {name: os.environ[name] for name in ("TERM", "NO_COLOR") if name in os.environ}
+    environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "PHALA_CLOUD_API_KEY": simulator.cloud.api_key}
+    return subprocess.run(
+        [sys.executable, "-IB", HERE.parent / "entrypoint.py", *COMMAND.replace("\\\n", "").split()],
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def beside(name: str, left: str | None, sign: str, right: str | None) -> list[str]:
+    """One variable, its two values in two columns, in as many lines as they take."""
+    rows = zip_longest([name], wrapped(left), [sign], wrapped(right), fillvalue="")
+    return [f"{a:<{NAME}} {b:<{VALUE}} {c:<1} {d}".rstrip() for a, b, c, d in rows]
+
+
+def wrapped(value: str | None) -> list[str]:
+    """A value in lines of the column's width, what cannot be printed as Python writes it."""
+    if value is None:
+        return ["(not there)"]
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    return [text[at : at + VALUE] for at in range(0, len(text), VALUE)] or ["(empty)"]
+
+
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
