@@ -14,7 +14,7 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo/demo.py
 
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
 	$(BIN)/python -m pytest --cov

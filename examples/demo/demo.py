@@ -81,7 +81,7 @@ def inject(simulator: Simulator, folder: str) -> subprocess.CompletedProcess[str
     environ = {name: os.environ[name] for name in ("TERM", "NO_COLOR") if name in os.environ}
     environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "PHALA_CLOUD_API_KEY": simulator.cloud.api_key}
     return subprocess.run(
-        [sys.executable, "-IB", HERE.parent / "entrypoint.py", *COMMAND.replace("\\\n", "").split()],
+        [sys.executable, "-IB", HERE.parents[1] / "entrypoint.py", *COMMAND.replace("\\\n", "").split()],
         cwd=folder,
         env=environ,
         stdout=subprocess.PIPE,
