@@ -1,3 +1,149 @@
-"""Secrets for confidential VMs on Phala Cloud, sealed to a key that is proven to be that VM's."""
+"""Secrets for confidential VMs on Phala Cloud, sealed to a key that is proven to be that VM's.
+
+::
+
+    from phala_secrets import create_client
+
+    with create_client() as client:  # PHALA_CLOUD_API_KEY
+        client.update_cvm_envs("my-app", envs={"API_SECRET": "s3cr3t"})
+
+Everything in ``__all__`` is public; it is loaded when it is first asked for, so that the
+command and ``import phala_secrets`` cost nothing. ``docs/library.md`` is the reference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AnswerError",
+    "ApiError",
+    "AppCompose",
+    "ApprovalRefusedError",
+    "ApprovalRequiredError",
+    "AsyncClient",
+    "AuthError",
+    "BootError",
+    "CancelledError",
+    "Client",
+    "ConflictError",
+    "CvmInfo",
+    "CvmKmsInfo",
+    "CvmNode",
+    "CvmOperation",
+    "CvmProgress",
+    "CvmState",
+    "CvmStateEvent",
+    "DeliveryError",
+    "EnvEncryptPublicKey",
+    "Finding",
+    "GetAppEnvEncryptPubKeyResponse",
+    "GetCvmOperationsResponse",
+    "GetKmsListResponse",
+    "GetKmsOnChainDetailResponse",
+    "InputError",
+    "KmsContract",
+    "KmsInfo",
+    "KmsNode",
+    "ListKmsContractNodesResponse",
+    "ListKmsContractsResponse",
+    "NextAppId",
+    "NextAppIdsResponse",
+    "NotFoundError",
+    "OnChainDevice",
+    "OnChainKmsContract",
+    "OnChainOsImage",
+    "PhalaSecretsError",
+    "ProofError",
+    "RateLimitError",
+    "ServerError",
+    "TransportError",
+    "UpdateCvmEnvsInProgress",
+    "UpdateCvmEnvsPreconditionRequired",
+    "UpdateResult",
+    "WaitTimeoutError",
+    "create_async_client",
+    "create_client",
+    "encrypt_env_vars",
+    "get_compose_hash",
+    "verify_env_encrypt_public_key",
+]
+
+if TYPE_CHECKING:
+    from phala_secrets.client import AsyncClient, Client, create_async_client, create_client
+    from phala_secrets.composehash import get_compose_hash
+    from phala_secrets.errors import (
+        AnswerError,
+        ApiError,
+        ApprovalRefusedError,
+        ApprovalRequiredError,
+        AuthError,
+        BootError,
+        CancelledError,
+        ConflictError,
+        DeliveryError,
+        Finding,
+        InputError,
+        NotFoundError,
+        PhalaSecretsError,
+        ProofError,
+        RateLimitError,
+        ServerError,
+        TransportError,
+        WaitTimeoutError,
+    )
+    from phala_secrets.library import encrypt_env_vars
+    from phala_secrets.models import (
+        AppCompose,
+        CvmInfo,
+        CvmKmsInfo,
+        CvmNode,
+        CvmOperation,
+        CvmProgress,
+        CvmState,
+        CvmStateEvent,
+        GetAppEnvEncryptPubKeyResponse,
+        GetCvmOperationsResponse,
+        GetKmsListResponse,
+        GetKmsOnChainDetailResponse,
+        KmsContract,
+        KmsInfo,
+        KmsNode,
+        ListKmsContractNodesResponse,
+        ListKmsContractsResponse,
+        NextAppId,
+        NextAppIdsResponse,
+        OnChainDevice,
+        OnChainKmsContract,
+        OnChainOsImage,
+        UpdateCvmEnvsInProgress,
+        UpdateCvmEnvsPreconditionRequired,
+        UpdateResult,
+    )
+    from phala_secrets.proof import EnvEncryptPublicKey, verify_env_encrypt_public_key
+else:  # a type checker that saw this would take any name
+    _HOMES = {
+        "AsyncClient": "client",
+        "Client": "client",
+        "EnvEncryptPublicKey": "proof",
+        "Finding": "errors",
+        "create_async_client": "client",
+        "create_client": "client",
+        "encrypt_env_vars": "library",
+        "get_compose_hash": "composehash",
+        "verify_env_encrypt_public_key": "proof",
+    }
+
+    def __getattr__(name):
+        """The public name from the module that has it (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "models")
+        return globals().setdefault(name, getattr(import_module(f"{__name__}.{home}"), name))
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
