@@ -237,7 +237,7 @@ def _text(data: bytes, origin: Origin) -> str:
     try:
         text = data.decode()
         if "\0" not in text:
-            return text.removeprefix("\ufeff")
+            return text
         problem, where = "contains a NUL", data.index(b"\0")
     except UnicodeDecodeError as error:
         where = error.start

@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "phala_secrets"
-NOT_NAMED_ALIKE = {"sha3": "safe-pysha3", "yaml": "pyyaml", "pydantic_core": "pydantic"}
+NOT_NAMED_ALIKE = {"dotenv": "python-dotenv", "sha3": "safe-pysha3", "yaml": "pyyaml", "pydantic_core": "pydantic"}
 LOCKS = ("image", "dev")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

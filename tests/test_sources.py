@@ -269,6 +269,7 @@ def test_no_source_at_all(step: Step) -> None:
         ("A=1\nsecret-without-a-name\n", 2, "is not NAME=value"),
         ("A=1\n\nB='open\nC=3\nD=4\n", 3, "opens a quote that is never closed"),
         ("A='1' 2\n", 1, "has text after a closing quote"),
+        (f"A=1\nB=x{' ' * 257}y\n", 2, "has more than 256 blanks in a row outside quotes"),
         ("A=1\n1BAD=2\n", 2, "the name 1BAD is not valid"),
         ("A=1\nBAD-NAME=2\n", 2, "the name BAD-NAME is not valid"),
         ("A=1\nMII/Evg+IB=\n", 2, "the name (not shown) is not valid"),
