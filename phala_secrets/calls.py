@@ -22,6 +22,10 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_PAUSE = 60.0
 """Seconds: a ``Retry-After`` beyond this is given up on."""
 
+_FIRST_PAUSE = 0.5
+_LIMITED_GROWTH = 5
+"""How much longer each pause is after a 429 without ``Retry-After``: limits are often by the minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
@@ -89,15 +93,26 @@ class Exchange(Generic[T]):
     an error code) is no matter of that, since nothing happened.
     """
 
-    def __init__(self, call: Call[T], deadline: float = float("inf")) -> None:
+    def __init__(self, call: Call[T], deadline: float = float("inf"), *, max_tries: int = MAX_TRIES) -> None:
         """``deadline``: when it all has to be over, on the clock of ``time.monotonic``."""
         self.call = call
         self.tries = 0
         self._deadline = deadline
+        self._max_tries = max_tries
 
     def seconds_left(self, limit: float) -> float:
         """How long the next try may take: ``limit``, or what is left to the deadline."""
         return max(0.001, min(limit, self._deadline - time.monotonic()))
+
+    def wait(self, seconds: float) -> float:
+        """How long to wait for its turn; TransportError when that is longer than it may take."""
+        if time.monotonic() + seconds > self._deadline:
+            raise TransportError(
+                "the rate limit leaves no time for another request",
+                hint="lower max-parallel, or give it more time",
+                sent=False,
+            )
+        return seconds
 
     def answered(self, status: int, headers: Mapping[str, str], body: bytes) -> T | Pause:
         """The result, or how long to wait; or raises what the answer means."""
@@ -115,12 +130,14 @@ class Exchange(Generic[T]):
             if status in (429, 500, 502, 503, 504) and (pause := self._pause(error.retry_after, "")):
                 return pause
             raise AnswerError(f"the RPC answered HTTP {status}", hint="check rpc-url, and its key and limits")
+        limited = isinstance(error, errors.RateLimitError)
         later = (
-            isinstance(error, errors.RateLimitError)
+            limited
             or (isinstance(error, errors.ConflictError) and error.error_code is None)
             or (status in (500, 502, 503, 504) and self.call.repeatable)
         )
-        if later and (pause := self._pause(error.retry_after, error.message)):
+        growth = _LIMITED_GROWTH if limited else 2
+        if later and (pause := self._pause(error.retry_after, error.message, growth)):
             return pause
         raise error
 
@@ -132,10 +149,10 @@ class Exchange(Generic[T]):
             return pause
         raise error
 
-    def _pause(self, asked: float | None, reason: str) -> Pause | None:
-        if self.tries >= MAX_TRIES or (asked or 0) > MAX_PAUSE:
+    def _pause(self, asked: float | None, reason: str, growth: int = 2) -> Pause | None:
+        if self.tries >= self._max_tries or (asked or 0) > MAX_PAUSE:
             return None
-        seconds = max(asked or 0.0, 0.5 * 2 ** (self.tries - 1))
+        seconds = max(asked or 0.0, _FIRST_PAUSE * growth ** (self.tries - 1))
         return Pause(seconds, reason) if time.monotonic() + seconds < self._deadline else None
 
 
@@ -153,36 +170,55 @@ def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:
 class Pace:
     """How fast requests may follow each other: as fast as they like until a 429, then slower together.
 
-    One for all the threads of a client, so that none of them runs into the limit that
-    another has just met. Reserves moments, and does not sleep itself.
+    One for all the threads of a client, so that none of them runs into the limit that another
+    has just met. Whoever was limited goes first, in the order in which that happened, so that
+    four tries are enough however many wait. Says when to go, and does not sleep itself.
     """
 
     _SLOWEST = 5.0
-    _RECOVERY = 0.9
+    _AT_FIRST = 0.05
+    _RECOVERY = 0.95
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._interval = 0.0
         self._next = 0.0
+        self._slowed = 0.0
+        self._limited: list[Exchange[Any]] = []
 
-    def delay(self) -> float:
-        """Seconds to wait before the next request."""
+    def turn(self, exchange: Exchange[Any]) -> float:
+        """Seconds to wait before asking again; 0 when it is the turn of this exchange, which takes it."""
         if not self._interval:
             return 0.0
         with self._lock:
-            now = time.monotonic()
-            moment = max(now, self._next)
-            self._next = moment + self._interval
+            wait = self._next - time.monotonic()
+            if wait > 0:
+                return wait
+            if self._limited and self._limited[0] is not exchange:
+                return max(self._interval, self._AT_FIRST)
+            self._next = time.monotonic() + self._interval
             self._interval *= self._RECOVERY
-            if self._interval < 0.01:
+            if self._interval < self._AT_FIRST / 10 and not self._limited:
                 self._interval = 0.0
-            return moment - now
+            return 0.0
 
-    def slow_down(self, pause: float) -> None:
-        """A request was limited: nothing goes out for ``pause`` seconds, and then less often than before."""
+    def slow_down(self, exchange: Exchange[Any], pause: float, began: float) -> None:
+        """One that set out at ``began`` was limited: nothing goes out for ``pause`` seconds, and then
+        less often than before, unless it set out before that was so."""
         with self._lock:
-            self._interval = min(max(2 * self._interval, 0.1), self._SLOWEST)
-            self._next = max(self._next, time.monotonic() + pause)
+            if exchange not in self._limited:
+                self._limited.append(exchange)
+            now = time.monotonic()
+            self._next = max(self._next, now + pause)
+            if began >= self._slowed:
+                self._interval = min(max(2 * self._interval, self._AT_FIRST), self._SLOWEST)
+                self._slowed = now
+
+    def over(self, exchange: Exchange[Any]) -> None:
+        """An exchange got through, or was given up: the next one's turn."""
+        if self._limited:
+            with self._lock:
+                self._limited = [waiting for waiting in self._limited if waiting is not exchange]
 
 
 class Body:

@@ -177,7 +177,7 @@ class _Base:
         scrubbed = body.replace(self._key.reveal().encode(), b"***")
         outcome = exchange.answered(response.status_code, response.headers, scrubbed)
         if isinstance(outcome, Pause) and response.status_code == 429:
-            self._pace.slow_down(outcome.seconds)
+            self._pace.slow_down(exchange, outcome.seconds, began)
         return outcome
 
     def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
@@ -261,12 +261,19 @@ class Client(_Base):
     def send(self, call: Call[T], *, within: float = float("inf")) -> T:
         """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
         exchange = Exchange(call, time.monotonic() + within)
-        while True:
-            time.sleep(self._pace.delay())
-            outcome = self._try(exchange)
-            if not isinstance(outcome, Pause):
-                return outcome
-            time.sleep(outcome.seconds)
+        try:
+            while True:
+                self._await_turn(exchange)
+                outcome = self._try(exchange)
+                if not isinstance(outcome, Pause):
+                    return outcome
+                time.sleep(outcome.seconds)
+        finally:
+            self._pace.over(exchange)
+
+    def _await_turn(self, exchange: Exchange[Any]) -> None:
+        while seconds := self._pace.turn(exchange):
+            time.sleep(exchange.wait(seconds))
 
     def run(self, flow: Flow[T]) -> T:
         """Drives a flow to its result; the first error of a batch is raised inside the flow."""
@@ -291,7 +298,8 @@ class Client(_Base):
 
         Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
         """
-        exchange = Exchange(call, time.monotonic() + within)
+        exchange = Exchange(call, time.monotonic() + within, max_tries=1)
+        self._await_turn(exchange)
         began = time.monotonic()
         try:
             with self._http.stream(**self._request(exchange, "text/event-stream")) as response:
@@ -424,12 +432,21 @@ class AsyncClient(_Base):
         from asyncio import sleep
 
         exchange = Exchange(call, time.monotonic() + within)
-        while True:
-            await sleep(self._pace.delay())
-            outcome = await self._try(exchange)
-            if not isinstance(outcome, Pause):
-                return outcome
-            await sleep(outcome.seconds)
+        try:
+            while True:
+                await self._await_turn(exchange)
+                outcome = await self._try(exchange)
+                if not isinstance(outcome, Pause):
+                    return outcome
+                await sleep(outcome.seconds)
+        finally:
+            self._pace.over(exchange)
+
+    async def _await_turn(self, exchange: Exchange[Any]) -> None:
+        from asyncio import sleep
+
+        while seconds := self._pace.turn(exchange):
+            await sleep(exchange.wait(seconds))
 
     async def run(self, flow: Flow[T]) -> T:
         """Drives a flow to its result; the first error of a batch is raised inside the flow."""
@@ -454,7 +471,8 @@ class AsyncClient(_Base):
 
         Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
         """
-        exchange = Exchange(call, time.monotonic() + within)
+        exchange = Exchange(call, time.monotonic() + within, max_tries=1)
+        await self._await_turn(exchange)
         began = time.monotonic()
         try:
             async with self._http.stream(**self._request(exchange, "text/event-stream")) as response:

@@ -47,6 +47,13 @@ class Row:
         """That of its error, or 0."""
         return self.error.exit_code if self.error else 0
 
+    @property
+    def remark(self) -> str:
+        """Why it is not updated, or nothing."""
+        if self.error:
+            return self.error.message
+        return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
+
     def as_output(self) -> dict[str, Any]:
         """One row of the output ``results``."""
         return {
@@ -55,7 +62,7 @@ class Row:
             "status": self.status,
             "correlation-id": self.correlation_id,
             "exit-code": self.exit_code,
-            "error": self.error.message if self.error else "",
+            "error": self.remark,
         }
 
 

@@ -55,7 +55,7 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     }
     title = titles.get(statuses, "Updated")
     if len(rows) > 1:
-        done = sum(not row.error for row in rows)
+        done = sum(row.status != "failed" for row in rows)
         title = f"{done} of {len(rows)} CVMs updated"
     targets = [row.target for row in rows]
     report = Report(title, facts=_facts(targets, keys))
@@ -63,39 +63,47 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     if len(rows) == 1 and rows[0].correlation_id:
         report.facts.append(("operation", rows[0].correlation_id))
     if len(rows) > 1:
-        cells = [(row.target.cvm.name, row.status, row.error.message if row.error else "") for row in rows]
+        cells = [(row.target.cvm.name, row.status, row.remark) for row in rows]
         report.tables.append(Table(("CVM", "status", "error"), cells))
     report.advice = _advice(targets, keys)
     return report
 
 
-def prepared(target: Target, plan: Plan, preparation: Preparation) -> Report:
+def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
     """The report of ``prepare-only``: for those who approve."""
-    asked = preparation.asked
+    from phala_secrets.chain import chain_name
+
+    asked, outputs = preparation.asked, preparation.outputs
     report = Report("Prepared: an approval on chain is needed")
-    report.facts = [
-        ("CVM", target.cvm.name),
-        ("app", f"0x{asked.app_id}"),
-        ("chain", str(asked.chain_id)),
+    report.facts = _facts([plan.target], {key.app_id: key})
+    report.facts += [
+        ("chain", chain_name(asked.chain_id)),
+        ("app contract", preparation.explorer or f"0x{asked.app_id}"),
         ("compose hash", f"0x{asked.compose_hash}"),
         ("device", f"0x{asked.device_id}" if asked.device_id else "not named"),
-        ("digest", preparation.outputs["prepared-digest"]),
+        ("digest", outputs["prepared-digest"]),
     ]
     report.facts += _changes(plan, None)
+    added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
     report.advice = [
         (
-            "1. Approve as the app's owner: send this calldata, or import safe-transaction in a Safe.",
-            preparation.outputs["calldata"],
+            f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}) in its "
+            "Transaction Builder; a wallet sends this calldata to the app contract, with value 0.",
+            outputs["calldata"],
         ),
-        ("2. Keep the digest with the approval, not with the ciphertext.", ""),
         (
-            "3. Commit it: encrypted-env, env-keys, compose-hash, transaction-hash and prepared-digest.",
-            f"prepared-digest: {preparation.outputs['prepared-digest']}",
+            "2. Whoever approves compares hash and device with those above, and passes the digest on with "
+            "the approval, not with the ciphertext.",
+            f"prepared-digest: {outputs['prepared-digest']}",
+        ),
+        (
+            "3. When it is confirmed, and within 14 days, a run commits this very ciphertext: encrypted-env, "
+            "env-keys, compose-hash, transaction-hash and prepared-digest.",
+            "",
         ),
     ]
-    if preparation.explorer:
-        report.facts.append(("contract", preparation.explorer))
     report.advice += [(remark, "") for remark in asked.remarks]
+    report.advice += _advice([plan.target], {key.app_id: key})
     return report
 
 

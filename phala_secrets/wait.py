@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 
 _INTERVAL = 5.0
 _QUICK_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
+_AFTER_STREAM = 1.0
+_SHORTEST_STREAM = 10.0
+"""Seconds: the API streams no shorter, and the time to wait is kept to the second."""
+
 _PASSING = (TransportError, ServerError, RateLimitError)
 """Failures that may pass while there is time left."""
+
+_MAX_NONSENSE = 4
+"""Answers in a row that are none, until it is taken for lasting."""
 
 
 class Wait:
@@ -43,11 +50,12 @@ class Wait:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._tell = tell
-        self._status = ""
-        self._seen = ""
+        self._state: CvmState | None = None
+        self._told = ""
         self._old_error: str | None = None
-        self._changed = False
         self._over = False
+        self._streams = True
+        self._nonsense = 0
 
     def until_running(self) -> None:
         """Returns when the operation is completed and the CVM runs.
@@ -56,67 +64,79 @@ class Wait:
         """
         checked = 0.0
         for state in self._states():
-            if state:
-                self._observe(state)
-            arrived = state is None or state.status == "running"
+            self._state = state
+            arrived = state.status == "running"
             if not self._over and (arrived or time.monotonic() - checked >= _INTERVAL):
                 checked = time.monotonic()
                 self._over = self._operation_over()
-            if self._over and self._status == "running":
+            self._show(state)
+            if self._over and arrived:
                 return
+            self._check_boot(state)
         raise WaitTimeoutError(
-            f"not running after {self._seconds:.0f} s; last seen: {self._seen or 'nothing'}",
+            f"not running after {self._seconds:.0f} s; last seen: {self._told or 'nothing'}",
             hint="it may still come up: look at the CVM's logs, or raise wait-timeout",
         )
 
-    def _states(self) -> Iterator[CvmState | None]:
-        """States as they come, streamed or polled, until the time is up; None where one says complete."""
+    def _states(self) -> Iterator[CvmState]:
+        """States as they come, streamed or polled, until the time is up."""
         pauses = iter(_QUICK_AT_FIRST)
         while (left := self._left()) > 0:
             live = False
             try:
-                call = api.stream_cvm_state(self._cvm_id, "running", 5, min(600, max(10, int(left))))
-                with self._client.stream(call, within=min(left, 2 * _INTERVAL)) as stream:
-                    live = stream.live
-                    for event in stream.events:
-                        yield event.state
-                        if self._left() <= 0 or event.type in ("complete", "timeout"):
-                            break
+                if self._streams and left >= _SHORTEST_STREAM:
+                    for live, state in self._streamed(left):  # noqa: B007 (read after the loop)
+                        yield state
+                else:
+                    yield self._client.send(api.get_cvm_state(self._cvm_id), within=left)
+                self._nonsense = 0
             except _PASSING as error:
-                self._give_up_on_lasting(error)
-            pause = 1.0 if live else next(pauses, _INTERVAL)
+                self._nonsense += isinstance(error, AnswerError)
+                if self._nonsense >= _MAX_NONSENSE:
+                    raise
+            self._streams = live  # where a stream gave nothing, the state is asked for
+            pause = next(pauses, _INTERVAL)
+            pause = min(pause, _AFTER_STREAM) if live else pause
             time.sleep(max(0.0, min(pause, self._left())))
 
-    def _give_up_on_lasting(self, error: Exception) -> None:
-        if isinstance(error, AnswerError) and not self._seen:
-            raise error
+    def _streamed(self, left: float) -> Iterator[tuple[bool, CvmState]]:
+        """The states of one stream, and whether they come live."""
+        call = api.stream_cvm_state(self._cvm_id, "running", 5, min(600, int(left)))
+        with self._client.stream(call, within=min(left, 2 * _INTERVAL)) as stream:
+            for event in stream.events:
+                if event.state:
+                    yield stream.live, event.state
+                if self._left() <= 0 or event.type in ("complete", "timeout"):
+                    return
 
-    def _observe(self, state: CvmState) -> None:
-        self._status = state.status
-        what = ", ".join(filter(None, [state.status, state.boot_progress, state.shutdown_progress]))
-        if what != self._seen:
-            self._changed = self._changed or bool(self._seen)
-            self._seen = what
+    def _show(self, state: CvmState) -> None:
+        words = [state.status, state.boot_progress, state.shutdown_progress]
+        if state.status == "running":
+            words = ["running", "" if self._over else "but the update is not over"]
+        what = ", ".join(filter(None, words))
+        if what != self._told:
+            self._told = what
             self._tell(what)
-        if not state.boot_error:
-            self._changed = True
-        elif self._old_error is None and not self._changed:
-            self._old_error = state.boot_error  # may be of the boot before the update
-        if state.boot_error and (self._over or self._changed or state.boot_error != self._old_error):
-            raise BootError(
-                f"the CVM failed to boot: {state.boot_error[:500]}", hint="look at the CVM's serial log"
-            )
+
+    def _check_boot(self, state: CvmState) -> None:
+        """BootError for an error that is new: one that was there at first may be of the boot before."""
+        error = state.boot_error or ""
+        if self._old_error is None:
+            self._old_error = error
+        elif error != self._old_error:
+            self._old_error = ""
+        if error and (self._over or error != self._old_error) and state.status != "running":
+            raise BootError(f"the CVM failed to boot: {error[:500]}", hint="look at the CVM's serial log")
 
     def _operation_over(self) -> bool:
         try:
             operation = self._operation()
         except _PASSING:
             return False
-        status = operation.status if operation else None
-        if status == "failed":
-            reason = (operation and operation.error_message) or "no reason given"
+        if operation and operation.status == "failed":
+            reason = operation.error_message or (self._state and self._state.boot_error) or "no reason given"
             raise BootError(f"the update failed: {reason[:500]}", hint="look at the CVM's serial log")
-        return status == "completed"
+        return bool(operation and operation.status == "completed")
 
     def _operation(self) -> CvmOperation | None:
         call = api.get_cvm_operations(self._cvm_id, limit=20)
