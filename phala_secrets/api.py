@@ -93,20 +93,19 @@ def _precondition(answer: Any) -> models.UpdateCvmEnvsPreconditionRequired:
 
 def merged(request: Any, single: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """One mapping, or keywords, or the single id on its own, as one dict without Nones."""
-    if request is None:
-        arguments = dict(given)
-    elif isinstance(request, str):
-        arguments = {**given, single: request}
-    elif isinstance(request, Mapping):
-        unknown = sorted(str(name) for name in set(request) - set(given))
-        if unknown:
-            raise InputError(
-                f"unknown argument: {', '.join(unknown)}", hint=f"the arguments are {', '.join(given)}"
-            )
-        arguments = {**given, **request}
-    else:
+    request = {} if request is None else request
+    arguments = {single: request} if isinstance(request, str) else request
+    if not isinstance(arguments, Mapping):
         raise InputError("the request is neither a mapping nor an id", hint=f"pass {{{single!r}: …}}")
-    return {name: value for name, value in arguments.items() if value is not None}
+    unknown = [str(name)[:60] for name in arguments if name not in given]
+    if unknown:
+        raise InputError(
+            f"unknown argument: {', '.join(unknown)!a}", hint=f"the arguments are {', '.join(given)}"
+        )
+    twice = [name for name in arguments if given[name] is not None]
+    if twice:
+        raise InputError(f"{', '.join(twice)} is given twice", hint="pass one mapping, or keywords")
+    return {name: value for name, value in {**given, **arguments}.items() if value is not None}
 
 
 def _required(arguments: Mapping[str, Any], *names: str) -> tuple[str, ...]:
@@ -262,7 +261,8 @@ def _cvm_path(arguments: Mapping[str, Any], tail: str = "") -> str:
 
 def get_cvm_info(request: Request | str | None = None, /, *, id: str | None = None) -> Call[models.CvmInfo]:  # noqa: A002
     """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``."""
-    return Call("GET", _cvm_path(merged(request, "id", {"id": id})), _as("CvmInfo"))
+    path = _cvm_path(merged(request, "id", {"id": id}))
+    return Call("GET", path, _as("CvmInfo"), version=API_VERSION)
 
 
 def get_cvm_compose_file(
@@ -328,7 +328,7 @@ def get_app_cvms(
     """``GET /apps/{app_id}/cvms``: every CVM of an app."""
     (app,) = _required(merged(request, "app_id", {"app_id": app_id}), "app_id")
     path = f"/apps/{parse_app_id(app, 'app_id')}/cvms"
-    return Call("GET", path, partial(_as_list, "CvmInfo"))
+    return Call("GET", path, partial(_as_list, "CvmInfo"), version=API_VERSION)
 
 
 def patch_cvm_envs(

@@ -5,24 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets import answers, api, trust
+from phala_secrets.envelope import seal
 from phala_secrets.errors import InputError
+from phala_secrets.identifiers import parse_cvm, parse_hash
+from phala_secrets.library import read_env_vars
+from phala_secrets.proof import parse_signers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from phala_secrets.api import Request
     from phala_secrets.calls import Flow
+    from phala_secrets.library import EnvVars
     from phala_secrets.models import UpdateResult
 
 
 def update_cvm_envs(
-    request: Request | None = None,
+    request: Request | str | None = None,
     /,
     *,
     id: str | None = None,  # noqa: A002 (the API's own name)
     encrypted_env: str | None = None,
     env_keys: Iterable[str] | None = None,
-    envs: Mapping[str, str] | None = None,
+    envs: EnvVars | None = None,
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
@@ -30,15 +35,18 @@ def update_cvm_envs(
 ) -> Flow[UpdateResult]:
     """``PATCH /cvms/{id}/envs``: replaces the CVM's whole environment and restarts it.
 
-    Either ``encrypted_env`` (hex, of ``encrypt_env_vars``) with its names in ``env_keys``;
-    or ``envs``, plain values, which are encrypted here: the app's key is fetched and proven,
-    its signer compared with ``trusted_signers`` (SEC1 hex), or without them with the root
-    that the API publishes. ``compose_hash`` and ``transaction_hash`` are for the second
-    phase, after an approval on chain.
+    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. Either ``encrypted_env``
+    (hex, of ``encrypt_env_vars``) with its names in ``env_keys``; or ``envs``, plain values in
+    any of the shapes of ``encrypt_env_vars``, which are encrypted here: the app's key is fetched
+    (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
+    with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
+    root that the API publishes, which is as good as the API. ``compose_hash`` and
+    ``transaction_hash`` (hex) are for the second phase, after an approval on chain.
 
-    Returns UpdateCvmEnvsInProgress (202), or UpdateCvmEnvsPreconditionRequired (465) when
-    the compose hash has to be approved first. Raises InputError before anything is sent,
-    ProofError when the key is not proven, ApiError, TransportError.
+    Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
+    UpdateCvmEnvsPreconditionRequired (465). Raises InputError and DeliveryError (the guest would
+    refuse ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError
+    or TransportError. Is sent again only where the CVM was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -51,39 +59,37 @@ def update_cvm_envs(
         "kms": kms,
     }
     arguments = api.merged(request, "id", given)
-    cvm_id, plain = arguments.get("id"), arguments.get("envs")
-    sealed: Any = arguments.get("encrypted_env")
-    if not isinstance(cvm_id, str):
-        raise InputError("id is missing", hint="name the CVM")
-    if (sealed is None) == (plain is None):
+    cvm_id = arguments.get("id", "")
+    if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
             "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
         )
     names = _names(arguments.get("env_keys"))
-    if plain is not None:
-        sealed, names = yield from _seal(cvm_id, plain, arguments)
-    elif not _is_hex(sealed):
-        raise InputError("encrypted_env is not hex", hint="pass what encrypt_env_vars returned")
-    phase_two = (arguments.get("compose_hash"), arguments.get("transaction_hash"))
-    (result,) = yield (api.patch_cvm_envs(cvm_id, sealed, names, *phase_two),)
+    second_phase = (_hash(arguments, "compose_hash"), arguments.get("transaction_hash"))
+    if "encrypted_env" in arguments:
+        sealed = _ciphertext(arguments["encrypted_env"])
+    elif names is not None:
+        raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
+    else:
+        sealed, names = yield from _seal(cvm_id, arguments)
+    (result,) = yield (api.patch_cvm_envs(cvm_id, sealed, names, *second_phase),)
     answer: UpdateResult = result
     return answer
 
 
-def _seal(cvm_id: str, plain: Any, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
-    from phala_secrets.identifiers import parse_cvm
-    from phala_secrets.library import encrypt_env_vars
-    from phala_secrets.proof import parse_signer
-
-    signers = arguments.get("trusted_signers") or ()
-    pins = signers.replace(",", " ").split() if isinstance(signers, str) else signers
+def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+    environment = read_env_vars(arguments["envs"])
+    first_requests = (answers.cvm(cvm_id), answers.contracts())  # checks the id
+    signers = arguments.get("trusted_signers")
     policy = trust.Policy(
-        signers=tuple(map(parse_signer, pins)), kms=arguments.get("kms"), app_id=parse_cvm(cvm_id).app_id
+        signers=() if signers is None else tuple(parse_signers(signers)),
+        kms=arguments.get("kms"),
+        app_id=parse_cvm(cvm_id).app_id,
     )
-    cvm, first = yield (answers.cvm(cvm_id), answers.contracts())
+    cvm, first = yield first_requests
     contracts = yield from trust.all_contracts(first)
     key = yield from trust.prove_key(cvm, contracts, policy)
-    return encrypt_env_vars(plain, key.public_key.hex()), list(plain)
+    return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
 
 
 def _names(names: Any) -> list[str] | None:
@@ -94,8 +100,16 @@ def _names(names: Any) -> list[str] | None:
     return list(names)
 
 
-def _is_hex(text: Any) -> bool:
+def _ciphertext(text: Any) -> str:
     try:
-        return isinstance(text, str) and len(bytes.fromhex(text.removeprefix("0x"))) > 0
+        sealed = bytes.fromhex(text.removeprefix("0x")) if isinstance(text, str) else b""
     except ValueError:
-        return False
+        sealed = b""
+    if not sealed:
+        raise InputError("encrypted_env is not hex", hint="pass what encrypt_env_vars returned")
+    return sealed.hex()
+
+
+def _hash(arguments: Mapping[str, Any], name: str) -> str | None:
+    text = arguments.get(name)
+    return None if text is None else parse_hash(str(text), name)

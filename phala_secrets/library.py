@@ -35,6 +35,11 @@ def encrypt_env_vars(env_vars: EnvVars, public_key: str) -> str:
     Raises ``InputError`` for what is not a name and a value, ``DeliveryError`` for what the guest
     would refuse (its rule for names, its limits, a NUL), ``ProofError`` for a malformed key.
     """
+    return seal(read_env_vars(env_vars).as_dict().items(), parse_public_key(public_key)).hex()
+
+
+def read_env_vars(env_vars: EnvVars) -> Environment:
+    """The variables, checked as ``encrypt_env_vars`` says."""
     values: dict[str, str] = {}
     positions: dict[str, int] = {}
     for position, item in enumerate(env_vars.items() if isinstance(env_vars, Mapping) else env_vars, 1):
@@ -54,7 +59,7 @@ def encrypt_env_vars(env_vars: EnvVars, public_key: str) -> str:
                 f"the value of {name} has a NUL in it, which no environment can carry",
                 hint="encode it, as base64 for example, and decode it in the guest",
             )
-    return seal(values.items(), parse_public_key(public_key)).hex()
+    return environment
 
 
 def _pair(item: Any, position: int) -> tuple[str, str]:

@@ -191,7 +191,7 @@ def verify_env_encrypt_public_key(
     given out for another app than ``app_id``, or its signer is not among ``trusted_signers``;
     ``InputError`` if one of these is malformed, or there is none in them.
     """
-    trusted = None if trusted_signers is None else _parse_signers(trusted_signers)
+    trusted = None if trusted_signers is None else parse_signers(trusted_signers)
     if timestamp is not None and signature_v1 is None:
         signature, signature_v1 = None, signature
     if isinstance(public_key, EnvEncryptPublicKey):
@@ -266,7 +266,12 @@ def _bad_signer(what: str) -> InputError:
     )
 
 
-def _parse_signers(signers: str | Iterable[str]) -> frozenset[str]:
+def parse_signers(signers: str | Iterable[str]) -> frozenset[str]:
+    """Return secp256k1 public keys, one or several, as ``parse_signer`` does.
+
+    In one string they stand apart by commas or white space. None at all is an error: an empty
+    pin must not count as no pin. Raises ``InputError``.
+    """
     listed = signers.replace(",", " ").split() if isinstance(signers, str) else signers
     parsed = frozenset(parse_signer(signer) for signer in listed)
     if not parsed:
