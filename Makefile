@@ -8,7 +8,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-image test-chain lock clean
+.PHONY: help demo test lint format test-image test-chain bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 test-chain: $(VENV)/ready tests/chain/node_modules ## approvals on a real local chain (anvil)
 	$(BIN)/python -m pytest tests/chain
 
+bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
+	$(BIN)/python tests/bench/bench.py $(ROUNDS)
+
 # Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra chain $(UPGRADE) pyproject.toml
@@ -44,7 +47,7 @@ lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer 
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) tests/*/node_modules
+	rm -rf $(VENV) .venv-bench .venv-sdk tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -61,6 +64,20 @@ $(VENV)/ready: requirements/dev.txt | python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# As in the image: the locked dependencies, the package itself, compiled.
+.venv-bench/ready: requirements/image.txt $(shell git ls-files phala_secrets) | $(VENV)/ready
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/image.txt
+	cp -r phala_secrets .venv-bench/lib/python3*/site-packages/
+	.venv-bench/bin/python -m compileall -q .venv-bench/lib
+	@touch $@
+
+.venv-sdk/ready: tests/bench/sdk-requirements.txt tests/bench/sdk-needs.txt | python
+	$(PYTHON) -m venv --clear .venv-sdk
+	.venv-sdk/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/sdk-needs.txt
+	.venv-sdk/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/bench/sdk-requirements.txt
 	@touch $@
 
 tests/%/node_modules: tests/%/package-lock.json

@@ -1,0 +1,219 @@
+"""How fast, and how much memory: ours against the official CLI and SDK, side by side in one run.
+
+Whole processes, one after another in turns, on the simulator; medians. Ratios are what
+counts: a figure in milliseconds is of this machine alone.
+
+Usage: bench.py [ROUNDS]  (see ``make bench``)
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phala_secrets.simulator import Cloud, Cvm, Simulator
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+OURS = str(ROOT / ".venv-bench/bin/python")
+SDK = str(ROOT / ".venv-sdk/bin/python")
+CLI = str(HERE / "node_modules/phala/dist/index.js")
+UPDATE = (OURS, "-IB", "-m", "phala_secrets", "update", "--cvm", "my-app", "--env-file", ".env", "--no-wait")
+IMPORTS = (
+    "import httpx, pydantic, dotenv;"
+    "from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey;"
+    "from cryptography.hazmat.primitives.ciphers.aead import AESGCM"
+)
+
+
+@dataclass
+class Contender:
+    """A command, and what its runs took: seconds and KiB."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    def run(self, folder: Path, environ: dict[str, str]) -> None:
+        """Once, as a process of its own; stops the benchmark where it fails."""
+        began = time.perf_counter()
+        with (folder / "log").open("w+") as log:
+            process = subprocess.Popen(self.command, cwd=folder, env=environ, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+            took = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                log.seek(0)
+                sys.exit(f"{self.name} failed with {process.returncode}:\n{log.read()}")
+        self.seconds.append(took)
+        self.memory.append(usage.ru_maxrss)
+
+    @property
+    def time(self) -> float:
+        """The median in seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def peak(self) -> float:
+        """The median peak in MiB."""
+        return statistics.median(self.memory) / 1024
+
+
+def environ_for(simulator: Simulator) -> dict[str, str]:
+    keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {
+        **keep,
+        "PHALA_CLOUD_API_PREFIX": simulator.url,
+        "PHALA_CLOUD_API_KEY": simulator.cloud.api_key,
+        "PHALA_DISABLE_UPDATE_CHECK": "1",
+        "CI": "true",
+    }
+
+
+def cvm_with(cloud: Cloud, count: int) -> Cvm:
+    names = [f"VARIABLE_{n}" for n in range(count)]
+    services = "services:\n  app:\n    image: busybox\n    environment:\n"
+    compose = services + "".join(f"      {name}: ${{{name}}}\n" for name in names)
+    return cloud.add_cvm("my-app", environment=dict.fromkeys(names, "old"), docker_compose_file=compose)
+
+
+def write_env(folder: Path, count: int, size: int) -> None:
+    lines = (f"VARIABLE_{n}={'x' * size}\n" for n in range(count))
+    (folder / ".env").write_text("".join(lines))
+
+
+def verdict(what: str, value: float, limit: float) -> bool:
+    good = value <= limit
+    print(f"  {'ok  ' if good else 'OVER'}  {what}: {value:.2f} (at most {limit:.2f})")
+    return good
+
+
+def against_the_others(rounds: int) -> list[bool]:
+    contenders = {
+        "ours": Contender("ours", UPDATE),
+        "cli": Contender("the official CLI", ("node", CLI, "envs", "update", "my-app", "-e", ".env")),
+        "sdk": Contender("the SDK script", (SDK, str(HERE / "sdk_update.py"), "my-app", ".env")),
+        "imports": Contender("imports alone", (OURS, "-IB", "-c", IMPORTS)),
+    }
+    with tempfile.TemporaryDirectory() as name, Simulator(Cloud(restart_seconds=0.0)) as simulator:
+        folder = Path(name)
+        cvm = cvm_with(simulator.cloud, 30)
+        write_env(folder, 30, 40)
+        environ = environ_for(simulator)
+        for turn in range(rounds + 1):
+            for contender in contenders.values():
+                contender.run(folder, environ)
+                cvm.finish()
+            if not turn:  # the first warms the caches
+                for contender in contenders.values():
+                    contender.seconds.clear()
+                    contender.memory.clear()
+    ours, cli, sdk, imports = contenders.values()
+    print(f"One update of 30 variables, {rounds} rounds:")
+    for contender in contenders.values():
+        print(f"        {contender.name:<18}{contender.time * 1000:6.0f} ms  {contender.peak:5.1f} MiB")
+    return [
+        verdict("time, of the CLI's", ours.time / cli.time, 0.20),
+        verdict("time, of the SDK script's", ours.time / sdk.time, 0.40),
+        verdict("time, of the imports'", ours.time / imports.time, 1.5),
+        verdict("memory, of the CLI's", ours.peak / cli.peak, 0.28),
+        verdict("memory, of the SDK script's", ours.peak / sdk.peak, 0.8),
+    ]
+
+
+def round_trips() -> list[bool]:
+    latency = 0.15
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Simulator(Cloud(restart_seconds=0.0), latency=latency) as simulator,
+    ):
+        cvm_with(simulator.cloud, 30)
+        write_env(Path(name), 30, 40)
+        Contender("ours", UPDATE).run(Path(name), environ_for(simulator))
+        requests = simulator.cloud.requests
+        accepted = next(request for request in requests if request.method == "PATCH")
+        before = [request for request in requests if request.started <= accepted.started]
+        took = accepted.ended - min(request.started for request in before)
+        connections = len({request.connection for request in before})
+    print(f"At {latency * 1000:.0f} ms a request ({len(before)} requests, {connections} connections):")
+    return [verdict("round trips one after another, until the update is accepted", took / latency, 3.5)]
+
+
+def many_variables(rounds: int) -> list[bool]:
+    medians = []
+    for count in (1, 1000):
+        contender = Contender("ours", UPDATE)
+        with tempfile.TemporaryDirectory() as name, Simulator(Cloud(restart_seconds=0.0)) as simulator:
+            cvm = cvm_with(simulator.cloud, count)
+            write_env(Path(name), count, 1000)
+            for _ in range(rounds):
+                contender.run(Path(name), environ_for(simulator))
+                cvm.finish()
+        medians.append(contender.time)
+    print("1,000 variables of 1 KB:")
+    return [verdict("seconds more than one variable takes", medians[1] - medians[0], 0.6)]
+
+
+def parsing() -> list[bool]:
+    code = (
+        "import sys, time; from pathlib import Path; from phala_secrets.sources import Sources, gather\n"
+        "t = time.perf_counter(); gather(Sources(env_files=('.env',)), environ={})\n"
+        "print(time.perf_counter() - t)"
+    )
+    seconds = []
+    with tempfile.TemporaryDirectory() as name:
+        for size in (2**19, 2**20):
+            line = "NAME_%d='quoted value' # and a comment\n"
+            text = "".join(line % n for n in range(size // len(line)))
+            (Path(name) / ".env").write_text(text)
+            runs = [
+                float(subprocess.run([OURS, "-IB", "-c", code], cwd=name, capture_output=True, check=True).stdout)
+                for _ in range(3)
+            ]
+            seconds.append(min(runs))
+    print(f"Parsing a .env of 1 MiB ({seconds[1] * 1000:.0f} ms):")
+    return [verdict("times as long as half of it", seconds[1] / seconds[0], 2.6)]
+
+
+def waiting() -> list[bool]:
+    command = tuple(part for part in UPDATE if part != "--no-wait")
+    print("Waiting, from the end of the operation to the end of the step:")
+    results = []
+    for streams, limit in ((True, 2.0), (False, 6.0)):
+        with tempfile.TemporaryDirectory() as name:
+            with Simulator(Cloud(restart_seconds=7.0, streams=streams)) as simulator:
+                cvm = cvm_with(simulator.cloud, 1)
+                write_env(Path(name), 1, 10)
+                began = time.time()
+                Contender("ours", command).run(Path(name), environ_for(simulator))
+                ended = time.time()
+                accepted = next(r for r in simulator.cloud.requests if r.method == "PATCH")
+                assert cvm.environment is not None
+            late = (ended - began) - 7.0
+        what = "seconds where the API streams" if streams else "seconds where it is polled"
+        assert accepted.status == 202
+        results.append(verdict(f"{what}, the start of the step included", late, limit))
+    return results
+
+
+def main() -> int:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
+    results = [
+        *against_the_others(rounds),
+        *round_trips(),
+        *many_variables(max(3, rounds // 3)),
+        *parsing(),
+        *waiting(),
+    ]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
