@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phala_secrets import answers, trust
-from phala_secrets.calls import Call, Flow, together
+from phala_secrets.calls import Flow, together
 from phala_secrets.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Found:
 
 
 def find(job: Job) -> Flow[Found]:
-    """The CVMs of a job: one round trip, whatever is asked about each of them included.
+    """The CVMs of a job, in one round trip, which asks for nothing that a wrong API key would make idle.
 
     Raises NotFoundError for an unknown CVM or an app without any, ApiError for an
     ambiguous name, ProofError for a CVM of another app than the one expected.
@@ -57,31 +57,29 @@ def find(job: Job) -> Flow[Found]:
             )
         targets = [_target(cvm, job.app, named=False) for cvm in rows]
     else:
-        described = _described(job)
-        width = 1 + described
-        calls: list[Call[Any]] = [call for ref in job.cvms for call in _about(ref.id, described)]
-        *told, first = yield (*calls, answers.contracts())
-        targets = [
-            _told(_of_reference(of_cvm, ref, job.policy), more)
-            for ref, (of_cvm, *more) in zip(job.cvms, _batched(told, width), strict=True)
-        ]
+        *cvms, first = yield (*(answers.cvm(ref.id) for ref in job.cvms), answers.contracts())
+        targets = [_of_reference(cvm, ref, job.policy) for cvm, ref in zip(cvms, job.cvms, strict=True)]
     unique = {target.cvm.id: target for target in targets}
     contracts = yield from trust.all_contracts(first)
     return Found(tuple(unique.values()), contracts)
 
 
 def describe(job: Job, targets: Sequence[Target]) -> Flow[tuple[Target, ...]]:
-    """The targets with what was not asked yet; CVMs with one compose hash share one app-compose."""
-    open_ = [target for target in targets if target.compose is None]
-    if not _described(job) or not open_:
+    """The targets with their app-compose, which those with one compose hash share.
+
+    For an update the first one gets its newest operation, too; the others are asked when
+    their turn comes.
+    """
+    if job.mode not in ("update", "plan"):
         return tuple(targets)
-    kinds = {target.cvm.compose_hash or target.cvm.id: target.cvm.id for target in open_}
-    told = yield tuple(answers.compose(cvm_id) for cvm_id in kinds.values())
-    compose = dict(zip(kinds, told, strict=True))
-    return tuple(
-        replace(target, compose=target.compose or compose[target.cvm.compose_hash or target.cvm.id])
-        for target in targets
-    )
+    kinds = {_kind(target): target.cvm.id for target in targets}
+    newest = (answers.newest_operation(targets[0].cvm.id),) if job.mode == "update" else ()
+    told = yield (*map(answers.compose, kinds.values()), *newest)
+    compose = dict(zip(kinds, told, strict=False))
+    described = [replace(target, compose=compose[_kind(target)]) for target in targets]
+    if newest:
+        described[0] = replace(described[0], last_operation=told[-1])
+    return tuple(described)
 
 
 def prove(job: Job, found: Found) -> Flow[dict[str, trust.ProvenKey]]:
@@ -97,23 +95,8 @@ def prove(job: Job, found: Found) -> Flow[dict[str, trust.ProvenKey]]:
     return dict(zip(first, keys, strict=True))
 
 
-def _batched(items: Sequence[Any], width: int) -> list[Sequence[Any]]:
-    return [items[start : start + width] for start in range(0, len(items), width)]
-
-
-def _described(job: Job) -> int:
-    """How many more things than the CVM itself a job asks about: names and operations, to update."""
-    return {"update": 2, "plan": 1}.get(job.mode, 0)
-
-
-def _about(cvm_id: str, described: int) -> tuple[Call[Any], ...]:
-    more = (answers.compose(cvm_id), answers.newest_operation(cvm_id))
-    return (answers.cvm(cvm_id), *more[:described])
-
-
-def _told(target: Target, told: Sequence[Any]) -> Target:
-    compose, last_operation = (*told, None, None)[:2]
-    return replace(target, compose=compose, last_operation=last_operation)
+def _kind(target: Target) -> str:
+    return target.cvm.compose_hash or target.cvm.id
 
 
 def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
