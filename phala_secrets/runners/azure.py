@@ -66,6 +66,6 @@ class Azure(Runner):
 
     def _write_output(self, name: str, value: Value) -> None:
         super()._write_output(name, value)
-        self._write(
-            f"##vso[task.setvariable variable={variable(name)};isOutput=true]{escape(as_text(value))}"
-        )
+        text = as_text(value)
+        if self._fits(name, text, "this step"):
+            self._write(f"##vso[task.setvariable variable={variable(name)};isOutput=true]{escape(text)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.runners.sinks import DotenvFile
+from phala_secrets.runners.sinks import MAX_VARIABLE_BYTES, DotenvFile
 from phala_secrets.runners.terminal import Runner
 
 if TYPE_CHECKING:
@@ -26,4 +26,4 @@ class Bitbucket(Runner):
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)
         if path := environ.get(_FILE):
-            self._files.append(DotenvFile(path, f"${_FILE}", keep=True))
+            self._files.append(DotenvFile(path, f"${_FILE}", limit=MAX_VARIABLE_BYTES, keep=True))

@@ -15,6 +15,8 @@ from phala_secrets.runners.terminal import Runner
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_WHERE = "$BASH_ENV"
+
 
 def quote(text: str) -> str:
     """Text as one word of a shell; a NUL, which no variable can hold, is left out."""
@@ -38,8 +40,10 @@ class CircleCI(Runner):
 
     def _write_output(self, name: str, value: Value) -> None:
         super()._write_output(name, value)
-        self._export(f"export {variable(name)}={quote(as_text(value))}\n")
+        text = as_text(value)
+        if self._path and self._fits(name, text, _WHERE):
+            self._export(f"export {variable(name)}={quote(text)}\n")
 
     def _export(self, line: str) -> None:
         if self._path:
-            append(self._path, line, "$BASH_ENV")
+            append(self._path, line, _WHERE)

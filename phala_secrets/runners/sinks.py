@@ -14,12 +14,17 @@ from phala_secrets.errors import Finding, InputError
 Value = str | bool | Sequence[str] | Sequence[Mapping[str, Any]]
 """An output: text, a flag, or a list that becomes JSON."""
 
+MAX_VARIABLE_BYTES = 128 * 1024
+"""What Linux takes as one environment variable, name, ``=`` and a NUL included (``MAX_ARG_STRLEN``)."""
+
 
 def as_text(value: Value) -> str:
     """An output as the text that a file takes."""
     if isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()  # JSON can hold half a character, and no file can
+    return json.dumps(value, separators=(",", ":"))
 
 
 def as_json(value: Any) -> str:
@@ -30,6 +35,11 @@ def as_json(value: Any) -> str:
 def variable(name: str) -> str:
     """An output's name as an environment variable: ``cvm-id`` is ``PHALA_CVM_ID``."""
     return "PHALA_" + name.upper().replace("-", "_")
+
+
+def lacks(where: str, name: str, why: str) -> Finding:
+    """The warning that an output has no place somewhere."""
+    return Finding(f"{where} lacks the output {name}: {why}", "take it from the JSON of --json")
 
 
 def append(path: str, text: str, what: str) -> None:
@@ -71,12 +81,14 @@ class DotenvFile:
         """InputError when the file cannot be written."""
         if self._keep:
             self._before = self._read()
+            if self._before and not self._before.endswith("\n"):
+                self._before += "\n"
         self._write("")
 
     def put(self, name: str, value: Value) -> list[Finding]:
         """Adds or replaces one output, and tells of each that has no place in the file, once."""
         text = as_text(value)
-        single = len(text.splitlines()) == 1 and "\0" not in text
+        single = text.splitlines() == [text] and "\0" not in text
         if single:
             self._lines[name] = f"{variable(name)}={text}\n"
         else:
@@ -86,16 +98,14 @@ class DotenvFile:
             del kept[max(kept, key=lambda name: len(kept[name]))]
         self._write("".join(kept.values()))
         findings = [
-            self._lacks(other, f"it may have {self._limit} bytes") for other in self._lines.keys() - kept
+            lacks(self._what, other, f"it may have {self._limit} bytes")
+            for other in self._lines.keys() - kept
         ]
         if text and not single:
-            findings.append(replace(self._lacks(name, "it takes single lines"), severity="notice"))
+            findings.append(replace(lacks(self._what, name, "it takes single lines"), severity="notice"))
         findings = [finding for finding in findings if finding.message not in self._told]
         self._told |= {finding.message for finding in findings}
         return findings
-
-    def _lacks(self, name: str, why: str) -> Finding:
-        return Finding(f"{self._what} lacks the output {name}: {why}", "take it from the JSON of --json")
 
     def _read(self) -> str:
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError
-from phala_secrets.runners.sinks import DotenvFile, Value, as_json
+from phala_secrets.runners.sinks import MAX_VARIABLE_BYTES, DotenvFile, Value, as_json, lacks, variable
 from phala_secrets.runners.text import Redactor, maskable_lines, one_line
 
 if TYPE_CHECKING:
@@ -167,6 +167,16 @@ class Runner:
         for file in self._files:
             for finding in file.put(name, value):
                 self.tell(finding)
+
+    def _fits(self, name: str, text: str, where: str) -> bool:
+        """Whether an output can be an environment variable of later steps; one that cannot is told of.
+
+        With a longer one they could start no program at all.
+        """
+        fits = len(f"{variable(name)}={text}".encode()) < MAX_VARIABLE_BYTES
+        if not fits:
+            self.tell(lacks(where, name, "it is longer than an environment variable can be"))
+        return fits
 
     def finish(self) -> None:
         """The end of all output."""
