@@ -7,11 +7,13 @@ both clients have the same ones, with the same arguments.
 from __future__ import annotations
 
 import functools
+import inspect
+import math
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
 
 Trace = Callable[[str], None]
 
@@ -110,8 +113,8 @@ class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
 
-class _Base:
-    """What both clients know: where, with which key, as which version; never shown."""
+class _Base(Generic[Http]):
+    """What both clients know: where, with which key, as which version; the key is never shown."""
 
     def __init__(
         self,
@@ -133,6 +136,8 @@ class _Base:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(api.API_VERSIONS)}"
             )
+        if not 0 < timeout < math.inf:
+            raise InputError("timeout has to be a number of seconds above 0", hint="leave it out for 30")
         url = base_url or os.environ.get("PHALA_CLOUD_API_PREFIX") or api.DEFAULT_URL
         self.base_url = parse_url(url, "api-url")
         self.version = version
@@ -140,6 +145,21 @@ class _Base:
         self._key = Secret(key)
         self._trace = trace
         self._pace = Pace()
+        self._http = self._open(self.base_url)
+        self._elsewhere: dict[str, Http] = {}
+        self._opening = threading.Lock()
+
+    def _open(self, url: str) -> Http:
+        raise NotImplementedError
+
+    def _client_for(self, call: Call[Any]) -> Http:
+        """The connections to Phala Cloud, or to the other server that the call is for."""
+        if not call.absolute:
+            return self._http
+        with self._opening:
+            if call.path not in self._elsewhere:
+                self._elsewhere[call.path] = self._open(call.path)
+            return self._elsewhere[call.path]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
@@ -155,8 +175,9 @@ class _Base:
             "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
         }
 
-    def _request(self, exchange: Exchange[Any], accept: str = "application/json") -> dict[str, Any]:
-        call = exchange.call
+    def _request(self, exchange: Exchange[Any], silence: float | None = None) -> dict[str, Any]:
+        """What httpx sends; ``silence`` is how many seconds a stream of events may be silent."""
+        call, accept = exchange.call, "text/event-stream" if silence else "application/json"
         headers = {"Accept": accept}
         if not call.absolute:
             headers["X-API-Key"] = self._key.reveal()
@@ -167,7 +188,7 @@ class _Base:
             "params": dict(call.params) or None,
             "json": call.body,
             "headers": headers,
-            "timeout": exchange.seconds_left(self.timeout),
+            "timeout": exchange.seconds_left(silence or self.timeout),
         }
 
     def _answered(
@@ -200,39 +221,51 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or "the server"
 
 
+def _as_method(build: Callable[..., Any], method: Any) -> Any:
+    """The method, with its endpoint's name, docstring and arguments, for ``help`` and editors."""
+    functools.update_wrapper(method, build)
+    signature = inspect.signature(build)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    answer = str(signature.return_annotation).partition("[")[2].removesuffix("]")
+    method.__signature__ = signature.replace(
+        parameters=[itself, *signature.parameters.values()], return_annotation=answer
+    )
+    return method
+
+
 def _sync(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    @functools.wraps(build)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.send(build(*args, **kwargs))
 
-    return method
+    wrapped: Callable[Concatenate[Client, P], T] = _as_method(build, method)
+    return wrapped
 
 
 def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    @functools.wraps(build)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.send(build(*args, **kwargs))
 
-    return method
+    wrapped: Callable[Concatenate[AsyncClient, P], Awaitable[T]] = _as_method(build, method)
+    return wrapped
 
 
 def _sync_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[Client, P], T]:
-    @functools.wraps(build)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.run(build(*args, **kwargs))
 
-    return method
+    wrapped: Callable[Concatenate[Client, P], T] = _as_method(build, method)
+    return wrapped
 
 
 def _async_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    @functools.wraps(build)
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.run(build(*args, **kwargs))
 
-    return method
+    wrapped: Callable[Concatenate[AsyncClient, P], Awaitable[T]] = _as_method(build, method)
+    return wrapped
 
 
-class Client(_Base):
+class Client(_Base[httpx.Client]):
     """Phala Cloud, synchronously. A context manager; safe to share between threads.
 
     ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
@@ -241,11 +274,6 @@ class Client(_Base):
     errors of ``phala_secrets.errors``: InputError before anything is sent, ApiError when
     Phala Cloud refuses, TransportError when it cannot be reached.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._http = httpx.Client(**self._settings(self.base_url))
-        self._elsewhere: dict[str, httpx.Client] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -291,9 +319,7 @@ class Client(_Base):
             return result
 
     @contextmanager
-    def stream(
-        self, call: Call[CvmState], *, within: float = float("inf")
-    ) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
+    def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
@@ -302,7 +328,7 @@ class Client(_Base):
         self._await_turn(exchange)
         began = time.monotonic()
         try:
-            with self._http.stream(**self._request(exchange, "text/event-stream")) as response:
+            with self._http.stream(**self._request(exchange, within)) as response:
                 if not _is_stream(response):
                     outcome = self._answered(exchange, response, self._read(response, exchange, began), began)
                     yield Stream(False, iter(_polled(outcome, call)))
@@ -331,9 +357,16 @@ class Client(_Base):
     ) -> Iterator[CvmStateEvent]:
         """The events of a CVM's state until it reaches ``target`` (``running``), reconnecting.
 
-        ``interval`` is 5 to 30 seconds (5), ``timeout`` 10 to 600 (300) in all. The last event
-        is ``complete`` or ``timeout``. A stream that breaks off is taken up again; where the
-        API does not stream, its state is asked for at the interval.
+        ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. ``interval`` is 5 to 30
+        seconds (5), ``timeout`` 10 to 600 (300) in all. The last event is ``complete`` or
+        ``timeout``. A stream that breaks off is taken up again; where the API does not stream,
+        the state is asked for at the interval.
+
+        JUST AFTER AN UPDATE the state may still be the old ``running``: ``get_cvm_operations``
+        tells when the update with this ``correlation_id`` is over.
+
+        Raises InputError at once, ApiError when Phala Cloud refuses, and TransportError or
+        ServerError after the fourth stream in a row that told nothing.
         """
         watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
         return self._watched(watch)
@@ -341,14 +374,16 @@ class Client(_Base):
     def _watched(self, watch: Watch) -> Iterator[CvmStateEvent]:
         while not watch.over:
             try:
-                with self.stream(watch.call()) as stream:
+                with self.stream(watch.call(), within=watch.silence()) as stream:
                     for event in stream.events:
                         yield from watch.saw(event)
                         if watch.over:
-                            return
+                            break
             except PhalaSecretsError as error:
                 watch.broke(error)
             time.sleep(watch.pause())
+        if not watch.complete:
+            yield watch.timed_out()
 
     def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
@@ -365,12 +400,8 @@ class Client(_Base):
             body.add(chunk)
         return body.bytes()
 
-    def _client_for(self, call: Call[Any]) -> httpx.Client:
-        if not call.absolute:
-            return self._http
-        if call.path not in self._elsewhere:
-            self._elsewhere[call.path] = httpx.Client(**self._settings(call.path))
-        return self._elsewhere[call.path]
+    def _open(self, url: str) -> httpx.Client:
+        return httpx.Client(**self._settings(url))
 
     def _together(self, batch: Batch) -> list[Any]:
         """Sends what does not depend on each other at once, in at most _AT_ONCE threads."""
@@ -408,13 +439,8 @@ class Client(_Base):
     update_cvm_envs = _sync_flow(flows.update_cvm_envs)
 
 
-class AsyncClient(_Base):
+class AsyncClient(_Base[httpx.AsyncClient]):
     """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._http = httpx.AsyncClient(**self._settings(self.base_url))
-        self._elsewhere: dict[str, httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -465,8 +491,8 @@ class AsyncClient(_Base):
 
     @asynccontextmanager
     async def stream(
-        self, call: Call[CvmState], *, within: float = float("inf")
-    ) -> AsyncIterator[Stream[AsyncIterator[CvmStateEvent]]]:
+        self, call: Call[CvmState], *, within: float
+    ) -> AsyncIterator[Stream[AsyncGenerator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
@@ -475,7 +501,7 @@ class AsyncClient(_Base):
         await self._await_turn(exchange)
         began = time.monotonic()
         try:
-            async with self._http.stream(**self._request(exchange, "text/event-stream")) as response:
+            async with self._http.stream(**self._request(exchange, within)) as response:
                 if not _is_stream(response):
                     outcome = self._answered(
                         exchange, response, await self._read(response, exchange, began), began
@@ -487,12 +513,13 @@ class AsyncClient(_Base):
         except httpx.HTTPError as error:
             raise _transport_error(error, _host(self.base_url)) from None
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[CvmStateEvent]:
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[CvmStateEvent]:
         from httpx_sse import EventSource
 
         bounded = httpx.Response(200, headers=response.headers, stream=_Bounded(response))
-        async for event in EventSource(bounded).aiter_sse():
-            yield api.state_event(event.event, event.data)
+        async with aclosing(EventSource(bounded).aiter_sse()) as events:
+            async for event in events:
+                yield api.state_event(event.event, event.data)
 
     def watch_cvm_state(
         self,
@@ -513,15 +540,20 @@ class AsyncClient(_Base):
 
         while not watch.over:
             try:
-                async with self.stream(watch.call()) as stream:
-                    async for event in stream.events:
+                async with (
+                    self.stream(watch.call(), within=watch.silence()) as stream,
+                    aclosing(stream.events) as events,
+                ):
+                    async for event in events:
                         for seen in watch.saw(event):
                             yield seen
                         if watch.over:
-                            return
+                            break
             except PhalaSecretsError as error:
                 watch.broke(error)
             await sleep(watch.pause())
+        if not watch.complete:
+            yield watch.timed_out()
 
     async def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
@@ -538,12 +570,8 @@ class AsyncClient(_Base):
             body.add(chunk)
         return body.bytes()
 
-    def _client_for(self, call: Call[Any]) -> httpx.AsyncClient:
-        if not call.absolute:
-            return self._http
-        if call.path not in self._elsewhere:
-            self._elsewhere[call.path] = httpx.AsyncClient(**self._settings(call.path))
-        return self._elsewhere[call.path]
+    def _open(self, url: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._settings(url))
 
     async def _together(self, batch: Batch) -> list[Any]:
         from asyncio import Semaphore, gather
@@ -589,7 +617,7 @@ def _polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEve
     return events
 
 
-async def _each(events: list[CvmStateEvent]) -> AsyncIterator[CvmStateEvent]:
+async def _each(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
     for event in events:
         yield event
 

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets import api
-from phala_secrets.errors import ApiError, InputError, PhalaSecretsError, RateLimitError, ServerError
+from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from phala_secrets.calls import Call
     from phala_secrets.models import CvmState, CvmStateEvent
@@ -22,60 +22,78 @@ class Watch:
 
     def __init__(
         self,
-        request: Mapping[str, Any] | str | None = None,
+        request: api.Request | str | None = None,
         *,
         id: str | None = None,  # noqa: A002 (the API's own name)
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,
     ) -> None:
-        given: dict[str, Any] = {"id": id, "target": target, "interval": interval, "timeout": timeout}
-        if isinstance(request, str):
-            given["id"] = request
-        elif request is not None:
-            given.update(request)
-        self._id = given["id"] or ""
-        self._target = given["target"] or "running"
-        self._interval = _within("interval", given["interval"], 5, 30, 5)
-        timeout = _within("timeout", given["timeout"], 10, 600, 300)
+        keywords = {"id": id, "target": target, "interval": interval, "timeout": timeout}
+        given = api.merged(request, "id", keywords)
+        self._id = given.get("id", "")
+        self._target = given.get("target", "running")
+        self._interval = _within("interval", given.get("interval", 5), 5, 30)
+        timeout = _within("timeout", given.get("timeout", 300), 10, 600)
         self._call_for(timeout)  # checks the id before anything is sent
+        self._seconds = timeout
         self._deadline = time.monotonic() + timeout
         self._breaks = 0
-        self.over = False
+        self._not_before = 0.0
+        self.complete = False
 
     def _call_for(self, seconds: int) -> Call[CvmState]:
         return api.stream_cvm_state(self._id, self._target, self._interval, seconds)
+
+    @property
+    def over(self) -> bool:
+        """Whether the target is reached, or the time is up."""
+        return self.complete or self._left() <= 0
 
     def call(self) -> Call[CvmState]:
         """The stream to open next."""
         return self._call_for(min(600, max(10, int(self._left()))))
 
+    def silence(self) -> float:
+        """Seconds that it may be silent: it tells the state at the interval, and is not heard out."""
+        return max(0.1, min(2.0 * self._interval, self._left()))
+
     def saw(self, event: CvmStateEvent) -> Iterator[CvmStateEvent]:
-        """The events that the watcher gets for one that came in: all but the end of a stream that goes on."""
-        self._breaks = 0
-        self.over = event.type == "complete" or (event.type == "timeout" and self._left() <= 0)
-        if self.over or event.type != "timeout":
+        """The events that the watcher gets for one that came in: all but the end of a stream in between."""
+        if event.type == "state":
+            self._breaks = 0
+        self.complete = event.type == "complete"
+        if event.type != "timeout":
             yield event
 
     def broke(self, error: PhalaSecretsError) -> None:
-        """A stream broke off; raises the error when that is no use trying again."""
+        """A stream broke off; raises the error when it is no use to try again."""
         self._breaks += 1
-        lasting = isinstance(error, ApiError) and not isinstance(error, ServerError | RateLimitError)
-        if lasting or self._breaks >= _MAX_BREAKS or self._left() <= 0:
+        if not isinstance(error, TransportError | ServerError | RateLimitError):
             raise error
+        if self._breaks >= _MAX_BREAKS and self._left() > 0:
+            raise error
+        if isinstance(error, RateLimitError):
+            self._not_before = time.monotonic() + (error.retry_after or 0.0)
 
     def pause(self) -> float:
-        """Seconds until the next stream; when the time is up, the watch is over."""
-        self.over = self.over or self._left() <= 0
-        return max(0.0, min(float(self._interval), self._left()))
+        """Seconds until the next stream."""
+        if self.over:
+            return 0.0
+        return min(max(float(self._interval), self._not_before - time.monotonic()), self._left())
+
+    def timed_out(self) -> CvmStateEvent:
+        """The last event, when the time is up."""
+        from phala_secrets.models import CvmStateEvent
+
+        message = f"not {self._target} after {self._seconds} s"
+        return CvmStateEvent(type="timeout", data={"message": message})
 
     def _left(self) -> float:
         return self._deadline - time.monotonic()
 
 
-def _within(name: str, value: Any, low: int, high: int, default: int) -> int:
-    if value is None:
-        return default
+def _within(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InputError(f"{name} has to be a whole number from {low} to {high}", hint=f"change {name}")
     return value
