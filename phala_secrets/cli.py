@@ -26,8 +26,12 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     _drop_core_dumps()
+    with _Interruptible():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     runner: Runner | None = None
     try:
         command = parse(arguments)
@@ -74,11 +78,10 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
     trace = runner.trace if runner.verbose else None
     with Client(job.api_key.reveal(), job.api_url, timeout=job.timeout, trace=trace) as client:
         injection = Injection(job, client, runner, os.environ, stdin)
-        with _Interruptible():
-            try:
-                injection.run()
-            except CancelledError:
-                raise injection.interrupted() from None
+        try:
+            injection.run()
+        except KeyboardInterrupt:
+            raise injection.interrupted() from None
     if mode == "encrypt" and not runner.json:
         sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
@@ -90,7 +93,7 @@ def _simulate(command: Command) -> None:
 
 
 class _Interruptible:
-    """SIGINT and SIGTERM raise CancelledError in the main thread, once."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, once: nothing takes it for a failure."""
 
     def __enter__(self) -> None:
         self._before = {
@@ -104,7 +107,7 @@ class _Interruptible:
     def _raise(self, _number: int, _frame: FrameType | None) -> NoReturn:
         for each in self._before:
             signal.signal(each, signal.SIG_IGN)
-        raise CancelledError("interrupted")
+        raise KeyboardInterrupt
 
 
 def _runner(given: Given) -> Runner:
