@@ -7,8 +7,8 @@ calls are those of ``api``, with another reader.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets import api
 from phala_secrets.errors import AnswerError
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Cvm:
+class Cvm(NamedTuple):
     """A CVM. ``chain_id`` is None for the central KMS; ``unsigned_key`` is never to be encrypted to."""
 
     id: str
@@ -36,8 +35,7 @@ class Cvm:
     unsigned_key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(NamedTuple):
     """A KMS contract and its root's public key (SEC1 hex), as the API publishes them."""
 
     id: str
@@ -57,16 +55,14 @@ class Contract:
         return self.slug or self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Contracts:
+class Contracts(NamedTuple):
     """A page of KMS contracts, and how many pages there are."""
 
     items: tuple[Contract, ...]
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """An app's key with its signatures, as given: nothing of it is proven."""
 
     public_key: str
@@ -75,24 +71,21 @@ class Key:
     timestamp: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Compose:
+class Compose(NamedTuple):
     """An app-compose: today's names, None where it has no list of them, and all of its content."""
 
     allowed_envs: tuple[str, ...] | None
     content: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """202: the update is under way."""
 
     correlation_id: str
     allowed_envs_changed: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Precondition:
+class Precondition(NamedTuple):
     """465: this compose hash has to be approved on chain first."""
 
     compose_hash: str
