@@ -7,13 +7,13 @@ that is today's in all but its names.
 
 from __future__ import annotations
 
-import time
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phala_secrets import api
 from phala_secrets.composehash import candidates, find_form
-from phala_secrets.errors import ApprovalRequiredError, InputError, PhalaSecretsError, ProofError
+from phala_secrets.errors import ApprovalRequiredError, Finding, InputError, ProofError
 from phala_secrets.identifiers import parse_app_id, parse_hash
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from phala_secrets.answers import Precondition
     from phala_secrets.calls import Call
     from phala_secrets.client import Client
-    from phala_secrets.job import Job
+    from phala_secrets.job import Job, Prepared
     from phala_secrets.runners import Runner
-    from phala_secrets.secret import Secret
     from phala_secrets.targets import Target
     from phala_secrets.trust import ProvenKey
 
@@ -35,170 +34,274 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What has to be approved: hex without ``0x``; ``device_id`` is the machine that the CVM is on."""
+    """What has to be approved: hex without ``0x``; ``device_id`` is the machine that the CVM is on.
+
+    ``hash_allowed`` and ``device_allowed`` are what the contract says, None where no RPC was asked.
+    """
 
     app_id: str
     chain_id: int
     compose_hash: str
     device_id: str | None
+    hash_allowed: bool | None
+    device_allowed: bool | None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def approved(self) -> bool:
+        """Whether there is nothing left to approve."""
+        return bool(self.hash_allowed and self.device_allowed)
+
+    @property
+    def missing(self) -> str:
+        """What is left to approve, in words."""
+        missing = [] if self.hash_allowed else [f"the compose hash {self.compose_hash}"]
+        missing += [f"the device {self.device_id}"] if self.device_allowed is False else []
+        return " and ".join(missing)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What was asked for, as outputs."""
+        return {
+            "compose-hash": self.compose_hash,
+            "device-id": self.device_id or "",
+            "chain-id": str(self.chain_id),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """All that an approval made elsewhere takes, as outputs, and where to look at the app."""
+    """All that an approval made elsewhere takes, as outputs; the device that is added; where to look."""
 
     outputs: dict[str, Any] = field(repr=False)
     asked: Asked
+    device: str | None
     explorer: str | None
 
 
 class Approver:
-    """Gets one compose hash approved, or says what it takes."""
+    """Gets one compose hash approved, or says what it takes.
+
+    ``transaction`` is the newest one that was signed here (``0x``): known before it is sent.
+    """
 
     def __init__(self, job: Job, client: Client, runner: Runner) -> None:
         self._job = job
         self._client = client
         self._runner = runner
+        self._one_at_a_time = threading.Lock()
+        self.transaction: str | None = None
 
-    def settle(
-        self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition
-    ) -> tuple[Asked, str | None]:
-        """What was asked for, and the transaction hash to commit with; None where others have to approve.
+    def check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
+        """What the API asks to approve, after seeing that it is this app with these names.
 
-        Raises ProofError when the hash asked for is not that of this app with these names,
-        ApprovalRequiredError when there is no way to approve it here.
+        Raises ProofError when it is not.
         """
-        asked = self._check(target, key, names, said)
-        if self._allowed(asked):
-            return asked, "already-registered"
-        if self._job.prepare_only:
-            return asked, None
-        private_key = self._job.private_key
-        if not (private_key and self._job.policy.rpc_url):
-            raise ApprovalRequiredError(
-                f"the names changed, so the owner of the app {asked.app_id} has to approve the compose hash "
-                f"{asked.compose_hash} on chain {asked.chain_id}",
-                hint="approve it here with private-key and rpc-url, or elsewhere with prepare-only: true",
-            )
-        return asked, self._register(asked, private_key)
-
-    def check_approved(self, app_id: str, chain_id: int, compose_hash: str) -> bool | None:
-        """Whether the contract allows a compose hash; None without an RPC to ask."""
-        from phala_secrets import chain
-
-        if not self._job.policy.rpc_url:
-            return None
-        return self._drive(
-            chain.approvals(chain_id=chain_id, app=app_id, compose_hash=compose_hash)
-        ).compose_hash
-
-    def prepare(
-        self, target: Target, key: ProvenKey, names: Sequence[str], sealed: str, asked: Asked
-    ) -> Preparation:
-        """The outputs of ``prepare-only``; a device is in the Safe file if ``allow-device`` names it."""
-        from phala_secrets import chain
-
-        device = asked.device_id if asked.device_id in self._job.allow_device else None
-        digest = digest_of(target, key, names, sealed, asked.compose_hash, asked.device_id)
-        outputs = {
-            "compose-hash": asked.compose_hash,
-            "device-id": asked.device_id or "",
-            "chain-id": str(asked.chain_id),
-            "calldata": chain.calldata_add_compose_hash(asked.compose_hash),
-            "safe-transaction": chain.safe_transaction(
-                asked.chain_id, asked.app_id, compose_hash=asked.compose_hash, device=device
-            ),
-            "encrypted-env": sealed,
-            "prepared-digest": digest,
-        }
-        return Preparation(outputs, asked, chain.address_link(asked.chain_id, asked.app_id))
-
-    def _check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
-        compose_hash, device = _hex(said.compose_hash, "compose hash"), said.device_id
-        app_id = _app(said.app_id)
-        chain_id = key.chain_id
+        compose_hash = _hex(said.compose_hash, "compose hash")
+        device_id = _hex(said.device_id, "device id") if said.device_id else None
+        app_id = _hex(said.app_id, "app id", parse_app_id)
         if app_id != target.app_id:
             raise ProofError(
                 f"Phala Cloud asks for an approval for the app {app_id}, not {target.app_id}",
                 hint="approve nothing, and do not trust this API",
             )
-        if not chain_id:
+        if not key.chain_id:
             raise ProofError(
                 f"Phala Cloud asks for an approval on chain for {target.app_id}, which has no KMS there",
                 hint="approve nothing, and ask Phala's support",
             )
-        remarks = self._recompute(target, names, chain_id, compose_hash)
-        device_id = _hex(device, "device id") if device else None
-        return Asked(app_id, chain_id, compose_hash, device_id, tuple(remarks))
+        remarks = self._recompute(target, names, key.chain_id, compose_hash)
+        today = self._approvals(app_id, key.chain_id, compose_hash, device_id)
+        return Asked(
+            app_id,
+            key.chain_id,
+            compose_hash,
+            device_id,
+            hash_allowed=today.compose_hash if today else None,
+            device_allowed=today.device if today else None,
+            remarks=tuple(remarks),
+        )
+
+    def settle(self, asked: Asked, signed: Callable[[str], None]) -> str | None:
+        """The transaction hash to commit with; None where others have to approve (``prepare-only``).
+
+        ``signed`` is called with the hash of each transaction before it is sent. Raises
+        ApprovalRequiredError when there is no way to approve here, and what signing and sending raises.
+        """
+        from phala_secrets import chain
+
+        if asked.approved:
+            return chain.ALREADY_REGISTERED
+        if self._job.prepare_only:
+            return None
+        if not (self._job.private_key and self._job.policy.rpc_url):
+            raise ApprovalRequiredError(
+                f"the names changed, so the owner of the app {asked.app_id} has to approve "
+                f"{asked.missing} on chain {asked.chain_id} first",
+                hint="approve it here: private-key and rpc-url, both; "
+                "or elsewhere: prepare-only: true outputs all that it takes",
+            )
+        with self._one_at_a_time:
+            return self._register(asked, signed)
+
+    def prepare(
+        self, target: Target, key: ProvenKey, names: Sequence[str], sealed: str, asked: Asked
+    ) -> Preparation:
+        """The outputs of ``prepare-only``.
+
+        The file for a Safe adds the device where ``allow-device`` names it, unless it is allowed already.
+        """
+        from phala_secrets import chain
+
+        device = asked.device_id if asked.device_id in self._job.allow_device else None
+        device = None if asked.device_allowed else device
+        if asked.device_allowed is False and not device:
+            self._runner.tell(
+                Finding(
+                    f"the app may not run on the device {asked.device_id}, and allow-device does not name it",
+                    "what is prepared does not add it: until the owner does, the update will be refused",
+                )
+            )
+        outputs = {
+            "calldata": chain.calldata_add_compose_hash(asked.compose_hash),
+            "safe-transaction": chain.safe_transaction(
+                asked.chain_id, asked.app_id, compose_hash=asked.compose_hash, device=device
+            ),
+            "encrypted-env": sealed,
+            "prepared-digest": _digest(target, key, names, sealed, asked.compose_hash, asked.device_id),
+        }
+        return Preparation(outputs, asked, device, chain.address_link(asked.chain_id, asked.app_id))
+
+    def check_prepared(self, target: Target, key: ProvenKey) -> tuple[str, str] | None:
+        """The compose hash and the transaction to commit a prepared ciphertext with, if it has them.
+
+        Raises ProofError when it is not what ``prepared-digest`` was given out for, and
+        ApprovalRequiredError when the contract does not allow it yet.
+        """
+        from phala_secrets import chain
+
+        prepared = self._job.prepared
+        if not prepared or not prepared.compose_hash:
+            return None
+        if not key.chain_id:
+            raise ProofError(
+                f"compose-hash is given, but Phala Cloud says that {target.app_id} has no KMS on chain",
+                hint="an app without takes no approval: if it is one, leave compose-hash out",
+            )
+        device = _device_of(target)
+        if prepared.digest:
+            _check_digest(target, key, prepared, device)
+        else:
+            self._runner.tell(
+                Finding(
+                    "prepared-digest is not given, so nothing shows that this is the ciphertext approved",
+                    "anyone can make another for the same key: give the digest that prepare-only gave out",
+                )
+            )
+        today = self._approvals(target.app_id, key.chain_id, prepared.compose_hash, device)
+        if today and not (today.compose_hash and today.device):
+            what = f"device {device}" if today.compose_hash else f"compose hash {prepared.compose_hash}"
+            raise ApprovalRequiredError(
+                f"the {what} is not approved on chain {key.chain_id} yet",
+                hint="run again with the same inputs when the owner's transaction is confirmed",
+            )
+        transaction = prepared.transaction_hash or (today and chain.ALREADY_REGISTERED)
+        if not transaction:
+            raise InputError(
+                "compose-hash is given without transaction-hash",
+                hint="give it too, or rpc-url to look for the approval",
+            )
+        return prepared.compose_hash, transaction
 
     def _recompute(self, target: Target, names: Sequence[str], chain_id: int, compose_hash: str) -> list[str]:
+        """ProofError unless it is the hash of today's app-compose with these names; what that rests on."""
+        prepared = self._job.prepared and self._job.prepared.compose_hash
+        if prepared and prepared != compose_hash:
+            raise ProofError(
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, but {prepared} was prepared",
+                hint="the app has changed since: prepare it again",
+            )
         if self._job.compose_hash == compose_hash:
-            return [f"The compose hash {compose_hash} was approved by name (input compose-hash)."]
-        present, compose = target.cvm.compose_hash or "", target.compose
-        content = compose.content if compose else {}
+            return [f"The compose hash {compose_hash} is approved by name (compose-hash), not recomputed."]
+        present = (target.cvm.compose_hash or "").lower().removeprefix("0x")
+        content = target.compose.content if target.compose else {}
         form = find_form(content, present) if present else None
-        possible = candidates(content, names, form) if form else {}
+        if not form:
+            raise ProofError(
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, which cannot be checked: "
+                f"today's app-compose does not hash to today's compose hash {present[:80] or '(none)'!a}",
+                hint=_APPROVE_NOTHING,
+            )
+        possible = candidates(content, names, form)
         if compose_hash not in possible:
-            expected = next(iter(possible), None)
-            why = f"it is not {expected}" if expected else "today's could not be recomputed either"
+            expected = next(hash_ for hash_, order in possible.items() if order == "as sent")
             raise ProofError(
-                f"Phala Cloud asks to approve the compose hash {compose_hash}, but with these names {why}",
-                hint="approve nothing; if you know what that hash is of, name it as compose-hash",
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, "
+                f"but today's app-compose with these names has {expected}",
+                hint=_APPROVE_NOTHING,
             )
-        approved = self.check_approved(target.app_id, chain_id, present)
-        if approved is False:
-            raise ProofError(
-                f"today's compose hash {present} is not approved on chain {chain_id}: nothing is based on it",
-                hint="approve nothing; if you know what the new hash is of, name it as compose-hash",
-            )
-        if approved is None:
+        today = self._approvals(target.app_id, chain_id, present)
+        if today is None:
             return [
-                "That the rest of the app-compose is unchanged is Phala Cloud's word: rpc-url would check it."
+                f"That today's compose hash {present} is approved is Phala Cloud's word: rpc-url checks it."
             ]
+        if not today.compose_hash:
+            raise ProofError(
+                f"today's compose hash {present} is not approved on chain {chain_id}, so {compose_hash}, "
+                "which Phala Cloud asks to approve, rests on nothing",
+                hint=_APPROVE_NOTHING,
+            )
         return []
 
-    def _allowed(self, asked: Asked) -> bool:
+    def _approvals(
+        self, app_id: str, chain_id: int, compose_hash: str, device: str | None = None
+    ) -> chain.Approvals | None:
+        """What the app's contract allows; None without an RPC to ask."""
         from phala_secrets import chain
 
         if not self._job.policy.rpc_url:
-            return False
-        today = self._drive(
-            chain.approvals(
-                chain_id=asked.chain_id,
-                app=asked.app_id,
-                compose_hash=asked.compose_hash,
-                device=asked.device_id,
-            )
+            return None
+        return self._drive(
+            chain.approvals(chain_id=chain_id, app=app_id, compose_hash=compose_hash, device=device)
         )
-        if not today.device and asked.device_id not in self._job.allow_device:
-            raise ApprovalRequiredError(
-                f"the app may not run on the device {asked.device_id}, and allow-device does not name it",
-                hint="if that machine is to have the app's keys, name it in allow-device",
-            )
-        return today.compose_hash and today.device
 
-    def _register(self, asked: Asked, private_key: Secret) -> str:
+    def _register(self, asked: Asked, signed: Callable[[str], None]) -> str:
         from phala_secrets import chain
 
+        key = self._job.private_key
         registered = self._drive(
             chain.register(
-                chain.Sender(private_key.reveal()),
+                chain.Sender(key.reveal() if key else ""),
                 chain_id=asked.chain_id,
                 app=asked.app_id,
                 compose_hash=asked.compose_hash,
                 device=asked.device_id,
                 allow_device=self._job.allow_device,
-            )
+                patience=self._job.wait_timeout,
+            ),
+            signed,
         )
         for sent in registered.sent:
-            self._runner.say(f"{sent.call}: transaction {sent.transaction_hash}")
+            link = chain.transaction_link(asked.chain_id, sent.transaction_hash)
+            self._runner.say(f"{sent.call} is confirmed: {link or f'transaction {sent.transaction_hash}'}")
         return registered.transaction_hash
 
-    def _drive(self, flow: chain.Flow[T]) -> T:
+    def _drive(self, flow: chain.Flow[T], signed: Callable[[str], None] = lambda _: None) -> T:
         """Drives a chain's flow to its result over rpc-url, which is given wherever this is called."""
+        from phala_secrets import chain
+
         url = self._job.policy.rpc_url or ""
-        return drive(flow, lambda request: self._client.send(_once(url, request)), self._runner.progress)
+
+        def tell(step: chain.Sleep) -> None:
+            if step.transaction_hash and step.transaction_hash != self.transaction:
+                self.transaction = step.transaction_hash
+                signed(step.transaction_hash)
+            self._runner.progress(step.message)
+
+        return chain.drive(flow, lambda request: self._client.send(_once(url, request)), tell)
+
+
+_APPROVE_NOTHING = "approve nothing; if you know what that hash is of, name it as compose-hash"
 
 
 def _once(url: str, request: Any) -> Call[Any]:
@@ -206,30 +309,7 @@ def _once(url: str, request: Any) -> Call[Any]:
     return api.rpc(url, request, repeatable=request.method != "eth_sendRawTransaction")
 
 
-def drive(flow: chain.Flow[T], ask: Callable[[Any], Any], tell: Callable[[str], None]) -> T:
-    """Drives a flow of RPC requests and pauses to its result; failures are thrown into it."""
-    from phala_secrets.chain import Sleep
-
-    try:
-        step = next(flow)
-        while True:
-            try:
-                answer = None
-                if isinstance(step, Sleep):
-                    tell(step.message)
-                    time.sleep(step.seconds)
-                else:
-                    answer = ask(step)
-            except PhalaSecretsError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
-def digest_of(
+def _digest(
     target: Target, key: ProvenKey, names: Sequence[str], sealed: str, compose_hash: str, device: str | None
 ) -> str:
     """The digest over all that an approval is for."""
@@ -247,57 +327,26 @@ def digest_of(
     )
 
 
-def check_prepared(job: Job, approver: Approver, target: Target, key: ProvenKey) -> str | None:
-    """The transaction hash to commit a prepared ciphertext with, or None where no approval was named.
-
-    Raises ProofError when it is not what ``prepared-digest`` was given out for, and
-    ApprovalRequiredError when the contract does not allow the hash yet.
-    """
-    prepared = job.prepared
-    if not prepared:
-        return None
-    if prepared.digest:
-        device = target.cvm.device_id
-        now = digest_of(
-            target,
-            key,
-            prepared.env_keys,
-            prepared.encrypted_env,
-            prepared.compose_hash or "",
-            _hex(device, "device id") if device else None,
+def _check_digest(target: Target, key: ProvenKey, prepared: Prepared, device: str | None) -> None:
+    approved_as = prepared.compose_hash or ""
+    now = _digest(target, key, prepared.env_keys, prepared.encrypted_env, approved_as, device)
+    if now == prepared.digest:
+        return
+    hint = "app, CVM, chain, device, key, names, compose hash or ciphertext is another: prepare it again"
+    if not device:
+        hint = (
+            "Phala Cloud does not say which device the CVM is on, which the digest is over: try again later"
         )
-        if now != prepared.digest:
-            raise ProofError(
-                f"prepared-digest is {prepared.digest}, but what is here has {now}",
-                hint="app, CVM, chain, device, key, names, hash or ciphertext is another: prepare it again",
-            )
-    if not prepared.compose_hash:
-        return None
-    approved = approver.check_approved(target.app_id, key.chain_id or 0, prepared.compose_hash)
-    if approved is False:
-        raise ApprovalRequiredError(
-            f"the compose hash {prepared.compose_hash} is not approved on chain {key.chain_id} yet",
-            hint="run again when the transaction is confirmed",
-        )
-    if prepared.transaction_hash:
-        return prepared.transaction_hash
-    if approved:
-        return "already-registered"
-    raise InputError(
-        "compose-hash is given without transaction-hash",
-        hint="give it too, or rpc-url to look for the approval",
-    )
+    raise ProofError(f"prepared-digest is {prepared.digest}, but what is here has {now}", hint=hint)
 
 
-def _hex(text: str, what: str) -> str:
+def _device_of(target: Target) -> str | None:
+    device = target.cvm.device_id
+    return _hex(device, "device id") if device else None
+
+
+def _hex(text: str, what: str, parse: Callable[[str, str], str] = parse_hash) -> str:
     try:
-        return parse_hash(text, what)
-    except InputError as error:
-        raise ProofError(f"Phala Cloud's answer: {error.message}", hint="approve nothing") from None
-
-
-def _app(text: str) -> str:
-    try:
-        return parse_app_id(text)
+        return parse(text, what)
     except InputError as error:
         raise ProofError(f"Phala Cloud's answer: {error.message}", hint="approve nothing") from None

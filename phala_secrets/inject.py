@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 
 from phala_secrets import answers, guest, plan, summary, targets
 from phala_secrets.answers import Accepted
-from phala_secrets.approval import Approver, Asked, check_prepared
+from phala_secrets.approval import Approver
 from phala_secrets.calls import together
 from phala_secrets.envelope import seal
 from phala_secrets.environment import Environment
-from phala_secrets.errors import CancelledError, DeliveryError, Finding, PhalaSecretsError
+from phala_secrets.errors import (
+    ApprovalRefusedError,
+    CancelledError,
+    DeliveryError,
+    Finding,
+    InputError,
+    PhalaSecretsError,
+)
 from phala_secrets.rollout import Row, deliver, each
 from phala_secrets.sources import gather
 from phala_secrets.wait import Wait
@@ -23,6 +30,7 @@ from phala_secrets.wait import Wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from phala_secrets.answers import Precondition
     from phala_secrets.client import Client
     from phala_secrets.job import Job
     from phala_secrets.runners import Runner
@@ -163,12 +171,19 @@ class Injection:
     ) -> None:
         """Updates every CVM, waits for each, and says what became of them."""
         job = self._job
+        self._refuse_several(plans, keys)
         self.rows = [Row(each_plan.target) for each_plan in plans]
         by_row = {id(row): each_plan for row, each_plan in zip(self.rows, plans, strict=True)}
 
         def work(row: Row) -> None:
             target = row.target
-            self._update_one(row, by_row[id(row)], keys[target.app_id], sealed[target.app_id])
+            try:
+                self._update_one(row, by_row[id(row)], keys[target.app_id], sealed[target.app_id])
+            except PhalaSecretsError:
+                self._done(row, "failed")
+                raise
+            done = sum(each_row.stage == "over" for each_row in self.rows)
+            self._done(row, f"{row.status} ({done} of {len(self.rows)})")
 
         try:
             each(self.rows, work, at_once=job.max_parallel, fail_fast=job.fail_fast)
@@ -177,32 +192,45 @@ class Injection:
         self._look_for_newcomers(plans)
         self._close(plans, keys)
 
+    def _refuse_several(self, plans: Sequence[plan.Plan], keys: Mapping[str, ProvenKey]) -> None:
+        """A ciphertext is for one app's key, and what is prepared for one CVM, which its digest names."""
+        job, count = self._job, len(plans)
+        if job.prepared and len(keys) > 1:
+            raise InputError(
+                f"encrypted-env is for the key of one app, but these CVMs are of {len(keys)}",
+                hint="give the CVMs of that app alone",
+            )
+        by_approval = job.prepare_only or (job.prepared and job.prepared.compose_hash)
+        if count > 1 and by_approval and any(key.chain_id for key in keys.values()):
+            raise InputError(
+                f"an approval is prepared, and committed, for one CVM: {count} are given",
+                hint="run once for each, as a matrix over the CVMs does",
+            )
+
     def _update_one(self, row: Row, its_plan: plan.Plan, key: ProvenKey, sealed: str) -> None:
         """One CVM: the update, an approval if it takes one, and the wait."""
         client, target = self._client, row.target
         before = target.last_operation
         if row is not self.rows[0] or before is None:
             before = client.send(answers.newest_operation(target.cvm.id))
-        transaction = check_prepared(self._job, self._approver, target, key)
-        prepared = self._job.prepared
-        approved = (prepared.compose_hash or "", transaction) if prepared and transaction else None
+        approved = self._approver.check_prepared(target, key)
+        if approved:
+            self._output_of(row, {"compose-hash": approved[0], "transaction-hash": approved[1]})
         row.stage = "sending"
         result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
         if not isinstance(result, Accepted):
             row.stage = "waiting"
-            asked, transaction = self._approver.settle(target, key, its_plan.names, result)
-            self._runner.output("compose-hash", asked.compose_hash)
-            for remark in asked.remarks:
-                self._runner.say(remark)
-            if transaction is None:
-                self._prepare(row, key, its_plan, sealed, asked)
+            approved = self._approve(row, its_plan, key, sealed, result)
+            if not approved:
                 return
-            self._runner.output("transaction-hash", transaction)
             row.stage = "sending"
-            approved = (asked.compose_hash, transaction)
             result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
         if not isinstance(result, Accepted):
-            raise PhalaSecretsError("Phala Cloud asks for an approval that it has just been given")
+            raise ApprovalRefusedError(
+                "Phala Cloud asks again for the approval that it has just been shown",
+                status_code=465,
+                hint="run again later: what is approved by then is not sent again",
+            )
         self._accepted(row, result)
         if self._job.wait:
             self._wait(row)
@@ -216,7 +244,8 @@ class Injection:
             self._runner.output("status", "in_progress")
             if result.allowed_envs_changed is not None:
                 self._runner.output("allowed-envs-changed", result.allowed_envs_changed)
-        self._runner.say(f"{row.target.cvm.name}: update accepted ({result.correlation_id})")
+        if len(self.rows) == 1 or not self._job.wait:
+            self._runner.say(f"{row.target.cvm.name}: update accepted ({result.correlation_id})")
 
     def _wait(self, row: Row) -> None:
         name = row.target.cvm.name
@@ -225,7 +254,7 @@ class Injection:
             row.target.cvm.id,
             row.correlation_id,
             self._job.wait_timeout,
-            lambda what: self._runner.progress(f"{name}: {what}"),
+            lambda what: self._runner.progress(f"{name}: {what}", cvm=self._in_fleet(row)),
         )
         try:
             wait.until_running()
@@ -233,6 +262,16 @@ class Injection:
             error.message = f"{name}: the update was accepted ({row.correlation_id}), but {error.message}"
             raise
         row.status = "running"
+
+    def _in_fleet(self, row: Row) -> str:
+        """What tells a CVM from the others of a fleet; empty for one that is alone."""
+        return f"{row.target.cvm.name} {row.target.cvm.id}" if len(self.rows) > 1 else ""
+
+    def _done(self, row: Row, became: str) -> None:
+        """The one line that each CVM of a fleet has in a log."""
+        if cvm := self._in_fleet(row):
+            self._runner.progress("", cvm=cvm)
+            self._runner.say(f"{row.target.cvm.name}: {became}")
 
     def _read_again(self, row: Row, its_plan: plan.Plan) -> None:
         """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it."""
@@ -250,12 +289,33 @@ class Injection:
                 )
             )
 
-    def _prepare(self, row: Row, key: ProvenKey, its_plan: plan.Plan, sealed: str, asked: Asked) -> None:
-        row.status, row.stage = "precondition_required", "over"
+    # -- an approval on chain --------------------------------------------------------------------
+
+    def _approve(
+        self, row: Row, its_plan: plan.Plan, key: ProvenKey, sealed: str, said: Precondition
+    ) -> tuple[str, str] | None:
+        """The compose hash and the transaction to commit with; None where it was prepared for others."""
+        asked = self._approver.check(row.target, key, its_plan.names, said)
+        self._output_of(row, asked.outputs)
+        for remark in asked.remarks:
+            self._runner.say(remark)
+        transaction = self._approver.settle(
+            asked, lambda signed: self._output_of(row, {"transaction-hash": signed})
+        )
+        if transaction:
+            self._output_of(row, {"transaction-hash": transaction})
+            return asked.compose_hash, transaction
         preparation = self._approver.prepare(row.target, key, its_plan.names, sealed, asked)
-        for name, value in preparation.outputs.items():
-            self._runner.output(name, value)
-        self._runner.report(summary.prepared(row.target, its_plan, preparation))
+        row.status, row.stage = "precondition_required", "over"
+        self._output_of(row, preparation.outputs)
+        self._runner.report(summary.prepared(its_plan, key, preparation))
+        return None
+
+    def _output_of(self, row: Row, outputs: Mapping[str, str]) -> None:
+        """Outputs are those of the first CVM."""
+        if row is self.rows[0]:
+            for name, value in outputs.items():
+                self._runner.output(name, value)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -278,7 +338,8 @@ class Injection:
     def _close(self, plans: Sequence[plan.Plan], keys: Mapping[str, ProvenKey]) -> None:
         """Raises the worst error, after all the others were told; or reports what was done."""
         failed = [row for row in self.rows if row.error]
-        if len(self.rows) > 1 or not failed:
+        prepared = [row.status for row in self.rows] == ["precondition_required"]
+        if len(self.rows) > 1 or not (failed or prepared):
             self._runner.report(summary.updated(self.rows, plans, keys))
         if failed:
             worst = max(failed, key=lambda row: row.exit_code)
@@ -306,6 +367,11 @@ class Injection:
             return CancelledError(
                 f"interrupted while updating {_named(sending)}: it may have been accepted",
                 hint="look at the CVM's operations before running again",
+            )
+        if self._approver.transaction and not accepted:
+            return CancelledError(
+                f"interrupted: transaction {self._approver.transaction} for the approval may have been sent",
+                hint="run again when it is confirmed: what is approved by then is not sent again",
             )
         if accepted:
             return CancelledError(

@@ -155,10 +155,9 @@ def _private_key(given: Given, folder: Path) -> Secret | None:
     text = _secret(given, "private-key", folder)
     if not text:
         return None
-    digits = text.removeprefix("0x")
-    if len(digits) != 64 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
-        raise InputError("private-key is not a private key", hint="give 64 hex digits, 0x in front or not")
-    return Secret(text)
+    from phala_secrets.chain.sender import parse_private_key
+
+    return Secret(parse_private_key(text))
 
 
 def _login(environ: Mapping[str, str], profile: str) -> tuple[str, str]:
@@ -237,6 +236,11 @@ def _prepared(given: Given, folder: Path) -> Prepared | None:
             if given.text(name):
                 raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
         return None
+    for name in ("prepared-digest", "transaction-hash"):
+        if given.text(name) and not given.text("compose-hash"):
+            raise InputError(
+                f"{name} is given without compose-hash", hint="give the output compose-hash that came with it"
+            )
     return Prepared(
         encrypted_env=_ciphertext(text),
         env_keys=_names(names),

@@ -85,22 +85,19 @@ def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
     ]
     report.facts += _changes(plan, None)
     added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
+    approve = (
+        f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}), "
+        "a wallet sends this calldata to the app contract with value 0:"
+    )
+    compare = "2. Who approves compares hash and device, and passes the digest on, apart from the ciphertext:"
+    commit = (
+        "3. Within 14 days another run commits this very ciphertext: encrypted-env, env-keys, "
+        "compose-hash, transaction-hash and prepared-digest."
+    )
     report.advice = [
-        (
-            f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}) in its "
-            "Transaction Builder; a wallet sends this calldata to the app contract, with value 0.",
-            outputs["calldata"],
-        ),
-        (
-            "2. Whoever approves compares hash and device with those above, and passes the digest on with "
-            "the approval, not with the ciphertext.",
-            f"prepared-digest: {outputs['prepared-digest']}",
-        ),
-        (
-            "3. When it is confirmed, and within 14 days, a run commits this very ciphertext: encrypted-env, "
-            "env-keys, compose-hash, transaction-hash and prepared-digest.",
-            "",
-        ),
+        (approve, outputs["calldata"]),
+        (compare, f"prepared-digest: {outputs['prepared-digest']}"),
+        (commit, ""),
     ]
     report.advice += [(remark, "") for remark in asked.remarks]
     report.advice += _advice([plan.target], {key.app_id: key})

@@ -7,7 +7,7 @@ on chain, or else the one that the API publishes, which is only as good as the A
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from phala_secrets import answers, api
@@ -208,8 +208,20 @@ def _kms_contract(chain_id: int, policy: Policy) -> str:
 def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[Call[Any]]:
     from phala_secrets import chain
 
-    requests = (chain.chain_id(), chain.kms_root(contract), chain.registered_app(contract, app_id))
-    return [api.rpc(rpc_url, request) for request in requests]
+    about = (chain.kms_root(contract), chain.registered_app(contract, app_id))
+    return [api.rpc(rpc_url, chain.chain_id()), *(_held(api.rpc(rpc_url, request)) for request in about)]
+
+
+def _held(call: Call[Any]) -> Call[Any]:
+    """The call, its parse error held back: of a chain that is the wrong one, that is the error to tell."""
+
+    def parse(answer: Any) -> Any:
+        try:
+            return call.parse(answer)
+        except AnswerError as error:
+            return error
+
+    return replace(call, parse=parse)
 
 
 def _check_chain(proof: Proof, app_chain: int | None, told: Sequence[Any], contract: str) -> None:
@@ -219,6 +231,9 @@ def _check_chain(proof: Proof, app_chain: int | None, told: Sequence[Any], contr
             f"rpc-url is of chain {chain_id}, but the app's KMS is on chain {app_chain}",
             hint="give an rpc-url of the app's chain",
         )
+    for answer in told:
+        if isinstance(answer, AnswerError):
+            raise answer
     if not registered:
         raise ProofError(
             f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",

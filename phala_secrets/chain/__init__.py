@@ -15,6 +15,7 @@
 from phala_secrets.chain.flow import (
     Flow,
     Sleep,
+    drive,
 )
 from phala_secrets.chain.prepared import (
     calldata_add_compose_hash,
@@ -92,6 +93,7 @@ __all__ = [
     "code",
     "compose_hash_allowed",
     "device_allowed",
+    "drive",
     "estimate_gas",
     "gas_price",
     "kms_root",

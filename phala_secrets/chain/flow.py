@@ -1,25 +1,18 @@
-"""A flow: a sequence of requests, written once and driven by a sync or an async client.
+"""A flow: a sequence of requests, written once and driven by any client, sync or async.
 
 A generator, as in ``httpx.Auth.auth_flow``: it yields what to ask or how long to sleep, and is
-sent the parsed answers. ``TransportError`` is thrown into it, for a lost answer is part of the story::
-
-    step = next(flow)
-    while True:                                      # until StopIteration brings the result
-        try:
-            answer = client.rpc(url, step) if isinstance(step, Rpc) else sleep(step.seconds)
-        except TransportError as error:
-            step = flow.throw(error)
-        else:
-            step = flow.send(answer)
+sent the parsed answers. Errors are thrown into it, for a lost answer is part of the story.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from phala_secrets.chain.rpc import Rpc
+from phala_secrets.errors import PhalaSecretsError
 
 T = TypeVar("T")
 
@@ -40,3 +33,24 @@ def ask(request: Rpc[T]) -> Flow[T]:
     """One request, with its answer's type: ``balance = yield from ask(rpc.balance(address))``."""
     answer: T = yield request
     return answer
+
+
+def drive(flow: Flow[T], send: Callable[[Rpc[Any]], Any], tell: Callable[[Sleep], None]) -> T:
+    """Drives a flow to its result. ``send`` asks the chain; ``tell`` hears of a pause before it begins."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                answer = None
+                if isinstance(step, Sleep):
+                    tell(step)
+                    time.sleep(step.seconds)
+                else:
+                    answer = send(step)
+            except PhalaSecretsError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

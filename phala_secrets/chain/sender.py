@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
+def parse_private_key(text: str) -> str:
+    """The 64 hex digits of a secp256k1 private key, from text with or without ``0x``.
+
+    Raises ``InputError``, which never quotes the key, for anything else.
+    """
+    digits = text.strip().removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digits) or not 0 < int(digits, 16) < _CURVE_ORDER:
+        raise InputError(
+            "private-key is not a private key", hint="give the app owner's key: 64 hex digits, 0x or not"
+        )
+    return digits
+
+
 class Sender:
     """Signs transactions for one address (``0x``, lower case)."""
 
