@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from phala_secrets.client import Client
 from phala_secrets.errors import InputError
+from phala_secrets.identifiers import parse_app_id
 from phala_secrets.job import credentials
 from phala_secrets.report import Table
 from phala_secrets.runners.sinks import as_json
-from phala_secrets.runners.terminal import columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,15 +33,15 @@ def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runn
         sys.stdout.write(as_json(answer) + "\n")
         runner.json = False  # the outputs of a job are no part of this
     else:
-        for line in columns(table):
-            sys.stdout.write(runner.clean(line) + "\n")
+        for line in runner.columns(table):
+            sys.stdout.write(line + "\n")
 
 
 def _list(client: Client, given: Given) -> tuple[Any, Table]:
     app = given.text("app")
     if not app:
         raise InputError("no app is given", hint="give --app, an app id")
-    cvms = client.get_app_cvms(app)
+    cvms = client.get_app_cvms(parse_app_id(app, "app"))
     rows = [
         {"id": cvm.id, "name": cvm.name, "app_id": cvm.app_id or "", "status": cvm.status} for cvm in cvms
     ]
@@ -63,8 +63,8 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
         answer = key.model_dump(mode="json")
     else:
         count = options.get("count", "1")
-        if not count.isdigit():
-            raise InputError(f"COUNT: {count[:40]!a} is not a number", hint="give 1 to 20")
+        if count not in map(str, range(1, 21)):
+            raise InputError(f"COUNT: {count[:40]!a} is not a whole number from 1 to 20", hint="give 1 to 20")
         answer = client.next_app_ids(counts=int(count)).model_dump(mode="json")
         return answer, _table(("app_id", "nonce"), answer["app_ids"])
     return answer, Table(("field", "value"), [(name, _cell(value)) for name, value in answer.items()])

@@ -54,7 +54,7 @@ def command_of(line: str) -> WorkflowCommand | None:
 def read_outputs(text: str) -> dict[str, str]:
     """``$GITHUB_OUTPUT`` as the runner reads it; ValueError where it would fail the step."""
     outputs: dict[str, str] = {}
-    lines = iter(text.splitlines())
+    lines = iter(text.split("\n"))  # of a file, Linux's runner knows no other line end
     for line in lines:
         if not line:
             continue

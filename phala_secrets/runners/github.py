@@ -88,7 +88,7 @@ class GitHub(Runner):
         if self._annotated[severity] > _ANNOTATIONS + (severity == "error"):
             super()._problem(severity, message, hint, file, line)
             return
-        places = [f"file={escape_property(one_line(file))}"] if file else []
+        places = [f"file={escape_property(self.clean(file))}"] if file else []
         places += [f"line={line}"] if file and line else []
         text = self.clean(message) + (f"\n{self.clean(hint)}" if hint else "")
         properties = ",".join([*places, "title=phala-secrets"])
@@ -134,7 +134,7 @@ class GitHub(Runner):
 
     def _html(self, text: str) -> str:
         """Foreign text as text: no markup, no table cell and no mention of it counts."""
-        return self._redactor.clean(one_line(text)).translate(_MARKDOWN)
+        return one_line(self._redactor.clean(text)).translate(_MARKDOWN)
 
     def _code(self, text: str) -> str:
         return f"<code>{self._html(text)}</code>" if text else ""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError
+from phala_secrets.runners.live import Live
 from phala_secrets.runners.sinks import MAX_VARIABLE_BYTES, DotenvFile, Value, as_json, lacks, variable
 from phala_secrets.runners.text import Redactor, maskable_lines, one_line
 
@@ -56,7 +57,8 @@ class Runner:
             self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
-        self._spinner: Spinner | None = None
+        self._under_way: dict[str, str] = {}
+        self._live: Live | None = None
 
     # -- to people ---------------------------------------------------------------------------
 
@@ -82,16 +84,30 @@ class Runner:
             self.tell(finding)
         self._problem("error", error.message, error.hint, error.file, error.line)
 
-    def progress(self, text: str) -> None:
-        """What is being waited for: a spinner for a person, a line per change in a log."""
+    def progress(self, text: str, *, cvm: str = "") -> None:
+        """What is being waited for: a spinner for a person, a line per change in a log.
+
+        With ``cvm`` it is about one of a fleet: a line of a live table for a person, and nothing
+        in a log, where each has its line when it is done. Without text that one is done.
+        """
         if self.quiet:
             return
         if not self._talks_to_person():
-            self.say(text)
+            if not cvm:
+                self.say(text)
             return
-        if not self._spinner:
-            self._spinner = Spinner(self.stderr)
-        self._spinner.show(self.clean(text))
+        with self._lock:
+            self._under_way = {**self._under_way, cvm: self.clean(text)}
+            if cvm:
+                self._under_way.pop("", None)
+            if not text:
+                del self._under_way[cvm]
+            if not self._under_way:
+                self._end_live()
+            elif self._live:
+                self._live.show(self._under_way.values())
+            else:
+                self._live = Live(self.stderr, self._under_way.values())
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
@@ -108,8 +124,8 @@ class Runner:
         for label, value in report.facts:
             self._write(f"  {label.ljust(width)}  {self.clean(value)}")
         for table in report.tables:
-            for line in columns(table):
-                self._write(f"  {self.clean(line)}")
+            for line in self.columns(table):
+                self._write(f"  {line}")
         for sentence, paste in report.advice:
             self._write(self.clean(sentence))
             if paste:
@@ -118,6 +134,13 @@ class Runner:
     def clean(self, text: str) -> str:
         """Text from elsewhere as one line that holds no secret and starts no command here."""
         return self.disarm(one_line(self._redactor.clean(text)))
+
+    def columns(self, table: Table) -> list[str]:
+        """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""
+        rows = [[self.clean(cell) for cell in row] for row in (table.header, *table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return [self.disarm(line) for line in lines]
 
     def disarm(self, text: str) -> str:
         """What could start a command in this runner's log, made harmless."""
@@ -180,8 +203,8 @@ class Runner:
 
     def finish(self) -> None:
         """The end of all output."""
-        if self._spinner:
-            self._spinner.stop()
+        with self._lock:
+            self._end_live()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
             self.stdout.write(as_json(named) + "\n")
@@ -200,48 +223,11 @@ class Runner:
 
     def _write(self, line: str) -> None:
         with self._lock:
-            if self._spinner:
-                self._spinner.stop()
-                self._spinner = None
+            self._end_live()
             self.stderr.write(line + "\n")
             self.stderr.flush()
 
-
-def columns(table: Table) -> list[str]:
-    """A table as aligned lines."""
-    rows = [[one_line(cell) for cell in row] for row in (table.header, *table.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-class Spinner:
-    """One line on a terminal that shows that something is still going on."""
-
-    _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._text = ""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def show(self, text: str) -> None:
-        """What is being waited for, from now on."""
-        self._text = text
-
-    def stop(self) -> None:
-        """Clears the line."""
-        self._over.set()
-        self._thread.join()
-        self._stream.write("\r\x1b[K")
-        self._stream.flush()
-
-    def _spin(self) -> None:
-        turn = 0
-        while not self._over.wait(0.1):
-            self._stream.write(f"\r\x1b[K{self._FRAMES[turn % len(self._FRAMES)]} {self._text[:100]}")
-            self._stream.flush()
-            turn += 1
+    def _end_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
