@@ -124,6 +124,7 @@ class Exchange(Generic[T]):
             raise AnswerError(
                 f"HTTP {status} redirects to {headers.get('location', '')[:200]!a}; that is not followed",
                 hint="set the URL to the one that answers, if you trust it",
+                sent=False,
             )
         error = error_from(status, headers, body)
         if self.call.absolute:  # a chain's RPC: its refusals are no errors of Phala Cloud
@@ -260,7 +261,10 @@ _ERROR_CLASSES: dict[int, type[ApiError]] = {
     468: errors.ApprovalRefusedError,
 }
 
-_HINTS: dict[int, str] = {
+_HINTS: dict[int | str, str] = {
+    "ERR-02-011": "check kms, a slug or id: phala-secrets kms list shows them",
+    "ERR-03-002": "name the CVM by its cvm_… id, as the dashboard shows it",
+    400: "the API did not accept the request as it stands",
     401: "check api-key: it may be mistyped, expired or of another workspace",
     403: "this API key may not do that: use one of the workspace that owns the CVM",
     404: "check the name or id, and that the API key is of the workspace that owns it",
@@ -285,7 +289,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
         answer, detail = detail, None
     if isinstance(detail, list):
         detail = "; ".join(
-            f"{'.'.join(str(part) for part in row.get('loc', ()))}: {row.get('msg', '')}"
+            f"{'.'.join(str(part) for part in _sequence(row.get('loc')))}: {row.get('msg', '')}"
             for row in detail
             if isinstance(row, dict)
         )
@@ -296,7 +300,7 @@ def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError
     suggestions = [text for text in _sequence(answer.get("suggestions")) if isinstance(text, str)]
     notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
     kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
-    hint = _HINTS.get(status) or ("run again; if it stays, ask Phala's support" if status >= 500 else "")
+    hint = _HINTS.get(code or "") or _HINTS.get(status) or "run again; if it stays, ask Phala's support"
     return kind(
         f"Phala Cloud: {str(message)[:500]} ({notes})",
         status_code=status,
