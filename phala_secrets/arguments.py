@@ -164,7 +164,7 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
 
 def _parse_simulate(rest: Sequence[str]) -> Command:
     parser = _parser("phala-secrets simulate", _SUMMARY["simulate"])
-    parser.add_argument("--port", type=int, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
+    parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
     parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
     parser.add_argument(
         "--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)"
@@ -172,6 +172,12 @@ def _parse_simulate(rest: Sequence[str]) -> Command:
     values = parser.parse_args(rest)
     names = "\n".join(values.cvm or ["my-app"])
     return Command("simulate", {}, {"port": str(values.port), "key": values.key, "names": names})
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a port from 0 to 65535")
+    return int(text)
 
 
 def _parser(prog: str, what: str) -> _Parser:

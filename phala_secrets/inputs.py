@@ -172,13 +172,13 @@ def read(flags: Mapping[str, str], environ: Mapping[str, str]) -> Given:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {_OURS + name.upper().replace("-", "_"): name for name in BY_NAME}
+    known = [name.upper().replace("-", "_") for name in BY_NAME]
     for variable in environ:
-        if variable.startswith(_OURS) and variable not in known:
-            close = difflib.get_close_matches(variable, known, n=1)
+        if variable.startswith(_OURS) and (name := variable.removeprefix(_OURS)) not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             raise InputError(
                 f"{variable[:80]!a} names no input",
-                hint=f"did you mean {close[0]}?"
+                hint=f"did you mean {_OURS}{close[0]}?"
                 if close
                 else "see phala-secrets update --help for the inputs",
             )

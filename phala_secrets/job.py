@@ -134,7 +134,12 @@ def credentials(
 def _secret(given: Given, name: str, folder: Path) -> str:
     """A secret input, or the content of the file that ``NAME-file`` names."""
     path = given.text(f"{name}-file")
-    return _read(folder, path, f"{name}-file").strip() if path else given.text(name)
+    if not path:
+        return given.text(name)
+    text = _read(folder, path, f"{name}-file").strip()
+    if not text:
+        raise InputError(f"{name}-file: the file is empty", hint=f"check {path[:200]!a}", file=path)
+    return text
 
 
 def _read(folder: Path, path: str, what: str) -> str:
