@@ -212,14 +212,19 @@ def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[Call[Any]]:
     return [api.rpc(rpc_url, chain.chain_id()), *(_held(api.rpc(rpc_url, request)) for request in about)]
 
 
-def _held(call: Call[Any]) -> Call[Any]:
-    """The call, its parse error held back: of a chain that is the wrong one, that is the error to tell."""
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An error held back: where the chain is the wrong one, that is the error to tell."""
 
+    error: AnswerError
+
+
+def _held(call: Call[Any]) -> Call[Any]:
     def parse(answer: Any) -> Any:
         try:
             return call.parse(answer)
         except AnswerError as error:
-            return error
+            return _Held(error)
 
     return replace(call, parse=parse)
 
@@ -232,8 +237,8 @@ def _check_chain(proof: Proof, app_chain: int | None, told: Sequence[Any], contr
             hint="give an rpc-url of the app's chain",
         )
     for answer in told:
-        if isinstance(answer, AnswerError):
-            raise answer
+        if isinstance(answer, _Held):
+            raise answer.error
     if not registered:
         raise ProofError(
             f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",
