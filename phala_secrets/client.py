@@ -68,7 +68,7 @@ def _tls(url: str) -> ssl.SSLContext:
     return context
 
 
-def _transport_error(error: Exception, host: str) -> TransportError:
+def _transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
     """What httpx's error means: whether the request may have been read, and what to do about it."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason or ("SSL" in reason.upper() and "EOF" not in reason):
@@ -83,7 +83,7 @@ def _transport_error(error: Exception, host: str) -> TransportError:
         reason = "no answer in time" if not unsent else "no connection in time"
     return TransportError(
         f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
-        hint="check the network, HTTPS_PROXY and api-url, then run again",
+        hint=f"check the network, HTTPS_PROXY and {url}, then run again",
         sent=not unsent,
     )
 
@@ -211,7 +211,8 @@ class _Base(Generic[Http]):
     def _failed(self, exchange: Exchange[Any], error: Exception) -> Pause:
         call = exchange.call
         host = _host(call.path if call.absolute else self.base_url)
-        known = error if isinstance(error, TransportError) else _transport_error(error, host)
+        url = "rpc-url" if call.absolute else "api-url"
+        known = error if isinstance(error, TransportError) else _transport_error(error, host, url)
         if self._trace:
             self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
         return exchange.failed(known)
