@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from command import ROOT
 from paper_chain import BASE_KMS, PaperChain
 from step import Done, Step
 
@@ -47,7 +49,7 @@ def chain(cvm: Cvm) -> Iterator[PaperChain]:
 def prepare(step: Step, cvm: Cvm) -> Callable[..., Done]:
     """A step that stops where an approval is needed."""
 
-    def prepare(**inputs: str) -> Done:
+    def prepare(**inputs: Any) -> Done:
         done = step(**{"env": ENV, "prepare_only": "true", **inputs})
         assert done.code == 0, done.log
         return done
@@ -219,11 +221,15 @@ def test_a_ciphertext_that_no_variable_can_hold_travels_as_a_file(
     prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
 ) -> None:
     large = "x" * 100_000
-    prepared = prepare(env=f"OLD={large}\nNEW={SECRET}")
-    assert len(prepared.outputs["encrypted-env"]) > 128 * 1024
-    step.write("prepared.hex", prepared.outputs["encrypted-env"] + "\n")
+    prepared = prepare(
+        env=f"OLD={large}\nNEW={SECRET}", environ={"PHALA_SECRETS_OUTPUT_FILE": "prepared.env"}
+    )
+    take = "sed -n 's/^PHALA_ENCRYPTED_ENV=//p' prepared.env > encrypted-env"
+    assert take in (ROOT / "docs" / "approvals.md").read_text()
+    subprocess.run(["sh", "-c", take], cwd=step.workspace, check=True)
+    assert (step.workspace / "encrypted-env").stat().st_size > 128 * 1024
     cloud.approved_transactions.add(TRANSACTION)
-    done = commit(step, prepared, encrypted_env=None, encrypted_env_file="prepared.hex")
+    done = commit(step, prepared, encrypted_env=None, encrypted_env_file="encrypted-env")
     assert done.code == 0, done.log
     assert cvm.environment == {"OLD": large, "NEW": SECRET}
 
