@@ -271,9 +271,12 @@ class Client(_Base[httpx.Client]):
 
     ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
     ``PHALA_CLOUD_API_PREFIX``; ``timeout`` is in seconds, for one request; ``trace`` is
-    called with a line per request, without values or headers. Every method raises the
-    errors of ``phala_secrets.errors``: InputError before anything is sent, ApiError when
-    Phala Cloud refuses, TransportError when it cannot be reached.
+    called with a line per request, without values or headers. ``version`` is the shape of the
+    answers about a KMS: up to ``2026-05-22`` a node, from ``2026-06-23`` a contract.
+
+    Every method raises InputError before anything is sent, ApiError when Phala Cloud refuses,
+    and TransportError when it cannot be reached, or does not answer as it should. What may be
+    repeated is tried four times, ``Retry-After`` honoured up to a minute.
     """
 
     def __enter__(self) -> Self:
@@ -636,12 +639,14 @@ def create_client(
     *,
     version: str = api.API_VERSION,
     timeout: float = 30.0,
+    trace: Trace | None = None,
 ) -> Client:
-    """A Client. The key defaults to ``PHALA_CLOUD_API_KEY``; ``timeout`` is in seconds, for one request.
+    """A Client; its docstring has the arguments.
 
-    Raises InputError without a key, or with a ``base_url`` that is not https (loopback excepted).
+    Raises InputError without a key, with a ``base_url`` that is not https (loopback excepted),
+    an unknown ``version`` (of Phala Cloud's API), or a ``timeout`` that is none.
     """
-    return Client(api_key, base_url, version=version, timeout=timeout)
+    return Client(api_key, base_url, version=version, timeout=timeout, trace=trace)
 
 
 def create_async_client(
@@ -650,6 +655,7 @@ def create_async_client(
     *,
     version: str = api.API_VERSION,
     timeout: float = 30.0,
+    trace: Trace | None = None,
 ) -> AsyncClient:
     """An AsyncClient. Arguments and errors are those of create_client."""
-    return AsyncClient(api_key, base_url, version=version, timeout=timeout)
+    return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace)

@@ -45,7 +45,7 @@ class KmsInfo(_Named):
 class GetKmsListResponse(Wire):
     """``GET /kms``."""
 
-    items: tuple[KmsInfo, ...] = ()
+    items: tuple[KmsInfo, ...]
     total: int | None = None
     page: int | None = None
     page_size: int | None = None
@@ -78,7 +78,7 @@ class KmsContract(_Named):
 class ListKmsContractsResponse(Wire):
     """``GET /kms`` from API version 2026-06-23."""
 
-    items: tuple[KmsContract, ...] = ()
+    items: tuple[KmsContract, ...]
     total: int | None = None
     page: int | None = None
     page_size: int | None = None
@@ -99,7 +99,7 @@ class KmsNode(_Named):
 class ListKmsContractNodesResponse(Wire):
     """``GET /kms/{slug}/nodes``."""
 
-    items: tuple[KmsNode, ...] = ()
+    items: tuple[KmsNode, ...]
     total: int | None = None
 
 
@@ -163,7 +163,7 @@ class NextAppId(Wire):
 class NextAppIdsResponse(Wire):
     """``GET /kms/phala/next_app_id``."""
 
-    app_ids: tuple[NextAppId, ...] = ()
+    app_ids: tuple[NextAppId, ...]
 
 
 class CvmKmsInfo(Wire):
@@ -247,7 +247,7 @@ class CvmOperation(Wire):
 class GetCvmOperationsResponse(Wire):
     """``GET /cvms/{id}/operations``, newest first."""
 
-    items: tuple[CvmOperation, ...] = ()
+    items: tuple[CvmOperation, ...]
     next_cursor: str | None = None
     total: int | None = None
 

@@ -9,12 +9,13 @@ from phala_secrets import api
 from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from phala_secrets.calls import Call
     from phala_secrets.models import CvmState, CvmStateEvent
 
 _MAX_BREAKS = 4
+_FIRST_PAUSE = 0.5
 
 
 class Watch:
@@ -28,6 +29,7 @@ class Watch:
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keywords = {"id": id, "target": target, "interval": interval, "timeout": timeout}
         given = api.merged(request, "id", keywords)
@@ -35,11 +37,12 @@ class Watch:
         self._target = given.get("target", "running")
         self._interval = _within("interval", given.get("interval", 5), 5, 30)
         timeout = _within("timeout", given.get("timeout", 300), 10, 600)
-        self._call_for(timeout)  # checks the id before anything is sent
         self._seconds = timeout
-        self._deadline = time.monotonic() + timeout
+        self._clock = clock
+        self._call_for(timeout)  # checks the id before anything is sent
+        self._deadline = clock() + timeout
         self._breaks = 0
-        self._not_before = 0.0
+        self._pause = float(self._interval)
         self.complete = False
 
     def _call_for(self, seconds: int) -> Call[CvmState]:
@@ -55,7 +58,7 @@ class Watch:
         return self._call_for(min(600, max(10, int(self._left()))))
 
     def silence(self) -> float:
-        """Seconds that it may be silent: it tells the state at the interval, and is not heard out."""
+        """Seconds that the stream may be silent: it tells the state at the interval."""
         return max(0.1, min(2.0 * self._interval, self._left()))
 
     def saw(self, event: CvmStateEvent) -> Iterator[CvmStateEvent]:
@@ -63,7 +66,9 @@ class Watch:
         if event.type == "state":
             self._breaks = 0
         self.complete = event.type == "complete"
-        if event.type != "timeout":
+        ended_in_time = event.type == "timeout"
+        self._pause = _FIRST_PAUSE if ended_in_time else self._interval
+        if not ended_in_time:
             yield event
 
     def broke(self, error: PhalaSecretsError) -> None:
@@ -73,14 +78,13 @@ class Watch:
             raise error
         if self._breaks >= _MAX_BREAKS and self._left() > 0:
             raise error
+        self._pause = _FIRST_PAUSE * 2 ** (self._breaks - 1)
         if isinstance(error, RateLimitError):
-            self._not_before = time.monotonic() + (error.retry_after or 0.0)
+            self._pause = self._interval if error.retry_after is None else max(self._pause, error.retry_after)
 
     def pause(self) -> float:
         """Seconds until the next stream."""
-        if self.over:
-            return 0.0
-        return min(max(float(self._interval), self._not_before - time.monotonic()), self._left())
+        return 0.0 if self.over else min(self._pause, self._left())
 
     def timed_out(self) -> CvmStateEvent:
         """The last event, when the time is up."""
@@ -90,7 +94,7 @@ class Watch:
         return CvmStateEvent(type="timeout", data={"message": message})
 
     def _left(self) -> float:
-        return self._deadline - time.monotonic()
+        return self._deadline - self._clock()
 
 
 def _within(name: str, value: Any, low: int, high: int) -> int:
