@@ -159,13 +159,15 @@ class Exchange(Generic[T]):
 
 def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:
     try:
-        return json.loads(body)
+        answer = json.loads(body)
+        json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
     except (ValueError, RecursionError):
         kind = headers.get("content-type", "no type")[:60]
         raise AnswerError(
             f"HTTP {status}, but the body is not JSON ({kind!a}, {len(body)} bytes)",
             hint="check the URL: it has to be the API's",
         ) from None
+    return answer
 
 
 class Pace:

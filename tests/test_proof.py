@@ -414,10 +414,15 @@ def test_with_both_signatures_the_v1_one_decides() -> None:
         (OTHER_ROOT["signer"], COMPRESSED),
         f"0x{OTHER_ROOT['signer']}\n0x{COMPRESSED}\n",
         f"{OTHER_ROOT['signer']}, {COMPRESSED}",
-        iter([COMPRESSED]),
+        {COMPRESSED},
     ],
 )
 def test_a_trusted_signer_passes_in_any_spelling(trusted: Any) -> None:
+    assert verify_env_encrypt_public_key(CARRIES_V1, trusted_signers=trusted, now=NOW) == COMPRESSED
+
+
+def test_trusted_signers_may_come_one_by_one() -> None:
+    trusted = iter([OTHER_ROOT["signer"], COMPRESSED])
     assert verify_env_encrypt_public_key(CARRIES_V1, trusted_signers=trusted, now=NOW) == COMPRESSED
 
 

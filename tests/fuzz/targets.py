@@ -1,0 +1,329 @@
+"""What is fuzzed: each target takes bytes as an outsider could give them, and judges what becomes of them.
+
+Parts of one input stand apart by the byte US (0x1f). Whatever is raised has to be one of the project's
+own errors, and no part of a value may be in it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from dotenv import dotenv_values
+from pydantic import BaseModel
+from step import command_of, read_outputs
+
+from phala_secrets import answers, api, composehash, guest, proof, references
+from phala_secrets.calls import Exchange, Pause
+from phala_secrets.chain import rpc
+from phala_secrets.client import Client
+from phala_secrets.environment import Environment, Origin, Variable
+from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
+from phala_secrets.report import Report, Table
+from phala_secrets.runners.github import GitHub, heredoc
+from phala_secrets.runners.sinks import as_json, as_text
+from phala_secrets.simulator.envfile import read_environment
+from phala_secrets.sources import Sources, gather
+
+Target = Callable[[bytes], None]
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+CANARY = "hunter2/+canary"
+"""No name, no path and no glob, so no error may repeat it."""
+
+
+def parts(data: bytes, count: int) -> list[bytes]:
+    found = data.split(b"\x1f", count - 1)
+    return found + [b""] * (count - len(found))
+
+
+def texts(data: bytes, count: int) -> list[str]:
+    return [part.decode(errors="replace") for part in parts(data, count)]
+
+
+def said(error: PhalaSecretsError) -> str:
+    """All that an error says, itself and its findings."""
+    findings = [finding for item in error.findings for finding in (item.message, item.hint, item.file or "")]
+    return "\n".join([str(error), error.hint, error.file or "", repr(error), *findings])
+
+
+@contextmanager
+def only(*kinds: type[PhalaSecretsError]) -> Iterator[None]:
+    """Nothing but these errors comes out, and they are silent about the canary."""
+    told = "something"
+    try:
+        yield
+    except kinds as error:
+        told = said(error)
+    assert told, "an error says nothing"
+    assert CANARY not in told, "an error tells a value"
+
+
+class Step:
+    """A step on GitHub, as the runner reads its log."""
+
+    def __init__(self) -> None:
+        self._log = io.StringIO()
+        self.runner = GitHub({}, stdout=self._log, stderr=self._log, verbose=True)
+
+    @property
+    def commands(self) -> list[str]:
+        lines = re.split(r"[\r\n]", self._log.getvalue())
+        return [command.name for line in lines if (command := command_of(line))]
+
+    @property
+    def log(self) -> str:
+        return self._log.getvalue()
+
+
+# Sources
+
+
+def dotenv(data: bytes) -> None:
+    """Dotenv text is read as python-dotenv reads it, or refused."""
+    data = data.replace(b"\x01", CANARY.encode())
+    with only(InputError):
+        environment, findings = gather(Sources(env_files=("-",)), environ={}, stdin=lambda: data)
+        assert environment.as_dict() == dotenv_values(
+            stream=io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"), interpolate=False
+        )
+        assert CANARY not in repr(findings) + repr(environment)
+
+
+def sources(data: bytes) -> None:
+    """Whatever is in the other sources ends in an environment or a refusal."""
+    secrets_json, include, secrets, files, base64, value = texts(data.replace(b"\x01", CANARY.encode()), 6)
+    given = Sources(
+        secrets_json=secrets_json,
+        secrets_include=tuple(include.split()),
+        secrets=tuple(secrets.split()),
+        files=tuple(files.split()),
+        base64=tuple(base64.split()),
+        allow_empty="\t" in secrets,
+    )
+    with only(InputError):
+        environment, findings = gather(given, environ={"A": value, "B": CANARY}, root=Path(__file__).parent)
+        told = [text for finding in findings for text in (finding.message, finding.hint)]
+        assert CANARY not in "".join(told)
+        for name, text in environment.as_dict().items():
+            assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+            assert "\0" not in text
+            text.encode()
+
+
+# What the guest gets
+
+
+def guests(data: bytes) -> None:
+    """What is predicted of the guest is what the simulator's guest reads, and no finding holds a value."""
+    pairs = zip("ABCDEF", texts(data.replace(b"\0", b""), 6), strict=True)
+    environment = Environment(tuple(Variable(name, value, Origin("env")) for name, value in pairs))
+    values = environment.as_dict()
+    file = "".join(f"{name}={written(value)}\n" for name, value in sorted(values.items()))
+    if not re.search("[\ufdd0-\ufdef]|[\ufffe\uffff]", file) and not any(
+        ord(c) & 0xFFFE == 0xFFFE for c in file
+    ):
+        assert guest.delivered(values) == read_environment(file)
+    for finding in guest.review(environment):
+        for value in values.values():
+            assert len(value) < 12 or value not in finding.message + finding.hint
+    with only(PhalaSecretsError):
+        guest.check_limits(environment)
+
+
+def written(value: str) -> str:
+    """A value as the guest writes it into its environment file (dstack, ``parse_env_file.rs``)."""
+    if not re.search("[ \t\n|&;<>()$`\\\\\"']", value):
+        return value
+    return '"' + re.sub(r'(["$`])', r"\\\1", value).replace("\n", "\\n") + '"'
+
+
+def compose(data: bytes) -> None:
+    """A compose file is searched for names, and an app-compose hashed, whatever they are."""
+    text, file = texts(data, 2)
+    found = references.references({"docker_compose_file": file, "pre_launch_script": text})
+    references.missing_and_unused(found, ["A"])
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(content, dict):
+        with only(InputError):
+            for form in composehash.FORMS:
+                composehash.serialise(content, form)
+            composehash.find_form(content, composehash.get_compose_hash(content))
+
+
+# The proof
+
+_SIGNED = [row for row in json.loads((VECTORS / "signatures.json").read_text()) if row["signer"]]
+_ROOTS = {
+    (row["signer"], row["public_key"].lower(), row["app_id"].lower(), row["timestamp"]) for row in _SIGNED
+}
+
+
+def proofs(data: bytes) -> None:
+    """No signer of the recorded signatures comes out of anything that it did not sign."""
+    key, app, signature, v1, timestamp = texts(data, 5)
+    moment = int(timestamp) if re.fullmatch(r"-?[0-9]{1,12}", timestamp) else None
+    with only(ProofError):
+        proven = proof.prove(
+            key, app, signature=signature, signature_v1=v1 or None, timestamp=moment, now=moment
+        )
+        if proven.signer in {signer for signer, *_ in _ROOTS}:
+            signed = (proven.signer, proven.public_key.hex(), proven.app_id.hex(), proven.timestamp)
+            assert signed in _ROOTS, "a signer signed what it never saw"
+    with only(InputError):
+        for signer in proof.parse_signers(key):
+            assert re.fullmatch(r"0[23][0-9a-f]{64}", signer)
+
+
+# Answers
+
+_APP = "0x" + "ab" * 20
+_WORD = "0x" + "cd" * 32
+_CALLS: list[Any] = [
+    answers.cvm("a"),
+    answers.app_cvms(_APP),
+    answers.contracts(),
+    answers.key("phala", _APP),
+    answers.compose("a"),
+    answers.newest_operation("a"),
+    answers.update("a", "00", ["A"]),
+    api.get_kms_info("phala"),
+    api.get_kms_list(),
+    api.get_kms_on_chain_detail("base"),
+    api.get_app_env_encrypt_pub_key(kms="phala", app_id=_APP),
+    api.next_app_ids(),
+    api.list_kms_contracts(),
+    api.get_kms_contract("phala"),
+    api.list_kms_contract_nodes("phala"),
+    api.get_cvm_info("a"),
+    api.get_cvm_compose_file("a"),
+    api.get_cvm_state("a"),
+    api.get_cvm_operations("a"),
+    api.get_app_cvms(_APP),
+    api.patch_cvm_envs("a", "00", ["A"]),
+    *(
+        api.rpc("https://rpc.example", request)
+        for request in (
+            rpc.chain_id(),
+            rpc.kms_root(_APP),
+            rpc.registered_app(_APP, _APP),
+            rpc.owner(_APP),
+            rpc.code(_APP),
+            rpc.base_fee(),
+            rpc.estimate_gas(_APP, _APP, "0x"),
+            rpc.send_raw("0x00", _WORD),
+            rpc.receipt(_WORD),
+            rpc.transaction_known(_WORD),
+        )
+    ),
+]
+
+
+def answer(data: bytes) -> None:
+    """Any answer to any request is read, retried or refused, and forges nothing in the log."""
+    head, retry_after, kind, body = parts(data, 4)
+    index, status = (head + b"\0\0")[0], 100 + 4 * (head + b"\0\0")[1]
+    headers = {
+        "retry-after": retry_after.decode("latin-1"),
+        "content-type": kind.decode("latin-1"),
+        "location": kind.decode("latin-1"),
+        "x-request-id": kind.decode("latin-1"),
+    }
+    step = Step()
+    try:
+        for status_now in (200, status):
+            outcome = Exchange(_CALLS[index % len(_CALLS)]).answered(status_now, headers, body)
+            if isinstance(outcome, Pause):
+                step.runner.trace(outcome.reason)
+            else:
+                for text in strings(outcome):
+                    text.encode()
+                    step.runner.say(text)
+    except PhalaSecretsError as error:
+        step.runner.fail(error)
+    assert step.commands in ([], ["debug"], ["error"], ["debug", "error"]), "an answer forges a command"
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in what an answer was read into: it may become an output."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from strings(value.model_dump())
+    elif isinstance(value, dict):
+        yield from strings([*value.keys(), *value.values()])
+    elif is_dataclass(value):
+        yield from strings([getattr(value, field.name) for field in fields(value)])
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for part in value:
+            yield from strings(part)
+
+
+_CLIENT = Client("phak_key", "http://127.0.0.1:9")
+
+
+def events(data: bytes) -> None:
+    """A stream of events is read alike however it is cut, up to the first event that is none."""
+    assert read_events([data]) == read_events([data[n : n + 3] for n in range(0, len(data), 3)])
+
+
+def read_events(chunks: list[bytes]) -> list[str]:
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=iter(chunks))
+    seen: list[str] = []
+    try:
+        seen.extend(event.model_dump_json() for event in _CLIENT._events(response))
+    except PhalaSecretsError as error:
+        seen.append(type(error).__name__)
+    return seen
+
+
+# Outputs and the log
+
+
+def outputs(data: bytes) -> None:
+    """Outputs are read back exactly, and foreign text forges no command, leaves none and holds no secret."""
+    name, value, secret = texts(data, 3)
+    both = {"cvm-id": value, "app-id": name}
+    assert read_outputs("".join(heredoc(key, text) for key, text in both.items())) == both
+    assert json.loads(as_json(both)) == both
+    assert command_of(as_json(both)) is None
+    assert as_text([value]).isascii()
+    step = Step()
+    step.runner.say(value)
+    step.runner.report(Report(value, [("a", value)], [Table([value], [[value]])], [(value, value)]))
+    assert step.commands == [], "text forges a command"
+    step.runner.mask([secret])
+    assert set(step.commands) <= {"add-mask"}
+    before, registered = step.log, len(step.commands)
+    step.runner.tell(Finding(value + secret, secret, file=value, line=1))
+    step.runner.trace(secret + value)
+    with step.runner.group(value):
+        step.runner.fail(InputError(secret + value, hint=value))
+    assert step.commands[registered:] == ["warning", "debug", "group", "error", "endgroup"]
+    told = step.log.removeprefix(before)
+    for line in re.split(r"\r|\n", secret):
+        assert not (
+            len(line.strip()) >= 12 and line.isalnum() and line in told and line not in "phala-secrets"
+        )
+
+
+TARGETS: dict[str, Target] = {
+    "dotenv": dotenv,
+    "sources": sources,
+    "guest": guests,
+    "compose": compose,
+    "proof": proofs,
+    "answer": answer,
+    "events": events,
+    "outputs": outputs,
+}
