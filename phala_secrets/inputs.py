@@ -6,7 +6,6 @@ A flag wins over ``INPUT_…`` (as GitHub passes it, or with ``_`` for ``-``), w
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -176,6 +175,8 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = [name.upper().replace("-", "_") for name in BY_NAME]
     for variable in environ:
         if variable.startswith(_OURS) and (name := variable.removeprefix(_OURS)) not in known:
+            import difflib
+
             close = difflib.get_close_matches(name, known, n=1)
             raise InputError(
                 f"{variable[:80]!a} names no input",

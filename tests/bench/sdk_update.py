@@ -1,4 +1,4 @@
-"""The official SDK's way to update a CVM's environment, corrected by hand where the documented one does not run.
+"""The official SDK's way to update an environment, corrected where the documented one does not run.
 
 It encrypts to the key as it comes: like the official CLI, it proves nothing.
 """
