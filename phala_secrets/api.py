@@ -177,7 +177,11 @@ def get_kms_list(
 def get_kms_on_chain_detail(
     request: Request | str | None = None, /, *, chain: str | None = None
 ) -> Call[models.GetKmsOnChainDetailResponse]:
-    """``GET /kms/on-chain/{chain}``: the KMS contracts of a chain, their devices and OS images."""
+    """``GET /kms/on-chain/{chain}``: the KMS contracts of a chain, their devices and OS images.
+
+    ``chain`` is a name, such as ``base``. Raises InputError before anything is sent, ApiError
+    for a chain that Phala Cloud does not have.
+    """
     (name,) = _required(merged(request, "chain", {"chain": chain}), "chain")
     return Call("GET", f"/kms/on-chain/{segment(name)}", _as("GetKmsOnChainDetailResponse"))
 
@@ -187,8 +191,10 @@ def get_app_env_encrypt_pub_key(
 ) -> Call[models.GetAppEnvEncryptPubKeyResponse]:
     """``GET /kms/{kms}/pubkey/{app_id}``: the app's X25519 key with its proof, which is *not verified yet*.
 
-    ``kms`` is a slug or id, ``app_id`` 40 hex digits. Pass ``app_env_encrypt_pubkey`` of the
-    answer to ``verify_env_encrypt_public_key`` before encrypting to it.
+    ``kms`` is a slug or id, ``app_id`` 40 hex digits, with or without ``0x`` or ``app_``. Pass
+    ``app_env_encrypt_pubkey`` of the answer to ``verify_env_encrypt_public_key`` before
+    encrypting to it. Raises InputError before anything is sent, NotFoundError for an unknown
+    KMS, ServerError when it does not answer.
     """
     arguments = merged(request, "app_id", {"kms": kms, "app_id": app_id})
     kms, app_id = _required(arguments, "kms", "app_id")
@@ -216,7 +222,10 @@ def _env_encrypt_pub_key(app_id: str, answer: Any) -> models.GetAppEnvEncryptPub
 def next_app_ids(
     request: Request | None = None, /, *, counts: int | None = None
 ) -> Call[models.NextAppIdsResponse]:
-    """``GET /kms/phala/next_app_id``: reserves ``counts`` app ids, 1 to 20 (1 unless told)."""
+    """``GET /kms/phala/next_app_id``: reserves ``counts`` app ids, 1 to 20 (1 unless told).
+
+    Raises InputError before anything is sent.
+    """
     counts_ = _whole(merged(request, "counts", {"counts": counts}), "counts", 1, 20)
     return Call("GET", "/kms/phala/next_app_id", _as("NextAppIdsResponse"), {"counts": counts_ or "1"})
 
@@ -229,7 +238,10 @@ def list_kms_contracts(
     page_size: int | None = None,
     is_onchain: bool | None = None,
 ) -> Call[models.ListKmsContractsResponse]:
-    """``GET /kms`` as of 2026-06-23: KMS contracts with the root's public key, ``k256_pubkey``."""
+    """``GET /kms`` as of API version 2026-06-23: KMS contracts with their root's public key, ``k256_pubkey``.
+
+    ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
+    """
     params = _page(request, page, page_size, is_onchain)
     return Call("GET", "/kms", _as("ListKmsContractsResponse"), params=params, version=API_VERSION)
 
@@ -237,7 +249,10 @@ def list_kms_contracts(
 def get_kms_contract(
     request: Request | str | None = None, /, *, slug: str | None = None
 ) -> Call[models.KmsContract]:
-    """``GET /kms/{slug}`` as of API version 2026-06-23: one KMS contract."""
+    """``GET /kms/{slug}`` as of API version 2026-06-23: one KMS contract.
+
+    Raises InputError before anything is sent, NotFoundError for an unknown one.
+    """
     (kms,) = _required(merged(request, "slug", {"slug": slug}), "slug")
     return Call("GET", f"/kms/{segment(kms)}", _as("KmsContract"), version=API_VERSION)
 
@@ -245,7 +260,10 @@ def get_kms_contract(
 def list_kms_contract_nodes(
     request: Request | str | None = None, /, *, slug: str | None = None
 ) -> Call[models.ListKmsContractNodesResponse]:
-    """``GET /kms/{slug}/nodes``: the nodes of one KMS contract."""
+    """``GET /kms/{slug}/nodes``: the nodes of one KMS contract.
+
+    Raises InputError before anything is sent, NotFoundError for an unknown one.
+    """
     (kms,) = _required(merged(request, "slug", {"slug": slug}), "slug")
     path = f"/kms/{segment(kms)}/nodes"
     return Call("GET", path, _as("ListKmsContractNodesResponse"), version=API_VERSION)
@@ -260,7 +278,11 @@ def _cvm_path(arguments: Mapping[str, Any], tail: str = "") -> str:
 
 
 def get_cvm_info(request: Request | str | None = None, /, *, id: str | None = None) -> Call[models.CvmInfo]:  # noqa: A002
-    """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``."""
+    """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises InputError before anything is sent, NotFoundError for an unknown one, ConflictError
+    (``ERR-03-002``) for a name that several have.
+    """
     path = _cvm_path(merged(request, "id", {"id": id}))
     return Call("GET", path, _as("CvmInfo"), version=API_VERSION)
 
@@ -271,7 +293,10 @@ def get_cvm_compose_file(
     *,
     id: str | None = None,  # noqa: A002
 ) -> Call[models.AppCompose]:
-    """``GET /cvms/{id}/compose_file``: the app-compose, with ``allowed_envs``, today's names."""
+    """``GET /cvms/{id}/compose_file``: the app-compose, with ``allowed_envs``, today's names.
+
+    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    """
     path = _cvm_path(merged(request, "id", {"id": id}), "/compose_file")
     return Call("GET", path, _as("AppCompose"))
 
@@ -282,7 +307,10 @@ def get_cvm_state(
     *,
     id: str | None = None,  # noqa: A002
 ) -> Call[models.CvmState]:
-    """``GET /cvms/{id}/state``: what the CVM is doing now."""
+    """``GET /cvms/{id}/state``: what the CVM is doing now.
+
+    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    """
     return Call("GET", _cvm_path(merged(request, "id", {"id": id}), "/state"), _as("CvmState"))
 
 
@@ -294,7 +322,11 @@ def get_cvm_operations(
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Call[models.GetCvmOperationsResponse]:
-    """``GET /cvms/{id}/operations``: the CVM's operations, newest first; ``limit`` is 1 to 500."""
+    """``GET /cvms/{id}/operations``: the CVM's operations, newest first; ``limit`` is 1 to 500.
+
+    ``cursor`` is the ``next_cursor`` of the page before. ``id`` and errors are those of
+    ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    """
     arguments = merged(request, "id", {"id": id, "limit": limit, "cursor": cursor})
     params = _params(limit=_whole(arguments, "limit", 1, 500), cursor=arguments.get("cursor"))
     path = _cvm_path(arguments, "/operations")
@@ -325,7 +357,11 @@ def state_event(kind: str, data: str) -> models.CvmStateEvent:
 def get_app_cvms(
     request: Request | str | None = None, /, *, app_id: str | None = None
 ) -> Call[tuple[models.CvmInfo, ...]]:
-    """``GET /apps/{app_id}/cvms``: every CVM of an app."""
+    """``GET /apps/{app_id}/cvms``: every CVM of an app.
+
+    ``app_id`` is 40 hex digits, with or without ``0x`` or ``app_``. Raises InputError before
+    anything is sent, NotFoundError for an unknown one.
+    """
     (app,) = _required(merged(request, "app_id", {"app_id": app_id}), "app_id")
     path = f"/apps/{parse_app_id(app, 'app_id')}/cvms"
     return Call("GET", path, partial(_as_list, "CvmInfo"), version=API_VERSION)

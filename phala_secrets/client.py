@@ -444,7 +444,10 @@ class Client(_Base[httpx.Client]):
 
 
 class AsyncClient(_Base[httpx.AsyncClient]):
-    """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager."""
+    """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager.
+
+    Arguments and errors (InputError, ApiError, TransportError) are those of Client.
+    """
 
     async def __aenter__(self) -> Self:
         return self
@@ -535,7 +538,7 @@ class AsyncClient(_Base[httpx.AsyncClient]):
         interval: int | None = None,
         timeout: int | None = None,
     ) -> AsyncIterator[CvmStateEvent]:
-        """Like Client.watch_cvm_state, to be iterated with ``async for``."""
+        """Like Client.watch_cvm_state, errors and all, to be iterated with ``async for``."""
         watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
         return self._watched(watch)
 
@@ -657,5 +660,5 @@ def create_async_client(
     timeout: float = 30.0,
     trace: Trace | None = None,
 ) -> AsyncClient:
-    """An AsyncClient. Arguments and errors are those of create_client."""
+    """An AsyncClient. Arguments and errors (InputError) are those of create_client."""
     return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace)

@@ -1,0 +1,141 @@
+"""What `from phala_secrets import …` gives: these names, these promises, and no cost until they are used."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pydantic
+import pytest
+
+import phala_secrets
+from phala_secrets import errors, models
+
+ROOT = Path(__file__).parents[1]
+
+FUNCTIONS = {
+    "create_async_client",
+    "create_client",
+    "encrypt_env_vars",
+    "get_compose_hash",
+    "verify_env_encrypt_public_key",
+}
+METHODS = {
+    "get_app_cvms",
+    "get_app_env_encrypt_pub_key",
+    "get_cvm_compose_file",
+    "get_cvm_info",
+    "get_cvm_operations",
+    "get_cvm_state",
+    "get_kms_contract",
+    "get_kms_info",
+    "get_kms_list",
+    "get_kms_on_chain_detail",
+    "list_kms_contract_nodes",
+    "list_kms_contracts",
+    "next_app_ids",
+    "update_cvm_envs",
+    "watch_cvm_state",
+}
+CLIENTS = (phala_secrets.Client, phala_secrets.AsyncClient)
+
+
+def test_all_is_pinned() -> None:
+    """A name that goes breaks somebody's code; one that comes is a promise."""
+    of_errors = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, Exception)
+    }
+    of_models = {
+        name
+        for name, value in vars(models).items()
+        if inspect.isclass(value)
+        and issubclass(value, pydantic.BaseModel)
+        and value.__module__ == "phala_secrets.models"
+        and name != "Wire"
+        and not name.startswith("_")
+    }
+    assert len(of_errors) == 17
+    assert len(of_models) == 24
+    more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult"}
+    assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more
+    assert phala_secrets.__all__ == sorted(phala_secrets.__all__)
+
+
+def test_each_name_is_there_and_listed() -> None:
+    for name in phala_secrets.__all__:
+        assert getattr(phala_secrets, name) is not None
+    assert set(phala_secrets.__all__) <= set(dir(phala_secrets))
+    with pytest.raises(AttributeError, match="create_klient"):
+        getattr(phala_secrets, "create_klient")  # noqa: B009 (a checker knows that it is not there)
+
+
+def test_type_checkers_see_what_runs_see() -> None:
+    tree = ast.parse((ROOT / "phala_secrets/__init__.py").read_text())
+    seen = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("phala_secrets.")
+        for alias in node.names
+    }
+    assert set(seen) == set(phala_secrets.__all__)
+    for name, module in seen.items():
+        assert getattr(sys.modules[module], name) is getattr(phala_secrets, name)
+
+
+def test_the_methods_are_pinned_and_alike_in_both_clients() -> None:
+    for client in CLIENTS:
+        public = {name for name in vars(client) if not name.startswith("_")}
+        assert public == METHODS | {"close", "send", "run", "stream"}
+    for name in METHODS:
+        sync, awaited = (inspect.signature(getattr(client, name)) for client in CLIENTS)
+        assert sync.parameters == awaited.parameters
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS | {"Client", "AsyncClient"} | METHODS))
+def test_a_docstring_says_what_is_raised(name: str) -> None:
+    owners = CLIENTS if name in METHODS else (phala_secrets,)
+    for owner in owners:
+        text = inspect.getdoc(getattr(owner, name)) or ""
+        assert len(text) > 40
+        assert "Error" in text or "errors" in text
+
+
+def test_models_and_errors_say_what_they_are() -> None:
+    for name in phala_secrets.__all__:
+        if name != "UpdateResult":
+            assert vars(getattr(phala_secrets, name)).get("__doc__") or name in FUNCTIONS, name
+
+
+def test_importing_costs_nothing_until_a_name_is_used() -> None:
+    script = (
+        "import sys, phala_secrets\n"
+        "assert not {'httpx', 'pydantic', 'phala_secrets.client'} & set(sys.modules)\n"
+        "from phala_secrets import create_client, encrypt_env_vars, InputError\n"
+        "create_client('key', 'http://127.0.0.1:1')\n"
+        "assert not {'pydantic', 'cryptography', 'eth_account', 'yaml'} & set(sys.modules)\n"
+        "from phala_secrets import *\n"
+        "assert KmsInfo\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+def test_a_user_s_code_passes_the_strictest_type_checking(tmp_path: Path) -> None:
+    """As in a project of its own: without this repository's configuration."""
+    code = tmp_path / "user.py"
+    code.write_text((ROOT / "tests/typing/user.py").read_text())
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={tmp_path}",
+        str(code),
+    ]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
