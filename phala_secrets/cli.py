@@ -5,9 +5,11 @@ What a mode does not need is imported by no other: a step runs for a tenth of a 
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,8 +29,14 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
+    _open_streams()
     with _Interruptible():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        except OSError:  # there is nobody left to tell: the reader went away, or the disk is full
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            return CancelledError.exit_code
 
 
 def _main(arguments: list[str]) -> int:
@@ -37,20 +45,23 @@ def _main(arguments: list[str]) -> int:
         command = parse(arguments)
         if isinstance(command, str):
             sys.stdout.write(command)
+            sys.stdout.flush()
             return 0
         given = read(command.flags, os.environ)
         runner = _runner(given)
         _run(command, given, runner)
+        runner.finish()
     except PhalaSecretsError as error:
         return _failed(runner, error)
     except KeyboardInterrupt:
         return _failed(runner, CancelledError("interrupted", hint="run again"))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return CancelledError.exit_code
+        raise
+    except OSError as error:  # of a file or of the network it would be an error of ours by now
+        return _failed(runner, _unwritten(error))
     except Exception as error:  # noqa: BLE001 (a user gets no traceback: it could hold a value)
         return _failed(runner, _bug(error))
-    return _end(runner)
+    return 0
 
 
 def _run(command: Command, given: Given, runner: Runner) -> None:
@@ -63,6 +74,8 @@ def _run(command: Command, given: Given, runner: Runner) -> None:
     else:
         mode = command.mode or given.choice("mode")
         _inject(mode, given, runner, stdin=sys.stdin.buffer.read if command.mode else None)
+        if command.mode == "encrypt" and not runner.json:
+            sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
 
 def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
@@ -82,8 +95,6 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
             injection.run()
         except KeyboardInterrupt:
             raise injection.interrupted() from None
-    if mode == "encrypt" and not runner.json:
-        sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
 
 def _simulate(command: Command) -> None:
@@ -123,21 +134,18 @@ def _runner(given: Given) -> Runner:
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
     runner = runner or detect(os.environ)
-    try:
-        if runner.outputs:
-            runner.output(
-                "status", "failed" if not isinstance(error, CancelledError) else runner.last_status()
-            )
-    except InputError:
-        pass  # the outputs cannot be written, which may be the very error
+    with suppress(InputError):  # the outputs cannot be written, which may be the very error
+        runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")
     runner.fail(error)
     runner.finish()
     return error.exit_code
 
 
-def _end(runner: Runner) -> int:
-    runner.finish()
-    return 0
+def _unwritten(error: OSError) -> CancelledError:
+    return CancelledError(
+        f"standard output cannot be written: {error.strerror or type(error).__name__}",
+        hint="check that the disk is not full; what was sent until then stays sent",
+    )
 
 
 def _bug(error: Exception) -> PhalaSecretsError:
@@ -151,6 +159,15 @@ def _bug(error: Exception) -> PhalaSecretsError:
         f"a bug in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}",
         hint=f"report this line at {_REPORT_TO}",
     )
+
+
+def _open_streams() -> None:
+    """A stream that was closed is one that nobody reads; what it cannot encode is shown escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _drop_core_dumps() -> None:

@@ -52,7 +52,7 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
     lookup = options["lookup"]
     answer: Any
     if lookup == "list":
-        answer = client.get_kms_list().model_dump(mode="json")
+        answer = {"items": _every_kms(client)}
         return answer, _table(("id", "slug", "chain_id", "contract_address", "k256_pubkey"), answer["items"])
     if lookup == "info":
         answer = client.get_kms_info(options["kms"]).model_dump(mode="json")
@@ -68,6 +68,14 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
         answer = client.next_app_ids(counts=int(count)).model_dump(mode="json")
         return answer, _table(("app_id", "nonce"), answer["app_ids"])
     return answer, Table(("field", "value"), [(name, _cell(value)) for name, value in answer.items()])
+
+
+def _every_kms(client: Client) -> list[dict[str, Any]]:
+    first = client.get_kms_list(page_size=100)
+    rest = [
+        client.get_kms_list(page=number, page_size=100) for number in range(2, min(first.pages or 1, 50) + 1)
+    ]
+    return [kms.model_dump(mode="json") for page in (first, *rest) for kms in page.items]
 
 
 def _table(names: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:

@@ -17,6 +17,7 @@ from command import ENTRYPOINT, Command, Outcome
 
 from phala_secrets.simulator import Simulator
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _COLONS = re.compile(r"\s*::(?P<name>[^\s:]+)(?: (?P<properties>.*?))?::(?P<data>.*)", re.DOTALL)
 _BRACKETS = re.compile(r"##\[(?P<name>[^\s\]]+)(?: (?P<properties>[^\]]*))?\](?P<data>.*)", re.DOTALL)
 
@@ -87,12 +88,17 @@ class Done:
     summary: str
 
     @property
+    def lines(self) -> list[str]:
+        """The log's lines as the runner ends them."""
+        return _LINE_END.split(self.log)
+
+    @property
     def outputs(self) -> dict[str, str]:
         return read_outputs(self.output_file)
 
     @property
     def commands(self) -> list[WorkflowCommand]:
-        return [command for line in self.log.splitlines() if (command := command_of(line))]
+        return [command for line in self.lines if (command := command_of(line))]
 
     def annotations(self, kind: str) -> list[WorkflowCommand]:
         """``error``, ``warning`` or ``notice``."""
@@ -107,7 +113,7 @@ class Done:
         """The log as a reader sees it: without the commands that the runner swallows, and masked."""
         lines: list[str] = []
         masks: list[str] = []
-        for line in self.log.splitlines():
+        for line in self.lines:
             command = command_of(line)
             if command and command.name == "add-mask":
                 # The runner registers the whole value, and each of its lines.

@@ -444,5 +444,5 @@ def test_an_unknown_mode_is_named(step: Step, cloud: Cloud) -> None:
 def test_with_json_too_standard_output_is_one_document(run: Command, cvm: Cvm) -> None:
     done = run("update", "--cvm", "no-app", "--secrets", "LANG", "--json")
     assert done.code == 5
-    assert json.loads(done.stdout) == {}
+    assert json.loads(done.stdout) == {"status": "failed"}
     assert len(done.errors) == 1

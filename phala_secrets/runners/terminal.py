@@ -50,6 +50,7 @@ class Runner:
         self.verbose = verbose
         self.json = json_output
         self._redactor = Redactor()
+        self._masked: set[str] = set()
         self.outputs: dict[str, Value] = {}
         self._files: list[DotenvFile] = []
         if output_file:
@@ -155,7 +156,8 @@ class Runner:
 
     def mask(self, values: Iterable[str]) -> None:
         """Registers secrets before anything else is printed, so that no log shows them."""
-        lines = maskable_lines(values)
+        lines = [line for line in maskable_lines(values) if line not in self._masked]
+        self._masked.update(lines)
         self._redactor.learn(lines)
         self._mask(lines)
 
