@@ -1,6 +1,7 @@
-"""A chain on paper: JSON-RPC on loopback that answers what a test has it say, and takes no transaction.
+"""A chain on paper: JSON-RPC on loopback that answers what a test has it say, and takes all that is sent.
 
 A KMS contract and the apps' contracts, as far as they are asked; written from the contracts' ABI alone.
+A real chain, with its own mind about fees and nonces, is in ``tests/chain``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+import rlp
+from sha3 import keccak_256
 
 BASE_KMS = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 
@@ -26,6 +30,7 @@ class PaperChain:
         self.approved: set[str] = set()
         self.devices: set[str] = set()
         self.any_device = False
+        self.owner = "0x" + "00" * 20
         self.transactions: dict[str, str] = {}
         """Receipts: the compose hash that a transaction (0x) added to the one app."""
         self.meddle: Callable[[str, Any], Any] = lambda method, answer: answer
@@ -71,7 +76,27 @@ class PaperChain:
             return {"result": self._view(params[0]["to"].lower(), params[0]["data"][2:])}
         if method == "eth_getTransactionReceipt":
             return {"result": self._receipt(params[0])}
+        if method == "eth_sendRawTransaction":
+            return {"result": self._take(bytes.fromhex(params[0][2:]))}
+        known = {
+            "eth_getBalance": hex(10**18),
+            "eth_getBlockByNumber": {"baseFeePerGas": hex(10**9)},
+            "eth_maxPriorityFeePerGas": hex(10**6),
+            "eth_estimateGas": hex(60_000),
+            "eth_getTransactionCount": hex(len(self.transactions)),
+        }
+        if method in known:
+            return {"result": known[method]}
         return {"error": {"code": -32601, "message": f"no {method} on paper"}}
+
+    def _take(self, raw: bytes) -> str:
+        """A transaction of type 2 (EIP-1559), mined at once."""
+        data = rlp.decode(raw[1:])[7].hex()
+        transaction = "0x" + keccak_256(raw).hexdigest()
+        changed = {"dfc77223": self.approved, "2a819728": self.devices}[data[:8]]
+        changed.add(data[8:])
+        self.transactions[transaction] = data[8:]
+        return transaction
 
     def _view(self, to: str, data: str) -> str:
         selector, word = data[:8], data[8:]
@@ -82,6 +107,7 @@ class PaperChain:
                 "2f6622e5": lambda: _truth(word in self.approved),
                 "bf8b211b": lambda: _truth(word in self.devices),
                 "3440a16a": lambda: _truth(self.any_device),
+                "8da5cb5b": lambda: "0x" + self.owner[2:].rjust(64, "0"),
             }
         else:
             return "0x"

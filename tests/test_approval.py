@@ -1,7 +1,7 @@
 """Stories of an app whose KMS is a contract: new names, and the approval that they take.
 
-Nothing here signs: what is approved on a real chain is in ``tests/chain``. Where a contract is asked,
-a chain on paper answers.
+Where a contract is asked, a chain on paper answers. A real chain, and all that can happen on one, is in
+``tests/chain``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from command import ROOT
+from command import ROOT, Command
+from eth_account import Account
 from paper_chain import BASE_KMS, PaperChain
 from step import Done, Step
 
@@ -651,6 +652,82 @@ def test_a_chain_that_breaks_off_in_the_middle_stops_the_run(
     assert done.code == 6
     assert "calldata" not in done.outputs
     assert cvm.environment == {"OLD": "1"}
+
+
+# -- signing here --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owned(cloud: Cloud, chain: PaperChain) -> PaperChain:
+    """The chain, with the app owned by the key that is at hand; the service asks that chain too."""
+    cloud.rpc_urls[8453] = chain.url
+    chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
+    return chain
+
+
+@pytest.mark.parametrize("key", [OWNERS_KEY, f"0x{OWNERS_KEY}"])
+def test_the_owners_key_approves_and_is_seen_nowhere(
+    step: Step, cvm: Cvm, owned: PaperChain, key: str
+) -> None:
+    owned.devices.clear()
+    debug = {"RUNNER_DEBUG": "1"}
+    done = step(env=ENV, rpc_url=owned.url, private_key=key, allow_device=cvm.device_id, environ=debug)
+    assert done.code == 0, done.log
+    assert cvm.environment == {"OLD": "2", "NEW": SECRET}
+    assert len(owned.transactions) == 2
+    approval = done.outputs["transaction-hash"]
+    assert owned.transactions[approval] == cvm.compose_hash == done.outputs["compose-hash"]
+    assert f"https://basescan.org/tx/{approval}" in done.log
+    assert tells_nothing_secret(done)
+    assert {key, OWNERS_KEY} <= {*done.masks}
+
+
+def test_the_key_may_come_from_a_file_or_from_where_other_tools_have_it(
+    run: Command, cvm: Cvm, owned: PaperChain
+) -> None:
+    run.write(".env", ENV)
+    run.write("owner.key", f"0x{OWNERS_KEY}\n")
+    arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--verbose")
+    done = run(*arguments, "--rpc-url", owned.url, "--private-key-file", "owner.key")
+    assert done.code == 0, done.printed
+    assert len(owned.transactions) == 1
+    assert OWNERS_KEY not in done.printed
+
+    run.write(".env", f"{ENV}\nMORE=1")
+    done = run(*arguments, environ={"ETH_RPC_URL": owned.url, "PRIVATE_KEY": OWNERS_KEY})
+    assert done.code == 0, done.printed
+    assert len(owned.transactions) == 2
+    assert OWNERS_KEY not in done.printed
+
+
+def test_outputs_of_a_failed_run_have_the_transaction(step: Step, cvm: Cvm, owned: PaperChain) -> None:
+    def deny(method: str, answer: Any) -> Any:
+        return {**answer, "result": None} if method == "eth_getTransactionReceipt" else answer
+
+    def forget(method: str, answer: Any) -> Any:
+        owned.approved.discard(cvm.hash_with(NAMES))
+        return deny(method, answer)
+
+    owned.meddle = forget
+    done = step(env=ENV, rpc_url=owned.url, private_key=OWNERS_KEY, wait_timeout="1")
+    assert done.code == 6
+    (approval,) = owned.transactions
+    assert done.outputs["transaction-hash"] == approval
+    assert done.outputs["status"] == "failed"
+    assert approval in done.annotations("error")[0].data
+    assert cvm.environment == {"OLD": "1"}
+
+
+def test_dropping_names_takes_an_approval_too_and_a_word_in_each_run(
+    prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
+) -> None:
+    assert step(env="NEW=1", prepare_only="true").code == 4
+    prepared = prepare(env="NEW=1", allow_removal="true")
+    assert prepared.outputs["compose-hash"] == cvm.hash_with(["NEW"])
+    cloud.approved_transactions.add(TRANSACTION)
+    assert commit(step, prepared).code == 4
+    assert commit(step, prepared, allow_removal="true").code == 0
+    assert cvm.environment == {"NEW": "1"}
 
 
 # -- several CVMs --------------------------------------------------------------------------------
