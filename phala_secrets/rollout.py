@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from phala_secrets.runners import Runner
     from phala_secrets.targets import Target
 
-_LOOKS = (0.5, 1.0, 2.0, 4.0)
+_LOOKS = (0.5, 1.0, 2.0)
 """Seconds between looks at the operations, until one that is ours should have shown."""
 
 _TRIES = 3
