@@ -151,7 +151,7 @@ def test_simulate_is_a_cloud_to_try_things_on(run: Command) -> None:
         while "guest" not in said:
             said += process.stdout.readline()
         exports = dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
-        done = run("update", "--cvm=shop", "--env-file=.env", "--allow-removal", environ=exports)
+        done = run("update", "--cvm=shop", "--env-file=.env", "--allow-removal", "--no-wait", environ=exports)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
     assert exports["PHALA_CLOUD_API_KEY"] == "phak_mine"
@@ -526,9 +526,14 @@ def test_an_interrupt_says_how_far_it_got(number: signal.Signals, run: Command, 
 
 
 @pytest.mark.parametrize(
-    "tail", [">&-", "2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "<&- >&- 2>&-"]
+    ("arguments", "tail"),
+    [
+        ("--help", ">/dev/full"),
+        ("kms list", ">&-"),
+        ("kms list", ">/dev/full 2>&1"),
+        *(("update --cvm my-app --env-file .env", tail) for tail in ("2>&-", "2>/dev/full", "<&- >&- 2>&-")),
+    ],
 )
-@pytest.mark.parametrize("arguments", ["--help", "kms list", "update --cvm my-app --env-file .env --json"])
 def test_streams_that_take_nothing_bring_no_traceback(
     arguments: str, tail: str, run: Command, cvm: Cvm
 ) -> None:
