@@ -22,37 +22,53 @@ _SUMMARY = {
     "kms": "the KMSes, and keys they give out",
     "simulate": "a Phala Cloud on this machine, to try things out",
 }
-_CONNECTION = ("api-key-file", "api-url", "timeout", "json", "quiet", "verbose")
-_KEY = (
-    "cvm",
-    "app",
-    "app-id",
-    "kms",
-    "trusted-signers",
-    "require-trust",
-    "kms-contract",
-    "rpc-url",
-    "output-file",
-)
-_SOURCE = ("env-file", "secrets", "secrets-include", "files", "base64", "allow-empty", "guest-check")
-_CHANGE = ("allow-removal", "encrypted-env", "encrypted-env-file", "env-keys", "prepared-digest",
-           "compose-hash", "transaction-hash")  # fmt: skip
-_UPDATE = (
-    "private-key-file",
-    "allow-device",
-    "prepare-only",
-    "wait",
-    "wait-timeout",
-    "max-parallel",
-    "fail-fast",
-)
-_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "update": (*_KEY, *_SOURCE, *_CHANGE, *_UPDATE, *_CONNECTION),
-    "plan": (*_KEY, *_SOURCE, *_CHANGE, *_UPDATE, *_CONNECTION),
-    "encrypt": (*_KEY, *_SOURCE, *_CONNECTION),
-    "verify": (*_KEY, *_CONNECTION),
-    "list": ("app", *_CONNECTION),
-    "kms": _CONNECTION,
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "which CVM, on whose account": ("cvm", "app", "app-id", "api-key-file", "api-url"),
+    "the secrets": (
+        "env-file",
+        "secrets",
+        "secrets-include",
+        "files",
+        "base64",
+        "allow-empty",
+        "guest-check",
+    ),
+    "trust": ("kms", "trusted-signers", "require-trust", "kms-contract", "rpc-url"),
+    "the update": ("allow-removal", "wait", "wait-timeout", "max-parallel", "fail-fast"),
+    "an approval on chain": (
+        "private-key-file",
+        "allow-device",
+        "prepare-only",
+        "encrypted-env",
+        "encrypted-env-file",
+        "env-keys",
+        "prepared-digest",
+        "compose-hash",
+        "transaction-hash",
+    ),
+    "how it runs": ("timeout", "output-file", "json", "quiet", "verbose"),
+}
+_LOOKING_UP = ("api-key-file", "api-url", "timeout", "json", "quiet", "verbose")
+
+
+def _sections(*titles: str) -> Mapping[str, tuple[str, ...]]:
+    return {title: _SECTIONS[title] for title in titles or _SECTIONS}
+
+
+_FLAGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "update": _sections(),
+    "plan": _sections(),
+    "encrypt": _sections("which CVM, on whose account", "the secrets", "trust", "how it runs"),
+    "verify": _sections("which CVM, on whose account", "trust", "how it runs"),
+    "list": {"what it takes": ("app", *_LOOKING_UP)},
+    "kms": {"what it takes": _LOOKING_UP},
+}
+_USAGE = {
+    "update": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
+    "plan": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
+    "encrypt": "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
+    "verify": "--cvm CVM [flags]",
+    "list": "--app APP_ID [flags]",
 }
 _LOOKUPS = {
     "list": ((), "every KMS, with its id and slug"),
@@ -61,6 +77,13 @@ _LOOKUPS = {
     "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
     "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),
 }
+# Beside the flags of a section, or of every mode.
+_VARIABLES = (
+    ("", "PHALA_CLOUD_API_KEY", "the Phala Cloud API key"),
+    ("the secrets", "PHALA_SECRETS_ENV", "dotenv text"),
+    ("the secrets", "PHALA_SECRETS_SECRETS_JSON", "a JSON object of strings"),
+    ("an approval on chain", "PRIVATE_KEY", "the app owner's key"),
+)
 _EXIT_CODES = """\
 exit codes:
   0  done                                    5  Phala Cloud refused
@@ -81,6 +104,14 @@ class Command:
 
 
 class _Parser(argparse.ArgumentParser):
+    def read(self, arguments: Sequence[str]) -> dict[str, object]:
+        """The values by name; what follows an unknown flag is not shown, for it may be a secret."""
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [word for word in unknown if word.startswith("-")] or unknown
+            self.error(f"unrecognized arguments: {' '.join(word.partition('=')[0][:40] for word in flags)}")
+        return vars(values)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message, hint=f"see {self.prog} --help")
 
@@ -131,9 +162,21 @@ def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
         return _parse_simulate(rest)
     if mode == "kms":
         return _parse_lookup(rest)
-    parser = _parser(f"phala-secrets {mode}", _SUMMARY[mode])
-    _add_flags(parser, _FLAGS[mode])
-    return Command(mode, _flags(vars(parser.parse_args(rest))))
+    parser = _parser(f"phala-secrets {mode}", _SUMMARY[mode], _USAGE[mode], _epilog(mode))
+    _add_flags(parser, mode)
+    return Command(mode, _flags(parser.read(rest)))
+
+
+def _epilog(mode: str) -> str:
+    """What a person needs to know beside the flags."""
+    variables = "".join(
+        f"  {name:<28}{what}\n" for section, name, what in _VARIABLES if section in ("", *_FLAGS[mode])
+    )
+    return (
+        f"without a flag, since a command line is public:\n{variables}\n"
+        "Every flag can be given as an environment variable, too: --api-url as PHALA_SECRETS_API_URL.\n\n"
+        f"{_EXIT_CODES}"
+    )
 
 
 def _parse_lookup(rest: Sequence[str]) -> Command:
@@ -147,14 +190,14 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
         raise InputError(f"{rest[0][:60]!a} is no lookup", hint=f"use one of {', '.join(_LOOKUPS)}")
     lookup = rest[0]
     names, what = _LOOKUPS[lookup]
-    parser = _parser(f"phala-secrets kms {lookup}", what)
+    parser = _parser(f"phala-secrets kms {lookup}", what, " ".join((*names, "[flags]")), _epilog("kms"))
     for name in names:
         optional = name.startswith("[")
         parser.add_argument(
             name.strip("[]").lower(), metavar=name.strip("[]"), nargs="?" if optional else None
         )
-    _add_flags(parser, _FLAGS["kms"])
-    values = vars(parser.parse_args(rest[1:]))
+    _add_flags(parser, "kms")
+    values = parser.read(rest[1:])
     own = {name.strip("[]").lower() for name in names}
     options = {name: str(values.pop(name)) for name in own if values.get(name) is not None}
     return Command(
@@ -169,9 +212,8 @@ def _parse_simulate(rest: Sequence[str]) -> Command:
     parser.add_argument(
         "--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)"
     )
-    values = parser.parse_args(rest)
-    names = "\n".join(values.cvm or ["my-app"])
-    return Command("simulate", {}, {"port": str(values.port), "key": values.key, "names": names})
+    values = parser.read(rest)
+    return Command("simulate", {}, {**_flags(values), "names": _flags(values).get("cvm", "my-app")})
 
 
 def _port(text: str) -> int:
@@ -180,10 +222,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parser(prog: str, what: str) -> _Parser:
+def _parser(prog: str, what: str, usage: str | None = None, epilog: str | None = None) -> _Parser:
     parser = _Parser(
         prog=prog,
-        description=what,
+        usage=f"{prog} {usage}" if usage else None,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=epilog,
         add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -192,16 +236,18 @@ def _parser(prog: str, what: str) -> _Parser:
     return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    for name in names:
-        entry = BY_NAME[name]
-        if entry.kind == "bool":
-            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_help(entry))
-        elif entry.kind in ("lines", "names"):
-            parser.add_argument(f"--{name}", action="append", metavar=entry.metavar, help=_help(entry))
-        else:
-            choices = "{" + ",".join(entry.choices) + "}" if entry.choices else entry.metavar
-            parser.add_argument(f"--{name}", metavar=choices, help=_help(entry))
+def _add_flags(parser: argparse.ArgumentParser, mode: str) -> None:
+    for title, names in _FLAGS[mode].items():
+        section = parser.add_argument_group(title)
+        for name in names:
+            entry = BY_NAME[name]
+            if entry.kind == "bool":
+                section.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_help(entry))
+            elif entry.kind in ("lines", "names"):
+                section.add_argument(f"--{name}", action="append", metavar=entry.metavar, help=_help(entry))
+            else:
+                choices = "{" + ",".join(entry.choices) + "}" if entry.choices else entry.metavar
+                section.add_argument(f"--{name}", metavar=choices, help=_help(entry))
 
 
 def _help(entry: Input) -> str:
@@ -227,4 +273,4 @@ def _flags(values: Mapping[str, object]) -> dict[str, str]:
 
 def flags_of(mode: str) -> tuple[str, ...]:
     """The names of the inputs that a mode has flags for."""
-    return _FLAGS[mode]
+    return tuple(name for names in _FLAGS[mode].values() for name in names)
