@@ -221,7 +221,7 @@ class Approver:
                 f"Phala Cloud asks to approve the compose hash {compose_hash}, but {prepared} was prepared",
                 hint="the app has changed since: prepare it again",
             )
-        if self._job.compose_hash == compose_hash:
+        if not prepared and self._job.compose_hash == compose_hash:
             return [f"The compose hash {compose_hash} is approved by name (compose-hash), not recomputed."]
         present = (target.cvm.compose_hash or "").lower().removeprefix("0x")
         content = target.compose.content if target.compose else {}

@@ -274,7 +274,7 @@ _HINTS: dict[int | str, str] = {
     422: "the API did not accept the request as it stands",
     429: "Phala Cloud limits the rate of requests: run again later",
     466: "the compose hash is unknown or expired (14 days): prepare it again",
-    467: "the transaction is not verified: check that it is confirmed on the app's chain",
+    467: "the transaction is not verified: check that it is confirmed on the app's chain, then run again",
     468: "the app's contract does not allow this compose hash or device: approve it on chain first",
 }
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from phala_secrets.inputs import Given
 
 Mode = Literal["update", "plan", "encrypt", "verify"]
-MAX_CIPHERTEXT = 4 * 1024 * 1024
+MAX_CIPHERTEXT = 16 * 1024 * 1024
+"""Bytes of hex: 1 MiB of values, each character of which may take six in JSON, and two in hex."""
 
 
 @dataclass(frozen=True, slots=True)

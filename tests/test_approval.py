@@ -514,6 +514,17 @@ def test_another_hash_than_the_one_prepared_is_not_approved_on_the_way(
     assert tells_nothing_secret(done)
 
 
+def test_a_hash_from_an_artifact_is_not_approved_by_that_name(
+    prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
+) -> None:
+    prepared = prepare()
+    asked = {"compose_hash": OTHER, "app_id": cvm.app_id, "device_id": cvm.device_id}
+    cloud.tamper = lambda request, answer: Answer(asked, 465) if request.method == "PATCH" else answer
+    done = commit(step, prepared, compose_hash=OTHER, prepared_digest=None, prepare_only="true")
+    assert done.code == 3
+    assert "calldata" not in done.outputs
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("app_id", "22" * 20), ("app_id", "all of them"), ("compose_hash", "0x1"), ("device_id", "::error::")],
