@@ -62,7 +62,8 @@ class Injection:
         self._runner.check()
         environment = self._collect()
         names = self._names(environment)
-        found, keys = self._prove()
+        with self._runner.group("The key"):
+            found, keys = self._prove()
         if self._job.mode == "verify":
             self._finish("verified", found, keys, [])
             return
@@ -186,7 +187,8 @@ class Injection:
             self._done(row, f"{row.status} ({done} of {len(self.rows)})")
 
         try:
-            each(self.rows, work, at_once=job.max_parallel, fail_fast=job.fail_fast)
+            with self._runner.group("The update"):
+                each(self.rows, work, at_once=job.max_parallel, fail_fast=job.fail_fast)
         finally:
             self._tell_rows()
         self._look_for_newcomers(plans)

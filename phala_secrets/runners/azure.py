@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def escape(text: str) -> str:
-    """Text as a command's data, or as the value of a property."""
-    text = text.replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
-    return text.replace(";", "%3B").replace("]", "%5D")
+def escape_data(text: str) -> str:
+    """Text as a command's data."""
+    return text.replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def escape_property(text: str) -> str:
+    """Text as the value of a command's property."""
+    return escape_data(text).replace(";", "%3B").replace("]", "%5D")
 
 
 class Azure(Runner):
@@ -36,7 +40,7 @@ class Azure(Runner):
 
     def _mask(self, lines: list[str]) -> None:
         if lines:
-            self._write("\n".join(f"##vso[task.setsecret]{escape(line)}" for line in lines))
+            self._write("\n".join(f"##vso[task.setsecret]{escape_data(line)}" for line in lines))
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
@@ -59,13 +63,13 @@ class Azure(Runner):
         if severity == "notice":
             super()._problem(severity, message, hint, file, line)
             return
-        places = f"sourcepath={escape(one_line(file))};" if file else ""
+        places = f"sourcepath={escape_property(one_line(file))};" if file else ""
         places += f"linenumber={line};" if file and line else ""
         text = self.clean(message) + (f" (hint: {self.clean(hint)})" if hint else "")
-        self._write(f"##vso[task.logissue type={severity};{places}]{escape(text)}")
+        self._write(f"##vso[task.logissue type={severity};{places}]{escape_data(text)}")
 
     def _write_output(self, name: str, value: Value) -> None:
         super()._write_output(name, value)
         text = as_text(value)
         if self._fits(name, text, "this step"):
-            self._write(f"##vso[task.setvariable variable={variable(name)};isOutput=true]{escape(text)}")
+            self._write(f"##vso[task.setvariable variable={variable(name)};isOutput=true]{escape_data(text)}")

@@ -30,7 +30,7 @@ class Buildkite(Runner):
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """A group, which goes on until the next one begins."""
+        """A group that is open, since the report at the end of a run is in the last one, too."""
         if not self.quiet:
-            self._write(f"--- {self.clean(title)}")
+            self._write(f"+++ {self.clean(title)}")
         yield
