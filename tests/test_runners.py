@@ -425,9 +425,10 @@ def test_verbose_tells_of_each_request_and_of_no_value(
     environ: dict[str, str], run: Command, cloud: Cloud, cvm: Cvm
 ) -> None:
     run.write(".env", "OLD=canary-value")
-    arguments = ("update", "--cvm", "my-app", "--env-file", ".env")
+    arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--no-wait")
     plain = run(*arguments, environ=environ)
     assert "PATCH" not in plain.stderr
+    cvm.wait()
     for done in (
         run(*arguments, "--verbose", environ=environ),
         run(*arguments, environ={**environ, "RUNNER_DEBUG": "1"}),
