@@ -8,10 +8,10 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-image test-chain bench lock clean
+.PHONY: help demo test lint format test-image test-chain test-interop bench lock clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
 	@$(BIN)/python examples/demo/demo.py
@@ -36,6 +36,9 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 test-chain: $(VENV)/ready tests/chain/node_modules ## approvals on a real local chain (anvil)
 	$(BIN)/python -m pytest tests/chain
 
+test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
+	$(BIN)/python -m pytest tests/interop
+
 bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
 	$(BIN)/python tests/bench/bench.py $(ROUNDS)
 
@@ -45,9 +48,12 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
 	$(LOCK) --output-file requirements/image.txt
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
+	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-bench .venv-sdk tests/*/node_modules
+	rm -rf $(VENV) .venv-interop .venv-bench .venv-sdk tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -64,6 +70,11 @@ $(VENV)/ready: requirements/dev.txt | python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-interop/ready: tests/interop/requirements.txt | python
+	$(PYTHON) -m venv --clear .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 # As in the image: the locked dependencies, the package itself, compiled.
