@@ -8,7 +8,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-image test-chain test-interop bench lock clean
+.PHONY: help demo test lint format test-image test-chain test-interop fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test-chain: $(VENV)/ready tests/chain/node_modules ## approvals on a real local 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
 
+fuzz: .venv-attack/ready ## inputs nobody thought of, guided by coverage (FUZZ_SECONDS=60, for amd64)
+	.venv-attack/bin/python tests/fuzz/fuzz.py $(TARGETS)
+
+mutants: .venv-attack/ready systemd ## break the code in small ways, to see that a test fails each time
+	.venv-attack/bin/python tests/mutants/mutants.py
+
 bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
 	$(BIN)/python tests/bench/bench.py $(ROUNDS)
 
@@ -48,12 +54,13 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
 	$(LOCK) --output-file requirements/image.txt
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
+	$(LOCK) --output-file requirements/attack.txt --group test --group attack --constraint requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
 	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-interop .venv-bench .venv-sdk tests/*/node_modules
+	rm -rf $(VENV) .venv-attack .venv-interop .venv-bench .venv-sdk tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -75,6 +82,11 @@ $(VENV)/ready: requirements/dev.txt | python
 .venv-interop/ready: tests/interop/requirements.txt | python
 	$(PYTHON) -m venv --clear .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-attack/ready: requirements/attack.txt | python
+	$(PYTHON) -m venv .venv-attack
+	.venv-attack/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/attack.txt
 	@touch $@
 
 # As in the image: the locked dependencies, the package itself, compiled.

@@ -233,6 +233,9 @@ def test_a_refusal_names_the_first_and_counts_the_rest() -> None:
         "A (env-file .env, line 1) has 131073 bytes, and the guest takes 131072 (and 1 more)"
     )
     assert (refusal.value.file, refusal.value.line, len(refusal.value.findings)) == (".env", 1, 2)
+    assert refusal.value.hint == refusal.value.findings[0].hint
+    with pytest.raises(DeliveryError, match=r"131072$"):
+        check_limits(environment({"A": "x" * 131073}))
 
 
 def test_linux_passes_on_a_little_less_than_the_guest_takes() -> None:

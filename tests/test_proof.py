@@ -22,6 +22,7 @@ from phala_secrets.proof import (
     Proof,
     parse_public_key,
     parse_signer,
+    parse_signers,
     prove,
     verify_env_encrypt_public_key,
 )
@@ -419,6 +420,26 @@ def test_with_both_signatures_the_v1_one_decides() -> None:
 )
 def test_a_trusted_signer_passes_in_any_spelling(trusted: Any) -> None:
     assert verify_env_encrypt_public_key(CARRIES_V1, trusted_signers=trusted, now=NOW) == COMPRESSED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ((KEY, V1["signature"]), "app_id"),
+        ((CARRIES_V1, None, "00" * 20), "the app that you encrypt for"),
+        ((CARRIES_V1,), "do not encrypt"),
+    ],
+)
+def test_a_proof_that_does_not_do_comes_with_what_to_do(arguments: tuple[Any, ...], hint: str) -> None:
+    with pytest.raises(ProofError) as refusal:
+        verify_env_encrypt_public_key(*arguments, trusted_signers=OTHER_ROOT["signer"], now=NOW)
+    assert hint in refusal.value.hint
+
+
+def test_an_empty_pin_comes_with_what_to_do() -> None:
+    with pytest.raises(InputError, match="is empty") as refusal:
+        parse_signers(" ,\n")
+    assert "at least one" in refusal.value.hint
 
 
 def test_trusted_signers_may_come_one_by_one() -> None:

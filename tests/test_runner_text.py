@@ -19,7 +19,15 @@ from step import command_of, read_outputs
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.report import Report, Table
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
-from phala_secrets.runners.sinks import DotenvFile, append, as_json, as_text, lacks, variable
+from phala_secrets.runners.sinks import (
+    DotenvFile,
+    append,
+    as_json,
+    as_text,
+    lacks,
+    unwritable,
+    variable,
+)
 from phala_secrets.runners.text import MASKED_FROM, Redactor, maskable_lines, one_line
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -338,6 +346,25 @@ def test_outputs_are_appended_to_what_other_steps_left(tmp_path: Path) -> None:
     }
 
 
+def test_outputs_go_to_an_output_file_as_well(tmp_path: Path) -> None:
+    environ = {"GITHUB_OUTPUT": str(tmp_path / "output")}
+    runner = GitHub(environ, output_file=str(tmp_path / "outputs.env"), stderr=io.StringIO())
+    runner.check()
+    runner.output("cvm-id", "cvm_1")
+    assert read_outputs((tmp_path / "output").read_text()) == {"cvm-id": "cvm_1"}
+    assert (tmp_path / "outputs.env").read_text() == "PHALA_CVM_ID=cvm_1\n"
+    missing = GitHub({}, output_file=str(tmp_path), stderr=io.StringIO())
+    with pytest.raises(InputError, match="output-file"):
+        missing.check()
+
+
+def test_an_output_that_cannot_be_written_names_the_file(tmp_path: Path) -> None:
+    step = Step(tmp_path)
+    step.output.mkdir()
+    with pytest.raises(InputError, match=r"^\$GITHUB_OUTPUT cannot"):
+        step.runner.output("cvm-id", "cvm_1")
+
+
 def test_a_step_without_files_gives_its_outputs_to_nobody() -> None:
     step = Step()
     step.runner.check()
@@ -370,6 +397,10 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_of_ours() -> None:
     with pytest.raises(InputError, match=r"^\$GITHUB_OUTPUT cannot be written: No space left on device$"):
         append("/dev/full", "x", "$GITHUB_OUTPUT")
+
+
+def test_an_error_that_the_system_has_no_words_for_is_told_by_its_name() -> None:
+    assert str(unwritable("it", PermissionError())) == "it cannot be written: PermissionError"
 
 
 def test_a_file_of_outputs_is_for_its_owner(tmp_path: Path) -> None:
