@@ -217,6 +217,7 @@ class Injection:
             before = client.send(answers.newest_operation(target.cvm.id))
         approved = self._approver.check_prepared(target, key)
         if approved:
+            row.approval = approved[1]
             self._output_of(row, {"compose-hash": approved[0], "transaction-hash": approved[1]})
         row.stage = "sending"
         result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
@@ -225,6 +226,8 @@ class Injection:
             approved = self._approve(row, its_plan, key, sealed, result)
             if not approved:
                 return
+            row.approval = approved[1]
+            before = client.send(answers.newest_operation(target.cvm.id))  # a confirmation takes its time
             row.stage = "sending"
             result = deliver(client, self._runner, target, before, sealed, its_plan.names, approved)
         if not isinstance(result, Accepted):

@@ -34,11 +34,15 @@ _TRIES = 3
 
 @dataclass(slots=True)
 class Row:
-    """What became of one CVM. ``stage`` is how far it got: waiting, sending, accepted, over."""
+    """What became of one CVM. ``stage`` is how far it got: waiting, sending, accepted, over.
+
+    ``approval`` is the transaction that its names were approved with, if they had to be.
+    """
 
     target: Target
     status: str = "failed"
     correlation_id: str = ""
+    approval: str = ""
     stage: str = "waiting"
     error: PhalaSecretsError | None = None
 

@@ -51,7 +51,6 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     titles: dict[tuple[str, ...], str] = {
         ("running",): "Delivered: the CVM runs with the new environment",
         ("in_progress",): "Accepted: the CVM is restarting with the new environment",
-        ("precondition_required",): "Prepared: an approval on chain is needed",
     }
     title = titles.get(statuses, "Updated")
     if len(rows) > 1:
@@ -62,11 +61,20 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     report.facts += _changes(plans[0], None)
     if len(rows) == 1 and rows[0].correlation_id:
         report.facts.append(("operation", rows[0].correlation_id))
+    if len(rows) == 1 and rows[0].approval:
+        report.facts.append(("approval", _approval(rows[0].approval, keys[targets[0].app_id])))
     if len(rows) > 1:
         cells = [(row.target.cvm.name, row.status, row.remark) for row in rows]
         report.tables.append(Table(("CVM", "status", "error"), cells))
     report.advice = _advice(targets, keys)
     return report
+
+
+def _approval(transaction: str, key: ProvenKey) -> str:
+    from phala_secrets.chain import transaction_link
+
+    link = transaction_link(key.chain_id or 0, transaction) if transaction.startswith("0x") else None
+    return link or transaction
 
 
 def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:

@@ -689,6 +689,7 @@ def test_the_owners_key_approves_and_is_seen_nowhere(
     approval = done.outputs["transaction-hash"]
     assert owned.transactions[approval] == cvm.compose_hash == done.outputs["compose-hash"]
     assert f"https://basescan.org/tx/{approval}" in done.log
+    assert f"https://basescan.org/tx/{approval}" in done.summary
     assert tells_nothing_secret(done)
     assert {key, OWNERS_KEY} <= {*done.masks}
 
