@@ -71,7 +71,8 @@ def refuse_removal(plans: Sequence[Plan]) -> None:
     plan = dropping[0]
     others = f" (and {len(dropping) - 1} more CVMs would lose variables)" if len(dropping) > 1 else ""
     names = ", ".join(plan.removed[:20]) + (" …" if len(plan.removed) > 20 else "")
+    count = f"{len(plan.removed)} variables" if len(plan.removed) > 1 else "a variable"
     raise DeliveryError(
-        f"the update would drop {len(plan.removed)} variables of {plan.target.cvm.name!a}: {names}{others}",
+        f"the update would drop {count} of {plan.target.cvm.name!a}: {names}{others}",
         hint="an update replaces the whole set: give them too, or set allow-removal: true",
     )

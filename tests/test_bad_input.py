@@ -127,14 +127,14 @@ GUEST = {
     ),
     "dropped variables": with_file(
         "NEW=1\n",
-        "the update would drop 1 variables of 'my-app': OLD",
+        "the update would drop a variable of 'my-app': OLD",
         "allow-removal",
         code=4,
         requests=TO_COMPARE,
     ),
     "dropped variables, in a plan": with_file(
         "NEW=1\n",
-        "the update would drop 1 variables of 'my-app': OLD",
+        "the update would drop a variable of 'my-app': OLD",
         "allow-removal",
         code=4,
         requests=TO_COMPARE - 1,

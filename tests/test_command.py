@@ -314,7 +314,7 @@ def test_a_flag_wins_over_an_input_over_a_variable(run: Command, cloud: Cloud) -
 def test_an_input_has_githubs_name_or_one_that_a_shell_can_set(run: Command, cvm: Cvm) -> None:
     for name in ("INPUT_ENV-FILE", "INPUT_ENV_FILE", "PHALA_SECRETS_ENV_FILE"):
         run.write("this.env", f"OLD={name}\n")
-        done = run.apart(*UPDATE, environ={name: "this.env"})
+        done = run(*UPDATE, environ={name: "this.env"})
         assert done.code == 0, done.printed
         assert cvm.environment == {"OLD": name}
     run.write("that.env", "OLD=that\n")

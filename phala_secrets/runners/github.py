@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.errors import Finding, InputError
+from phala_secrets.report import Report
 from phala_secrets.runners.sinks import Value, append, as_text
 from phala_secrets.runners.terminal import Runner
 from phala_secrets.runners.text import one_line
@@ -20,7 +21,7 @@ from phala_secrets.runners.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from phala_secrets.report import Report
+    from phala_secrets.errors import PhalaSecretsError
 
 _ANNOTATIONS = 9  # the runner shows ten of a kind a step; one is kept for the error at the end
 _ANNOTATION_LENGTH = 4000
@@ -85,7 +86,7 @@ class GitHub(Runner):
 
     def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
         self._annotated[severity] += 1
-        if self._annotated[severity] > _ANNOTATIONS + (severity == "error"):
+        if self._annotated[severity] > _ANNOTATIONS:
             super()._problem(severity, message, hint, file, line)
             return
         places = [f"file={escape_property(self.clean(file))}"] if file else []
@@ -105,9 +106,20 @@ class GitHub(Runner):
         if self._output_path:
             append(self._output_path, heredoc(name, as_text(value)), "$GITHUB_OUTPUT")
 
+    def fail(self, error: PhalaSecretsError) -> None:
+        """The error that ends the run, with the annotation that was kept for it, and in the job's summary."""
+        for finding in error.findings:
+            self.tell(finding)
+        self._annotated["error"] = min(self._annotated["error"], _ANNOTATIONS - 1)
+        self._problem("error", error.message, error.hint, error.file, error.line)
+        self._summarise(Report("Failed", advice=[(error.message, ""), (error.hint, "")]))
+
     def report(self, report: Report) -> None:
         """The report in the log, and as the job's summary."""
         super().report(report)
+        self._summarise(report)
+
+    def _summarise(self, report: Report) -> None:
         if self._summary_path:
             text = self._markdown(report)
             try:
