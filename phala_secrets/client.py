@@ -12,6 +12,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar
@@ -405,7 +406,9 @@ class Client(_Base[httpx.Client]):
         return body.bytes()
 
     def _open(self, url: str) -> httpx.Client:
-        return httpx.Client(**self._settings(url))
+        http = httpx.Client(**self._settings(url))
+        weakref.finalize(self, http.close)  # for who never calls close, as in a script of a few lines
+        return http
 
     def _together(self, batch: Batch) -> list[Any]:
         """Sends what does not depend on each other at once, in at most _AT_ONCE threads."""
