@@ -155,8 +155,11 @@ def test_a_binary_file_is_fine_in_base64(step: Step) -> None:
 
 def test_base64_takes_the_value_of_the_winner(step: Step) -> None:
     step.environ = {"TLS_KEY": "é\n"}
-    read = step.reads(env="TLS_KEY=weaker\nTLS_CERT=x\nTLSX=y", secrets=("TLS_KEY",), base64=("TLS_*",))
-    assert read == {"TLS_KEY": "w6kK", "TLS_CERT": "eA==", "TLSX": "y"}
+    environment, _ = step.gather(
+        env="TLS_KEY=weaker\nTLS_CERT=x\nTLSX=y", secrets=("TLS_KEY",), base64=("TLS_*",)
+    )
+    assert environment.as_dict() == {"TLS_KEY": "w6kK", "TLS_CERT": "eA==", "TLSX": "y"}
+    assert environment["TLS_KEY"].origin == Origin("secrets TLS_KEY")
 
 
 def test_secrets_are_taken_from_the_step_s_environment_and_renamed(step: Step) -> None:

@@ -43,7 +43,8 @@ def is_wording(change: str) -> bool:
 
 def main() -> int:
     explained = tomllib.loads((HERE / "explained.toml").read_text())
-    subprocess.run([sys.executable, "-m", "mutmut", "run"], check=True)
+    progress = None if sys.stdout.isatty() else subprocess.DEVNULL
+    subprocess.run([sys.executable, "-m", "mutmut", "run"], check=True, stdout=progress)
     living = {(function, change) for function, change in survivors() if not is_wording(change)}
     known = {(function, change) for function, changes in explained.items() for change in changes}
     for function, change in sorted(living - known):
