@@ -91,7 +91,7 @@ class Injection:
         environment, findings = gather(
             job.sources, environ=self._environ, root=job.root, folder=job.folder, stdin=self._stdin
         )
-        self._runner.mask(environment.as_dict().values())
+        self._runner.mask(environment.secrets())
         for finding in findings:
             self._runner.tell(finding)
         guest.check_limits(environment)
@@ -302,8 +302,9 @@ class Injection:
         """The compose hash and the transaction to commit with; None where it was prepared for others."""
         asked = self._approver.check(row.target, key, its_plan.names, said)
         self._output_of(row, asked.outputs)
-        for remark in asked.remarks:
-            self._runner.say(remark)
+        if not self._job.prepare_only:  # its report has them
+            for remark in asked.remarks:
+                self._runner.say(remark)
         transaction = self._approver.settle(
             asked, lambda signed: self._output_of(row, {"transaction-hash": signed})
         )

@@ -26,3 +26,5 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     advice: list[tuple[str, str]] = field(default_factory=list)
     """A sentence, and the line to paste that belongs to it (or nothing)."""
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """What is behind a link, and the link, which is never foreign text."""

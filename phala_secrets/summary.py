@@ -62,7 +62,8 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     if len(rows) == 1 and rows[0].correlation_id:
         report.facts.append(("operation", rows[0].correlation_id))
     if len(rows) == 1 and rows[0].approval:
-        report.facts.append(("approval", _approval(rows[0].approval, keys[targets[0].app_id])))
+        report.facts.append(("approval", rows[0].approval))
+        report.links = _transaction(rows[0].approval, keys[targets[0].app_id])
     if len(rows) > 1:
         cells = [(row.target.cvm.name, row.status, row.remark) for row in rows]
         report.tables.append(Table(("CVM", "status", "error"), cells))
@@ -70,11 +71,11 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
     return report
 
 
-def _approval(transaction: str, key: ProvenKey) -> str:
+def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
     from phala_secrets.chain import transaction_link
 
     link = transaction_link(key.chain_id or 0, transaction) if transaction.startswith("0x") else None
-    return link or transaction
+    return [("The approval in the explorer", link)] if link else []
 
 
 def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
@@ -86,18 +87,23 @@ def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
     report.facts = _facts([plan.target], {key.app_id: key})
     report.facts += [
         ("chain", chain_name(asked.chain_id)),
-        ("app contract", preparation.explorer or f"0x{asked.app_id}"),
+        ("app contract", f"0x{asked.app_id}"),
         ("compose hash", f"0x{asked.compose_hash}"),
         ("device", f"0x{asked.device_id}" if asked.device_id else "not named"),
         ("digest", outputs["prepared-digest"]),
     ]
     report.facts += _changes(plan, None)
+    if preparation.explorer:
+        report.links = [("The app's contract in the explorer", preparation.explorer)]
     added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
     approve = (
         f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}), "
         "a wallet sends this calldata to the app contract with value 0:"
     )
-    compare = "2. Who approves compares hash and device, and passes the digest on, apart from the ciphertext:"
+    compare = (
+        "2. Whoever approves compares hash and device with those above, and passes the digest on, "
+        "apart from the ciphertext:"
+    )
     commit = (
         "3. Within 14 days another run commits this very ciphertext: encrypted-env, env-keys, "
         "compose-hash, transaction-hash and prepared-digest."

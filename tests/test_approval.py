@@ -186,13 +186,13 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
     done = prepare()
     for part in (
         "1. The app&#39;s owner approves",
-        "2. Who approves",
+        "2. Whoever approves",
         "3. Within 14 days",
         done.outputs["calldata"],
         f"0x{cvm.hash_with(NAMES)}",
         f"0x{cvm.device_id}",
         f"prepared-digest: {done.outputs['prepared-digest']}",
-        f"https://basescan.org/address/0x{cvm.app_id}",
+        f"explorer](https://basescan.org/address/0x{cvm.app_id})",
         "Base (chain 8453)",
         "is Phala Cloud&#39;s word",
         f"trusted-signers: 0x{cvm.kms.root_public_key}",
@@ -689,7 +689,7 @@ def test_the_owners_key_approves_and_is_seen_nowhere(
     approval = done.outputs["transaction-hash"]
     assert owned.transactions[approval] == cvm.compose_hash == done.outputs["compose-hash"]
     assert f"https://basescan.org/tx/{approval}" in done.log
-    assert f"https://basescan.org/tx/{approval}" in done.summary
+    assert f"explorer](https://basescan.org/tx/{approval})" in done.summary
     assert tells_nothing_secret(done)
     assert {key, OWNERS_KEY} <= {*done.masks}
 

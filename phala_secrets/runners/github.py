@@ -135,6 +135,7 @@ class GitHub(Runner):
                 f"| {self._html(label)} | {self._code(value)} |\n" for label, value in report.facts
             )
             blocks.append(f"| | |\n|---|---|\n{rows}")
+        blocks += [f"[{self._html(label)}]({url})" for label, url in report.links]
         for table in report.tables:
             header = "".join(f" {self._html(cell)} |" for cell in table.header)
             rows = "".join(f"|{''.join(f' {self._code(c)} |' for c in row)}\n" for row in table.rows)

@@ -123,6 +123,8 @@ class Runner:
         width = max((len(label) for label, _ in report.facts), default=0)
         for label, value in report.facts:
             self._write(f"  {label.ljust(width)}  {self.clean(value)}")
+        for label, url in report.links:
+            self._write(f"{self.clean(label)}: {url}")
         for table in report.tables:
             for line in self.columns(table):
                 self._write(f"  {line}")
