@@ -23,11 +23,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable of the environment, its value as it is to reach the guest."""
+    """One variable of the environment, its value as it is to reach the guest.
+
+    ``given`` is the text that the source had, where ``value`` is its base64.
+    """
 
     name: str
     value: str = field(repr=False)
     origin: Origin
+    given: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,6 +53,10 @@ class Environment:
 
     def as_dict(self) -> dict[str, str]:
         return {variable.name: variable.value for variable in self.variables}
+
+    def secrets(self) -> list[str]:
+        """All that has to be masked: the values, and what they encode."""
+        return [text for variable in self.variables for text in (variable.value, variable.given) if text]
 
     def __iter__(self) -> Iterator[Variable]:
         return iter(self.variables)

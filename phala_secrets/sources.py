@@ -141,7 +141,8 @@ def _merge(source: Iterable[_Entry], entries: dict[str, _Entry]) -> Iterable[Fin
 
 def _variable(entry: _Entry, base64: Sequence[str]) -> Variable:
     if any(fnmatchcase(entry.name, glob) for glob in base64):
-        return Variable(entry.name, b64encode(entry.content).decode(), entry.origin)
+        given = entry.content.decode(errors="ignore")
+        return Variable(entry.name, b64encode(entry.content).decode(), entry.origin, given)
     problem = "contains a NUL, which no environment can carry" if b"\0" in entry.content else ""
     try:
         value = entry.content.decode()

@@ -460,3 +460,10 @@ def test_nothing_but_the_runners_files_is_written(step: Step, cvm: Cvm, tmp_path
     done = step.apart(env_file="app.env", environ={"TMPDIR": str(tmp_path)})
     assert done.code == 0
     assert files() - before <= {str(step.output), str(step.summary)}
+
+
+def test_what_base64_encodes_is_masked_as_well(step: Step, cvm: Cvm) -> None:
+    step.write("key.pem", "-----BEGIN KEY-----\nc2VjcmV0LWxpbmU\n")
+    done = step(files="TLS_KEY=key.pem", base64="TLS_KEY", allow_removal="true")
+    assert done.code == 0, done.log
+    assert {"c2VjcmV0LWxpbmU", "LS0tLS1CRUdJTiBLRVktLS0tLQpjMlZqY21WMExXeHBibVUK"} <= set(done.masks)
