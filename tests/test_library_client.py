@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ssl
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import pydantic
 import pytest
+import trustme
 
 import phala_secrets
 from phala_secrets import (
@@ -36,7 +39,7 @@ from phala_secrets import (
     encrypt_env_vars,
     verify_env_encrypt_public_key,
 )
-from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
+from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, RateLimit, Request, Simulator
 from phala_secrets.watch import Watch
 
 APP_ID = "a1" * 20
@@ -591,6 +594,13 @@ def test_retry_after_is_honoured(client: Client, simulator: Simulator) -> None:
     assert second.started - first.ended >= 0.95
 
 
+def test_after_a_rate_limit_requests_come_slower_and_all_get_through(client: Client, cloud: Cloud) -> None:
+    cloud.rate_limit = RateLimit(per_second=10, retry_after=False)
+    for _ in range(4):
+        client.get_kms_info("phala")
+    assert [request.status for request in cloud.requests].count(200) == 4
+
+
 def test_connections_are_kept(client: Client, cloud: Cloud, cvm: Cvm) -> None:
     for _ in range(3):
         client.get_kms_info("phala")
@@ -669,6 +679,22 @@ def test_a_watch_that_is_left_gives_its_stream_back(client: Client, cvm: Cvm, cl
     assert cloud._open_streams == 0
 
 
+def test_events_that_are_none_are_survived(client: Client, cvm: Cvm, simulator: Simulator) -> None:
+    body = b'event: error\ndata: {"message": "node is busy"}\n\nevent: state\ndata: nonsense\n\n'
+    headers = {"Content-Type": "text/event-stream; charset=utf-8"}
+    simulator.faults.add(Fault("status", path="/state", status=200, headers=headers, body=body))
+    watched = shown(client.watch_cvm_state("my-app"))
+    assert watched == [("error", None), ("state", "running"), ("complete", None)]
+
+
+def test_a_watch_whose_time_is_up_says_so(client: Client, cloud: Cloud) -> None:
+    clock = Clock()
+    watch = Watch("my-app", clock=clock)
+    clock.now += 300
+    assert shown(client._watched(watch)) == [("timeout", None)]
+    assert sent(cloud) == []
+
+
 class Clock:
     """A clock that only a test moves."""
 
@@ -744,6 +770,24 @@ def test_a_client_that_could_not_work_is_not_made(
     monkeypatch.delenv("PHALA_CLOUD_API_KEY", raising=False)
     with pytest.raises(InputError, match=complaint):
         connect(**arguments)
+
+
+def test_certificates_are_verified_against_the_roots_that_are_given(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Simulator(Cloud(KEY), tls=context) as simulator:
+        with pytest.raises(AnswerError, match="no trusted TLS connection") as refused:
+            connect(base_url=simulator.url).get_kms_info("phala")
+        assert "SSL_CERT_FILE" in refused.value.hint
+        roots = tmp_path / "roots.pem"
+        roots.write_bytes(authority.cert_pem.bytes())
+        monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+        assert connect(base_url=simulator.url).get_kms_info("phala").slug == "phala"
+        roots.write_text("no certificate")
+        with pytest.raises(InputError, match="SSL_CERT_FILE"):
+            connect(base_url=simulator.url)
 
 
 def test_the_environment_says_where_and_who(
