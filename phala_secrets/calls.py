@@ -119,7 +119,11 @@ class Exchange(Generic[T]):
         self.tries += 1
         read = self.call.parse if 200 <= status < 300 else self.call.answers.get(status)
         if read is not None:
-            return read(_decode(status, headers, body))
+            try:
+                return read(_decode(status, headers, body))
+            except AnswerError as error:
+                error.sent = 200 <= status < 300  # a refusal stays one, however garbled
+                raise
         if 300 <= status < 400:
             raise AnswerError(
                 f"HTTP {status} redirects to {headers.get('location', '')[:200]!a}; that is not followed",
@@ -235,16 +239,16 @@ class Body:
         self._deadline = deadline
 
     def count(self, chunk: bytes) -> None:
-        """AnswerError when one more piece is too much."""
+        """AnswerError when one more piece is too much, TransportError when it all takes too long."""
         self._size += len(chunk)
         if self._size > MAX_BODY_BYTES:
             raise AnswerError(f"the answer is over {MAX_BODY_BYTES >> 20} MiB", hint="check the URL")
-
-    def add(self, chunk: bytes) -> None:
-        """Keeps one more piece; TransportError when it all takes too long."""
-        self.count(chunk)
         if time.monotonic() > self._deadline:
             raise TransportError("the answer took too long", hint="raise timeout, or run again")
+
+    def add(self, chunk: bytes) -> None:
+        """Keeps one more piece."""
+        self.count(chunk)
         self._parts.append(chunk)
 
     def bytes(self) -> bytes:

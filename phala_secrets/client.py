@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import os
+import re
 import threading
 import time
 import weakref
@@ -22,6 +23,7 @@ import httpx
 
 from phala_secrets import __version__, api, flows
 from phala_secrets.calls import Batch, Body, Call, Exchange, Flow, Pace, Pause
+from phala_secrets.deadline import in_time
 from phala_secrets.errors import AnswerError, InputError, PhalaSecretsError, TransportError
 from phala_secrets.identifiers import is_loopback, parse_url
 from phala_secrets.secret import Secret
@@ -40,6 +42,12 @@ Trace = Callable[[str], None]
 
 _AT_ONCE = 8
 """Requests under way at once: a batch may be as long as a fleet."""
+
+_GRACE = 1.0
+"""Seconds that the whole of an answer's head may take beyond what each of its parts may."""
+
+_RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
+"""What may be a key in the path or query of an RPC's URL."""
 
 
 def _tls(url: str) -> ssl.SSLContext:
@@ -72,7 +80,8 @@ def _tls(url: str) -> ssl.SSLContext:
 def _transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
     """What httpx's error means: whether the request may have been read, and what to do about it."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in reason or ("SSL" in reason.upper() and "EOF" not in reason):
+    timed_out = isinstance(error, httpx.TimeoutException)
+    if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
         return AnswerError(
             f"no trusted TLS connection to {host}: {reason}",
             hint="if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it",
@@ -80,7 +89,7 @@ def _transport_error(error: Exception, host: str, url: str = "api-url") -> Trans
     unsent = isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )
-    if isinstance(error, httpx.TimeoutException):
+    if timed_out:
         reason = "no answer in time" if not unsent else "no connection in time"
     return TransportError(
         f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
@@ -97,11 +106,11 @@ class Stream(NamedTuple, Generic[T]):
 
 
 class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A stream's bytes, at most as many as a Body may have."""
+    """A stream's bytes, at most as many as a Body may have, until ``deadline`` at the latest."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, deadline: float) -> None:
         self._stream: Any = response.stream
-        self._body = Body(response.headers, float("inf"))
+        self._body = Body(response.headers, deadline)
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
@@ -146,12 +155,21 @@ class _Base(Generic[Http]):
         self._key = Secret(key)
         self._trace = trace
         self._pace = Pace()
-        self._http = self._open(self.base_url)
+        self._http = self._open_to(self.base_url)
         self._elsewhere: dict[str, Http] = {}
         self._opening = threading.Lock()
 
     def _open(self, url: str) -> Http:
         raise NotImplementedError
+
+    def _open_to(self, url: str) -> Http:
+        try:
+            return self._open(url)
+        except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
+            raise InputError(
+                "HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used",
+                hint="a proxy is given as http://host:port, and NO_PROXY as names with commas between",
+            ) from None
 
     def _client_for(self, call: Call[Any]) -> Http:
         """The connections to Phala Cloud, or to the other server that the call is for."""
@@ -159,7 +177,7 @@ class _Base(Generic[Http]):
             return self._http
         with self._opening:
             if call.path not in self._elsewhere:
-                self._elsewhere[call.path] = self._open(call.path)
+                self._elsewhere[call.path] = self._open_to(call.path)
             return self._elsewhere[call.path]
 
     def __repr__(self) -> str:
@@ -196,15 +214,29 @@ class _Base(Generic[Http]):
         self, exchange: Exchange[T], response: httpx.Response, body: bytes, began: float
     ) -> T | Pause:
         self._traced(exchange.call, response, began)
-        scrubbed = body.replace(self._key.reveal().encode(), b"***")
-        outcome = exchange.answered(response.status_code, response.headers, scrubbed)
+        headers = {name: self._scrubbed(value, exchange.call) for name, value in response.headers.items()}
+        for secret in self._secrets(exchange.call):
+            body = body.replace(secret.encode(), b"***")
+        outcome = exchange.answered(response.status_code, headers, body)
         if isinstance(outcome, Pause) and response.status_code == 429:
             self._pace.slow_down(exchange, outcome.seconds, began)
         return outcome
 
+    def _secrets(self, call: Call[Any]) -> list[str]:
+        """What an answer must not bring into a message: the API key, or what may be the RPC's."""
+        if not call.absolute:
+            return [self._key.reveal()]
+        parts = urlsplit(call.path)
+        return _RPC_KEY.findall(f"{parts.username}:{parts.password}@{parts.path}?{parts.query}")
+
+    def _scrubbed(self, text: str, call: Call[Any]) -> str:
+        for secret in self._secrets(call):
+            text = text.replace(secret, "***")
+        return text
+
     def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
         if self._trace:
-            request_id = response.headers.get("x-request-id", "no request id")
+            request_id = self._scrubbed(response.headers.get("x-request-id", "no request id"), call)
             where = _host(call.path) if call.absolute else call.path
             took = (time.monotonic() - began) * 1000
             self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
@@ -333,22 +365,25 @@ class Client(_Base[httpx.Client]):
         self._await_turn(exchange)
         began = time.monotonic()
         try:
-            with self._http.stream(**self._request(exchange, within)) as response:
+            with self._opened(exchange, within) as response:
                 if not _is_stream(response):
                     outcome = self._answered(exchange, response, self._read(response, exchange, began), began)
                     yield Stream(False, iter(_polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response))
+                yield Stream(True, self._events(response, call, began))
         except httpx.HTTPError as error:
             raise _transport_error(error, _host(self.base_url)) from None
 
-    def _events(self, response: httpx.Response) -> Iterator[CvmStateEvent]:
+    def _events(
+        self, response: httpx.Response, call: Call[CvmState], began: float
+    ) -> Iterator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        bounded = httpx.Response(200, headers=response.headers, stream=_Bounded(response))
+        stream = _Bounded(response, _end(call, began))
+        bounded = httpx.Response(200, headers=response.headers, stream=stream)
         for event in EventSource(bounded).iter_sse():
-            yield api.state_event(event.event, event.data)
+            yield api.state_event(event.event, self._scrubbed(event.data, call))
 
     def watch_cvm_state(
         self,
@@ -393,11 +428,27 @@ class Client(_Base[httpx.Client]):
     def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
         try:
-            with self._client_for(exchange.call).stream(**self._request(exchange)) as response:
+            with self._opened(exchange) as response:
                 body = self._read(response, exchange, began)
         except (httpx.HTTPError, TransportError) as error:
             return self._failed(exchange, error)
         return self._answered(exchange, response, body, began)
+
+    @contextmanager
+    def _opened(self, exchange: Exchange[Any], silence: float | None = None) -> Iterator[httpx.Response]:
+        """An answer whose head has come in time, to be read."""
+        http, asked = self._client_for(exchange.call), self._request(exchange, silence)
+        request = http.build_request(**asked)
+        try:
+            response = in_time(
+                lambda: http.send(request, stream=True), asked["timeout"] + _GRACE, httpx.Response.close
+            )
+        except TimeoutError:
+            raise httpx.ReadTimeout("no answer in time") from None
+        try:
+            yield response
+        finally:
+            response.close()
 
     def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
         body = Body(response.headers, began + exchange.seconds_left(self.timeout))
@@ -511,7 +562,7 @@ class AsyncClient(_Base[httpx.AsyncClient]):
         await self._await_turn(exchange)
         began = time.monotonic()
         try:
-            async with self._http.stream(**self._request(exchange, within)) as response:
+            async with self._opened(exchange, within) as response:
                 if not _is_stream(response):
                     outcome = self._answered(
                         exchange, response, await self._read(response, exchange, began), began
@@ -519,17 +570,20 @@ class AsyncClient(_Base[httpx.AsyncClient]):
                     yield Stream(False, _each(_polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response))
+                yield Stream(True, self._events(response, call, began))
         except httpx.HTTPError as error:
             raise _transport_error(error, _host(self.base_url)) from None
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[CvmStateEvent]:
+    async def _events(
+        self, response: httpx.Response, call: Call[CvmState], began: float
+    ) -> AsyncGenerator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        bounded = httpx.Response(200, headers=response.headers, stream=_Bounded(response))
+        stream = _Bounded(response, _end(call, began))
+        bounded = httpx.Response(200, headers=response.headers, stream=stream)
         async with aclosing(EventSource(bounded).aiter_sse()) as events:
             async for event in events:
-                yield api.state_event(event.event, event.data)
+                yield api.state_event(event.event, self._scrubbed(event.data, call))
 
     def watch_cvm_state(
         self,
@@ -568,11 +622,30 @@ class AsyncClient(_Base[httpx.AsyncClient]):
     async def _try(self, exchange: Exchange[T]) -> T | Pause:
         began = time.monotonic()
         try:
-            async with self._client_for(exchange.call).stream(**self._request(exchange)) as response:
+            async with self._opened(exchange) as response:
                 body = await self._read(response, exchange, began)
         except (httpx.HTTPError, TransportError) as error:
             return self._failed(exchange, error)
         return self._answered(exchange, response, body, began)
+
+    @asynccontextmanager
+    async def _opened(
+        self, exchange: Exchange[Any], silence: float | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer whose head has come in time, to be read."""
+        from asyncio import timeout
+
+        http, asked = self._client_for(exchange.call), self._request(exchange, silence)
+        request = http.build_request(**asked)
+        try:
+            async with timeout(asked["timeout"] + _GRACE):
+                response = await http.send(request, stream=True)
+        except TimeoutError:
+            raise httpx.ReadTimeout("no answer in time") from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
         body = Body(response.headers, began + exchange.seconds_left(self.timeout))
@@ -613,6 +686,11 @@ class AsyncClient(_Base[httpx.AsyncClient]):
 def _is_stream(response: httpx.Response) -> bool:
     kind = str(response.headers.get("content-type", ""))
     return response.status_code == 200 and kind.partition(";")[0].strip() == "text/event-stream"
+
+
+def _end(call: Call[CvmState], began: float) -> float:
+    """When a stream that was asked for at ``began`` is over: what only keeps it open holds nobody longer."""
+    return began + float(call.params["timeout"]) + _GRACE
 
 
 def _polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEvent]:

@@ -71,9 +71,9 @@ def parse_hash(text: str, what: str) -> str:
 
 def segment(text: str) -> str:
     """One segment of a URL's path, quoted so that it stays one."""
-    if text in ("", ".", ".."):
+    if text in ("", ".", "..") or len(text) > _NAME_LIMIT:
         raise InputError(
-            f"{text!a} cannot be part of a request", hint="give the id or slug that the API lists"
+            f"{text[:60]!a} cannot be part of a request", hint="give the id or slug that the API lists"
         )
     return quote(text, safe="")
 

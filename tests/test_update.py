@@ -306,6 +306,15 @@ def test_an_approval_that_nobody_can_give_here_ends_with_both_ways_to_it(
     assert cvm.environment == {"OLD": "1"}
 
 
+def test_an_approval_that_is_asked_for_in_no_known_words_is_not_asked_for_again(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("status", "PATCH", status=465, body={"message": "approve it"}, times=None))
+    done = update(run)
+    assert done.code == 6
+    assert len(patches(cloud)) == 1
+
+
 # -- two runs at once ---------------------------------------------------------------------------
 
 
