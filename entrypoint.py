@@ -1,6 +1,4 @@
 #!/opt/phala-secrets/bin/python -IB
-import sys
+from phala_secrets.cli import command
 
-from phala_secrets.cli import main
-
-sys.exit(main())
+command()

@@ -1,7 +1,5 @@
 """``python -m phala_secrets``: the command."""
 
-import sys
+from phala_secrets.cli import command
 
-from phala_secrets.cli import main
-
-sys.exit(main())
+command()
