@@ -121,8 +121,8 @@ class Exchange(Generic[T]):
         if read is not None:
             try:
                 return read(_decode(status, headers, body))
-            except AnswerError as error:
-                error.sent = 200 <= status < 300  # a refusal stays one, however garbled
+            except AnswerError as garbled:
+                garbled.sent = 200 <= status < 300  # a refusal stays one
                 raise
         if 300 <= status < 400:
             raise AnswerError(
