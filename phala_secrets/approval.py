@@ -98,7 +98,8 @@ class Approver:
         Raises ProofError when it is not.
         """
         compose_hash = _hex(said.compose_hash, "compose hash")
-        device_id = _hex(said.device_id, "device id") if said.device_id else None
+        here = _device_of(target)
+        device_id = _hex(said.device_id, "device id") if said.device_id else here
         app_id = _hex(said.app_id, "app id", parse_app_id)
         if app_id != target.app_id:
             raise ProofError(
@@ -111,6 +112,9 @@ class Approver:
                 hint="approve nothing, and ask Phala's support",
             )
         remarks = self._recompute(target, names, key.chain_id, compose_hash)
+        if device_id != here:
+            where = here or "one that it does not name"
+            remarks.append(f"Phala Cloud asks for the device {device_id}, but has the CVM on {where}.")
         today = self._approvals(app_id, key.chain_id, compose_hash, device_id)
         return Asked(
             app_id,
@@ -168,7 +172,7 @@ class Approver:
                 asked.chain_id, asked.app_id, compose_hash=asked.compose_hash, device=device
             ),
             "encrypted-env": sealed,
-            "prepared-digest": _digest(target, key, names, sealed, asked.compose_hash, asked.device_id),
+            "prepared-digest": _digest(target, key, names, sealed, asked.compose_hash),
         }
         return Preparation(outputs, asked, device, chain.address_link(asked.chain_id, asked.app_id))
 
@@ -188,9 +192,8 @@ class Approver:
                 f"compose-hash is given, but Phala Cloud says that {target.app_id} has no KMS on chain",
                 hint="an app without takes no approval: if it is one, leave compose-hash out",
             )
-        device = _device_of(target)
         if prepared.digest:
-            _check_digest(target, key, prepared, device)
+            _check_digest(target, key, prepared)
         else:
             self._runner.tell(
                 Finding(
@@ -198,6 +201,7 @@ class Approver:
                     "anyone can make another for the same key: give the digest that prepare-only gave out",
                 )
             )
+        device = _device_of(target)
         today = self._approvals(target.app_id, key.chain_id, prepared.compose_hash, device)
         if today and not (today.compose_hash and today.device):
             what = f"device {device}" if today.compose_hash else f"compose hash {prepared.compose_hash}"
@@ -309,17 +313,15 @@ def _once(url: str, request: Any) -> Call[Any]:
     return api.rpc(url, request, repeatable=request.method != "eth_sendRawTransaction")
 
 
-def _digest(
-    target: Target, key: ProvenKey, names: Sequence[str], sealed: str, compose_hash: str, device: str | None
-) -> str:
-    """The digest over all that an approval is for."""
+def _digest(target: Target, key: ProvenKey, names: Sequence[str], sealed: str, compose_hash: str) -> str:
+    """The digest over all that an approval is for; the device is where the CVM is, both times."""
     from phala_secrets import chain
 
     return chain.prepared_digest(
         app_id=target.app_id,
         cvm_id=target.cvm.id,
         chain_id=key.chain_id or 0,
-        device_id=device,
+        device_id=_device_of(target),
         public_key=key.public_key.hex(),
         env_keys=names,
         compose_hash=compose_hash,
@@ -327,22 +329,22 @@ def _digest(
     )
 
 
-def _check_digest(target: Target, key: ProvenKey, prepared: Prepared, device: str | None) -> None:
-    approved_as = prepared.compose_hash or ""
-    now = _digest(target, key, prepared.env_keys, prepared.encrypted_env, approved_as, device)
+def _check_digest(target: Target, key: ProvenKey, prepared: Prepared) -> None:
+    now = _digest(target, key, prepared.env_keys, prepared.encrypted_env, prepared.compose_hash or "")
     if now == prepared.digest:
         return
     hint = "app, CVM, chain, device, key, names, compose hash or ciphertext is another: prepare it again"
-    if not device:
-        hint = (
-            "Phala Cloud does not say which device the CVM is on, which the digest is over: try again later"
-        )
+    if not _device_of(target):
+        hint += " (Phala Cloud does not say which device the CVM is on now)"
     raise ProofError(f"prepared-digest is {prepared.digest}, but what is here has {now}", hint=hint)
 
 
 def _device_of(target: Target) -> str | None:
-    device = target.cvm.device_id
-    return _hex(device, "device id") if device else None
+    """The machine that the CVM is on: 32 bytes of hex, or None where the API does not say."""
+    try:
+        return parse_hash(target.cvm.device_id or "", "device id")
+    except InputError:
+        return None
 
 
 def _hex(text: str, what: str, parse: Callable[[str, str], str] = parse_hash) -> str:

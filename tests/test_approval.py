@@ -314,6 +314,19 @@ def test_a_device_that_is_no_longer_told_is_the_reason_given(
     assert "does not say which device" in done.annotations("error")[0].data
 
 
+def test_an_api_that_never_tells_the_device_can_be_committed_to(
+    prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
+) -> None:
+    cloud.tamper = rewrite(f"/cvms/{cvm.name}", lambda content: content["node_info"].update(device_id=None))
+    prepared = prepare()
+    assert prepared.outputs["device-id"] == cvm.device_id
+    assert "that it does not name" in prepared.summary
+    cloud.approved_transactions.add(TRANSACTION)
+    done = commit(step, prepared)
+    assert done.code == 0, done.log
+    assert cvm.environment == {"OLD": "2", "NEW": SECRET}
+
+
 def test_without_the_digest_a_warning_says_what_is_not_known(
     prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
 ) -> None:
