@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -210,3 +214,39 @@ def test_a_fleet_of_another_app_is_refused(run: Command, cloud: Cloud) -> None:
     assert done.code == 3
     assert foreign.app_id in done.errors[0]
     assert not patches(cloud)
+
+
+def test_a_person_sees_those_under_way_in_a_live_table(run: Command, cloud: Cloud) -> None:
+    cloud.restart_seconds = 1.0
+    replicas = fleet(cloud, 4)
+    run.write(".env", "OLD=2\n")
+    person, terminal = pty.openpty()
+    arguments = ("update", "--app", replicas[0].app_id, "--env-file", ".env", "--max-parallel", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "phala_secrets", *arguments],
+        cwd=run.folder,
+        env=run.variables({"TERM": "xterm", "COLUMNS": "80"}),
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = b""
+    while chunk := read(person):
+        seen += chunk
+    os.close(person)
+    assert process.wait(20) == 0
+    frames = [frame for frame in seen.decode().split("\x1b[J") if "restarting" in frame]
+    assert any("web-1: restarting" in frame and "web-2: restarting" in frame for frame in frames)
+    assert not any("web-3" in frame and "web-1" in frame for frame in frames), "those who are done are gone"
+    left = seen.decode().rpartition("\x1b[J")[2]
+    assert "4 of 4 CVMs updated" in left
+    for number in range(1, 5):
+        assert f"web-{number}: running (" in seen.decode()
+
+
+def read(terminal: int) -> bytes:
+    """What a terminal shows next; empty at the end."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so when the other end is closed
+        return b""
