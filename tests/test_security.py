@@ -1,0 +1,158 @@
+"""Stories of an attack: a server that lies, drips or echoes, and what a run makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+
+import pytest
+from command import Command
+
+from phala_secrets import create_async_client, create_client
+from phala_secrets.errors import AnswerError, ApiError, InputError, TransportError
+from phala_secrets.simulator import Cvm, Fault, Simulator
+
+KEY = "phak_canary_0123456789"
+
+
+@contextmanager
+def serving(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server of the test's own: reads a request, and then talks. Gives its URL."""
+
+    def serve(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            talk(connection)
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def drips_a_header(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    while True:
+        connection.sendall(b"a")
+        time.sleep(0.05)
+
+
+def only_hints(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        time.sleep(0.05)
+
+
+# -- a server that never comes to an end ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("talk", [drips_a_header, only_hints])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_head_that_never_ends_is_given_up(talk: Callable[[socket.socket], None], kind: str) -> None:
+    """A socket's timeout starts anew with each byte, so the whole of the answer's head has one as well."""
+
+    async def ask(url: str) -> None:
+        async with create_async_client(KEY, url, timeout=0.1) as client:
+            await client.update_cvm_envs("my-app", encrypted_env="ab", env_keys=["A"])
+
+    def ask_sync(url: str) -> None:
+        with create_client(KEY, url, timeout=0.1) as client:
+            client.update_cvm_envs("my-app", encrypted_env="ab", env_keys=["A"])
+
+    with serving(talk) as url, pytest.raises(TransportError, match="no answer in time") as failed:
+        ask_sync(url) if kind == "sync" else asyncio.run(ask(url))
+    assert failed.value.sent
+
+
+def test_a_stream_that_is_only_kept_open_holds_nobody() -> None:
+    """A comment now and then is no news: it must not keep anybody beyond the time to wait."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        while True:
+            connection.sendall(b": ping\n\n")
+            time.sleep(0.2)
+
+    with serving(talk) as url, create_client(KEY, url) as client:
+        events = list(client.watch_cvm_state("my-app", interval=5, timeout=10))
+    assert [event.type for event in events] == ["timeout"]
+
+
+# -- a server that echoes what it was sent ----------------------------------------------------------
+
+
+def test_a_key_that_a_server_echoes_is_in_no_error(simulator: Simulator) -> None:
+    simulator.cloud.api_key = KEY
+    echoes = (
+        Fault("redirect", location=f"https://elsewhere.example/?key={KEY}"),
+        Fault("status", status=422, headers={"X-Request-ID": KEY}, body={"detail": KEY}),
+    )
+    with create_client(KEY, simulator.url) as client:
+        for echo in echoes:
+            simulator.faults.add(echo)
+            with pytest.raises((AnswerError, ApiError)) as failed:
+                client.get_cvm_info("my-app")
+            assert KEY not in f"{failed.value}{failed.value.hint}{vars(failed.value)}"
+
+
+def test_a_key_that_a_stream_echoes_is_in_no_event() -> None:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        connection.sendall(f'event: complete\ndata: {{"status": "running", "said": "{KEY}"}}\n\n'.encode())
+
+    with serving(talk) as url, create_client(KEY, url) as client:
+        (event,) = client.watch_cvm_state("my-app")
+    assert KEY not in repr(event)
+
+
+def test_a_key_in_an_rpcs_url_that_it_echoes_is_not_told(
+    run: Command, cvm: Cvm, simulator: Simulator
+) -> None:
+    chain = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
+    on_chain = simulator.cloud.add_cvm("on-chain", kms=simulator.cloud.add_kms("base", 8453, chain))
+    path = "/v3/0123456789abcdef0123456789abcdef"
+
+    def redirects(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.1 308 X\r\nLocation: {path}/\r\nContent-Length: 0\r\n\r\n".encode())
+
+    def refuses(connection: socket.socket) -> None:
+        body = f'{{"jsonrpc": "2.0", "id": 1, "error": {{"message": "no project {path[4:]}"}}}}'
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+
+    for talk in (redirects, refuses):
+        with serving(talk) as url:
+            done = run("verify", "--cvm", on_chain.id, "--rpc-url", url + path)
+        assert done.code == 6, done.printed
+        assert path[4:] not in done.printed
+
+
+# -- a proxy that is none ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        {"HTTPS_PROXY": "socks5://user:canary-password@127.0.0.1:9"},
+        {"HTTPS_PROXY": "ftp://user:canary-password@127.0.0.1:9"},
+        {"HTTPS_PROXY": "http://user:canary-password@[::1"},
+        {"NO_PROXY": "[::1"},
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_an_input_that_is_wrong(run: Command, proxy: dict[str, str]) -> None:
+    environ = {"PHALA_CLOUD_API_PREFIX": "https://api.invalid/api/v1", **proxy}
+    done = run("verify", "--cvm", "my-app", environ=environ)
+    assert done.code == 2, done.printed
+    assert "PROXY" in done.errors[0]
+    assert "canary" not in done.printed
+    with pytest.raises(InputError), pytest.MonkeyPatch.context() as patch:
+        for name, value in proxy.items():
+            patch.setenv(name, value)
+        create_client(KEY, "https://api.invalid")
