@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 from command import Command, Outcome
 
+from phala_secrets import api
+from phala_secrets.calls import Exchange, Pace
 from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
 
 ENDPOINTS = {
@@ -285,3 +288,25 @@ def test_a_closed_standard_output_is_no_crash(run: Command, cloud: Cloud, cvm: C
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
     assert done.returncode != 0
+
+
+def test_whoever_was_limited_first_goes_first() -> None:
+    """So that four tries are enough for each, however many wait."""
+    pace = Pace()
+    first, second, fresh = (Exchange(api.get_cvm_info("my-app")) for _ in range(3))
+    assert pace.turn(fresh) == 0, "nobody waits before there is a limit"
+    began = time.monotonic()
+    pace.slow_down(first, 0.0, began)
+    pace.slow_down(second, 0.0, began)
+    assert pace.turn(fresh) > 0
+    assert pace.turn(second) > 0
+    assert pace.turn(first) == 0
+    pace.over(first)
+    pause = pace.turn(second)
+    assert pause > 0, "they follow each other at a distance"
+    time.sleep(pause)
+    assert pace.turn(fresh) > 0
+    assert pace.turn(second) == 0
+    pace.over(second)
+    time.sleep(pace.turn(fresh))
+    assert pace.turn(fresh) == 0
