@@ -15,7 +15,12 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "phala_secrets"
-NOT_NAMED_ALIKE = {"dotenv": "python-dotenv", "sha3": "safe-pysha3", "yaml": "pyyaml", "pydantic_core": "pydantic"}
+NOT_NAMED_ALIKE = {
+    "dotenv": "python-dotenv",
+    "sha3": "safe-pysha3",
+    "yaml": "pyyaml",
+    "pydantic_core": "pydantic",
+}
 LOCKS = ("image", "dev", "attack")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -130,7 +135,8 @@ def test_the_lock_has_a_hash_for_all_and_every_dependency_a_reason() -> None:
 
 def test_the_development_lock_agrees_with_that_of_the_image() -> None:
     pin = re.compile(r"^[a-z][\w.-]*==[^\s;]+", re.MULTILINE)
-    image, dev = (set(pin.findall((ROOT / f"requirements/{lock}.txt").read_text())) for lock in ("image", "dev"))
+    locks = ((ROOT / f"requirements/{lock}.txt").read_text() for lock in ("image", "dev"))
+    image, dev = (set(pin.findall(lock)) for lock in locks)
     assert image <= dev
 
 
