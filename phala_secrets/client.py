@@ -8,251 +8,32 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import os
-import re
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NamedTuple, ParamSpec, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from phala_secrets import __version__, api, flows
-from phala_secrets.calls import Batch, Body, Call, Exchange, Flow, Pace, Pause
+from phala_secrets import api, flows
+from phala_secrets.calls import Batch, Body, Call, Exchange, Flow, Pause
+from phala_secrets.connection import Connection, Trace, host_of, transport_error
 from phala_secrets.deadline import in_time
-from phala_secrets.errors import AnswerError, InputError, PhalaSecretsError, TransportError
-from phala_secrets.identifiers import is_loopback, parse_url
-from phala_secrets.secret import Secret
+from phala_secrets.errors import PhalaSecretsError, TransportError
+from phala_secrets.streams import GRACE, Bounded, Stream, each, end_of, is_stream, polled
 from phala_secrets.watch import Watch
 
 if TYPE_CHECKING:
-    import ssl
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
     from phala_secrets.models import CvmState, CvmStateEvent
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
-
-Trace = Callable[[str], None]
 
 _AT_ONCE = 8
 """Requests under way at once: a batch may be as long as a fleet."""
-
-_GRACE = 1.0
-"""Seconds that the whole of an answer's head may take beyond what each of its parts may."""
-
-_RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
-"""What may be a key in the path or query of an RPC's URL."""
-
-
-def _tls(url: str) -> ssl.SSLContext:
-    """Certificates are always verified, against SSL_CERT_FILE or SSL_CERT_DIR, else certifi's roots.
-
-    Made by hand because Python's default context writes session keys to SSLKEYLOGFILE.
-    A loopback http URL gets a context that trusts nobody: loading roots takes longer
-    than the rest of a step.
-    """
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if urlsplit(url).scheme == "http":
-        return context
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not file and not folder:
-        import certifi
-
-        file = certifi.where()
-    try:
-        context.load_verify_locations(file or None, folder or None)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error.strerror or 'no certificates in it'}",
-            hint="point it at a PEM file of root certificates, or unset it",
-        ) from None
-    return context
-
-
-def _transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
-    """What httpx's error means: whether the request may have been read, and what to do about it."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    timed_out = isinstance(error, httpx.TimeoutException)
-    if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
-        return AnswerError(
-            f"no trusted TLS connection to {host}: {reason}",
-            hint="if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it",
-        )
-    unsent = isinstance(
-        error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
-    )
-    if timed_out:
-        reason = "no answer in time" if not unsent else "no connection in time"
-    return TransportError(
-        f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
-        hint=f"check the network, HTTPS_PROXY and {url}, then run again",
-        sent=not unsent,
-    )
-
-
-class Stream(NamedTuple, Generic[T]):
-    """A CVM's state events; ``live`` is whether they come as they happen, or are one answer's."""
-
-    live: bool
-    events: T
-
-
-class _Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A stream's bytes, at most as many as a Body may have, until ``deadline`` at the latest."""
-
-    def __init__(self, response: httpx.Response, deadline: float) -> None:
-        self._stream: Any = response.stream
-        self._body = Body(response.headers, deadline)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._stream:
-            self._body.count(chunk)
-            yield chunk
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            self._body.count(chunk)
-            yield chunk
-
-
-class _Base(Generic[Http]):
-    """What both clients know: where, with which key, as which version; the key is never shown."""
-
-    def __init__(
-        self,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        *,
-        version: str = api.API_VERSION,
-        timeout: float = 30.0,
-        trace: Trace | None = None,
-    ) -> None:
-        key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
-        if not key:
-            raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(
-                "the API key has characters that no API key has", hint="paste it again, alone on one line"
-            )
-        if version not in api.API_VERSIONS:
-            raise InputError(
-                f"API version {version!a} is not known", hint=f"use one of {', '.join(api.API_VERSIONS)}"
-            )
-        if not 0 < timeout < math.inf:
-            raise InputError("timeout has to be a number of seconds above 0", hint="leave it out for 30")
-        url = base_url or os.environ.get("PHALA_CLOUD_API_PREFIX") or api.DEFAULT_URL
-        self.base_url = parse_url(url, "api-url")
-        self.version = version
-        self.timeout = timeout
-        self._key = Secret(key)
-        self._trace = trace
-        self._pace = Pace()
-        self._http = self._open_to(self.base_url)
-        self._elsewhere: dict[str, Http] = {}
-        self._opening = threading.Lock()
-
-    def _open(self, url: str) -> Http:
-        raise NotImplementedError
-
-    def _open_to(self, url: str) -> Http:
-        try:
-            return self._open(url)
-        except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
-            raise InputError(
-                "HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used",
-                hint="a proxy is given as http://host:port, and NO_PROXY as names with commas between",
-            ) from None
-
-    def _client_for(self, call: Call[Any]) -> Http:
-        """The connections to Phala Cloud, or to the other server that the call is for."""
-        if not call.absolute:
-            return self._http
-        with self._opening:
-            if call.path not in self._elsewhere:
-                self._elsewhere[call.path] = self._open_to(call.path)
-            return self._elsewhere[call.path]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.base_url!r})"
-
-    def _settings(self, url: str) -> dict[str, Any]:
-        loopback = is_loopback(urlsplit(url).hostname or "")
-        return {
-            "verify": _tls(url),
-            "trust_env": not loopback,  # a proxy has no business between this machine and itself
-            "timeout": self.timeout,
-            "follow_redirects": False,
-            "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
-            "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
-        }
-
-    def _request(self, exchange: Exchange[Any], silence: float | None = None) -> dict[str, Any]:
-        """What httpx sends; ``silence`` is how many seconds a stream of events may be silent."""
-        call, accept = exchange.call, "text/event-stream" if silence else "application/json"
-        headers = {"Accept": accept}
-        if not call.absolute:
-            headers["X-API-Key"] = self._key.reveal()
-            headers["X-Phala-Version"] = call.version or self.version
-        return {
-            "method": call.method,
-            "url": call.path if call.absolute else self.base_url + call.path,
-            "params": dict(call.params) or None,
-            "json": call.body,
-            "headers": headers,
-            "timeout": exchange.seconds_left(silence or self.timeout),
-        }
-
-    def _answered(
-        self, exchange: Exchange[T], response: httpx.Response, body: bytes, began: float
-    ) -> T | Pause:
-        self._traced(exchange.call, response, began)
-        headers = {name: self._scrubbed(value, exchange.call) for name, value in response.headers.items()}
-        for secret in self._secrets(exchange.call):
-            body = body.replace(secret.encode(), b"***")
-        outcome = exchange.answered(response.status_code, headers, body)
-        if isinstance(outcome, Pause) and response.status_code == 429:
-            self._pace.slow_down(exchange, outcome.seconds, began)
-        return outcome
-
-    def _secrets(self, call: Call[Any]) -> list[str]:
-        """What an answer must not bring into a message: the API key, or what may be the RPC's."""
-        if not call.absolute:
-            return [self._key.reveal()]
-        parts = urlsplit(call.path)
-        return _RPC_KEY.findall(f"{parts.username}:{parts.password}@{parts.path}?{parts.query}")
-
-    def _scrubbed(self, text: str, call: Call[Any]) -> str:
-        for secret in self._secrets(call):
-            text = text.replace(secret, "***")
-        return text
-
-    def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
-        if self._trace:
-            request_id = self._scrubbed(response.headers.get("x-request-id", "no request id"), call)
-            where = _host(call.path) if call.absolute else call.path
-            took = (time.monotonic() - began) * 1000
-            self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
-
-    def _failed(self, exchange: Exchange[Any], error: Exception) -> Pause:
-        call = exchange.call
-        host = _host(call.path if call.absolute else self.base_url)
-        url = "rpc-url" if call.absolute else "api-url"
-        known = error if isinstance(error, TransportError) else _transport_error(error, host, url)
-        if self._trace:
-            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
-        return exchange.failed(known)
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or "the server"
 
 
 def _as_method(build: Callable[..., Any], method: Any) -> Any:
@@ -299,7 +80,7 @@ def _async_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[AsyncClient
     return wrapped
 
 
-class Client(_Base[httpx.Client]):
+class Client(Connection[httpx.Client]):
     """Phala Cloud, synchronously. A context manager; safe to share between threads.
 
     ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
@@ -366,21 +147,21 @@ class Client(_Base[httpx.Client]):
         began = time.monotonic()
         try:
             with self._opened(exchange, within) as response:
-                if not _is_stream(response):
+                if not is_stream(response):
                     outcome = self._answered(exchange, response, self._read(response, exchange, began), began)
-                    yield Stream(False, iter(_polled(outcome, call)))
+                    yield Stream(False, iter(polled(outcome, call)))
                     return
                 self._traced(call, response, began)
                 yield Stream(True, self._events(response, call, began))
         except httpx.HTTPError as error:
-            raise _transport_error(error, _host(self.base_url)) from None
+            raise transport_error(error, host_of(self.base_url)) from None
 
     def _events(
         self, response: httpx.Response, call: Call[CvmState], began: float
     ) -> Iterator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        stream = _Bounded(response, _end(call, began))
+        stream = Bounded(response, end_of(call, began))
         bounded = httpx.Response(200, headers=response.headers, stream=stream)
         for event in EventSource(bounded).iter_sse():
             yield api.state_event(event.event, self._scrubbed(event.data, call))
@@ -441,7 +222,7 @@ class Client(_Base[httpx.Client]):
         request = http.build_request(**asked)
         try:
             response = in_time(
-                lambda: http.send(request, stream=True), asked["timeout"] + _GRACE, httpx.Response.close
+                lambda: http.send(request, stream=True), asked["timeout"] + GRACE, httpx.Response.close
             )
         except TimeoutError:
             raise httpx.ReadTimeout("no answer in time") from None
@@ -497,7 +278,7 @@ class Client(_Base[httpx.Client]):
     update_cvm_envs = _sync_flow(flows.update_cvm_envs)
 
 
-class AsyncClient(_Base[httpx.AsyncClient]):
+class AsyncClient(Connection[httpx.AsyncClient]):
     """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager.
 
     Arguments and errors (InputError, ApiError, TransportError) are those of Client.
@@ -563,23 +344,23 @@ class AsyncClient(_Base[httpx.AsyncClient]):
         began = time.monotonic()
         try:
             async with self._opened(exchange, within) as response:
-                if not _is_stream(response):
+                if not is_stream(response):
                     outcome = self._answered(
                         exchange, response, await self._read(response, exchange, began), began
                     )
-                    yield Stream(False, _each(_polled(outcome, call)))
+                    yield Stream(False, each(polled(outcome, call)))
                     return
                 self._traced(call, response, began)
                 yield Stream(True, self._events(response, call, began))
         except httpx.HTTPError as error:
-            raise _transport_error(error, _host(self.base_url)) from None
+            raise transport_error(error, host_of(self.base_url)) from None
 
     async def _events(
         self, response: httpx.Response, call: Call[CvmState], began: float
     ) -> AsyncGenerator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        stream = _Bounded(response, _end(call, began))
+        stream = Bounded(response, end_of(call, began))
         bounded = httpx.Response(200, headers=response.headers, stream=stream)
         async with aclosing(EventSource(bounded).aiter_sse()) as events:
             async for event in events:
@@ -638,7 +419,7 @@ class AsyncClient(_Base[httpx.AsyncClient]):
         http, asked = self._client_for(exchange.call), self._request(exchange, silence)
         request = http.build_request(**asked)
         try:
-            async with timeout(asked["timeout"] + _GRACE):
+            async with timeout(asked["timeout"] + GRACE):
                 response = await http.send(request, stream=True)
         except TimeoutError:
             raise httpx.ReadTimeout("no answer in time") from None
@@ -681,33 +462,6 @@ class AsyncClient(_Base[httpx.AsyncClient]):
     get_cvm_operations = _async(api.get_cvm_operations)
     get_app_cvms = _async(api.get_app_cvms)
     update_cvm_envs = _async_flow(flows.update_cvm_envs)
-
-
-def _is_stream(response: httpx.Response) -> bool:
-    kind = str(response.headers.get("content-type", ""))
-    return response.status_code == 200 and kind.partition(";")[0].strip() == "text/event-stream"
-
-
-def _end(call: Call[CvmState], began: float) -> float:
-    """When a stream that was asked for at ``began`` is over: what only keeps it open holds nobody longer."""
-    return began + float(call.params["timeout"]) + _GRACE
-
-
-def _polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEvent]:
-    """A single answer as the events that a stream would have had so far."""
-    from phala_secrets.models import CvmStateEvent
-
-    if isinstance(outcome, Pause):
-        raise TransportError(outcome.reason, hint="run again")
-    events = [CvmStateEvent(type="state", state=outcome, data=outcome.model_dump(mode="json"))]
-    if outcome.status == call.params["target"]:
-        events.append(CvmStateEvent(type="complete", data={"status": outcome.status}))
-    return events
-
-
-async def _each(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
-    for event in events:
-        yield event
 
 
 def _raise_first(outcomes: list[Any]) -> list[Any]:

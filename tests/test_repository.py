@@ -95,7 +95,7 @@ def test_nothing_but_the_command_line_imports_the_simulator() -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("httpx", {"client"}),
+        ("httpx", {"client", "connection", "streams"}),
         ("httpx_sse", {"client"}),
         ("eth_account", {"chain"}),
         ("cryptography", {"envelope", "simulator"}),
@@ -111,7 +111,7 @@ def test_a_library_stays_in_its_room(library: str, rooms: set[str]) -> None:
 
 
 def test_the_environment_is_read_where_inputs_are() -> None:
-    assert rooms_with(r"\bos\.(environ|getenv)") <= {"cli", "inputs", "runners", "client"}
+    assert rooms_with(r"\bos\.(environ|getenv)") <= {"cli", "inputs", "runners", "connection"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

@@ -1,0 +1,72 @@
+"""The events of a CVM's state: a stream's, bounded in bytes and time, or one answer's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import httpx
+
+from phala_secrets.calls import Body, Call, Pause
+from phala_secrets.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from phala_secrets.models import CvmState, CvmStateEvent
+
+T = TypeVar("T")
+
+GRACE = 1.0
+"""Seconds that the whole of an answer's head may take beyond what each of its parts may."""
+
+
+class Stream(NamedTuple, Generic[T]):
+    """A CVM's state events; ``live`` is whether they come as they happen, or are one answer's."""
+
+    live: bool
+    events: T
+
+
+class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A stream's bytes, at most as many as a Body may have, until ``deadline`` at the latest."""
+
+    def __init__(self, response: httpx.Response, deadline: float) -> None:
+        self._stream: Any = response.stream
+        self._body = Body(response.headers, deadline)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            self._body.count(chunk)
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self._body.count(chunk)
+            yield chunk
+
+
+def is_stream(response: httpx.Response) -> bool:
+    kind = str(response.headers.get("content-type", ""))
+    return response.status_code == 200 and kind.partition(";")[0].strip() == "text/event-stream"
+
+
+def end_of(call: Call[CvmState], began: float) -> float:
+    """When a stream that was asked for at ``began`` is over: what only keeps it open holds nobody longer."""
+    return began + float(call.params["timeout"]) + GRACE
+
+
+def polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEvent]:
+    """A single answer as the events that a stream would have had so far."""
+    from phala_secrets.models import CvmStateEvent
+
+    if isinstance(outcome, Pause):
+        raise TransportError(outcome.reason, hint="run again")
+    events = [CvmStateEvent(type="state", state=outcome, data=outcome.model_dump(mode="json"))]
+    if outcome.status == call.params["target"]:
+        events.append(CvmStateEvent(type="complete", data={"status": outcome.status}))
+    return events
+
+
+async def each(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
+    for event in events:
+        yield event
