@@ -118,12 +118,14 @@ def test_nothing_is_sealed_under_a_secret_that_anybody_knows(row: dict[str, str]
     with pytest.raises(ProofError, match="low order") as error:
         seal([("A", "b")], bytes.fromhex(row["public_key"]))
     assert error.value.exit_code == 3
+    assert error.value.hint
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
 def test_a_key_of_another_length_is_refused(length: int) -> None:
-    with pytest.raises(ProofError, match=f"{length} bytes, not 32"):
+    with pytest.raises(ProofError, match=f"{length} bytes, not 32") as error:
         seal([("A", "b")], b"\x09" * length)
+    assert error.value.hint
 
 
 CANARY = "canary-5ec2e7"
@@ -144,6 +146,7 @@ def test_half_a_character_is_refused_by_name_and_no_value_is_told(
     with pytest.raises(InputError, match=failure) as error:
         seal(variables, PUBLIC)
     assert error.value.__context__ is None
+    assert error.value.hint
     told = "".join(traceback.format_exception(error.value)) + repr(error.value) + error.value.hint
     assert CANARY not in told
 

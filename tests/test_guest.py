@@ -166,6 +166,19 @@ def test_one_that_spoils_the_whole_file_is_blamed_for_all() -> None:
     assert last.message.endswith("and would lose B, C, D, E, F and 3 more with it")
 
 
+@pytest.mark.parametrize(("others", "listed"), [("BCDEF", "E, F with"), ("BCDEFG", "F and 1 more with")])
+def test_of_many_that_are_lost_five_are_named(others: str, listed: str) -> None:
+    (finding,) = review(environment(dict.fromkeys(others, "sound") | {"Z": "\uffff"}))
+    assert f"{listed} it" in finding.message
+
+
+def test_only_line_ends_count_as_pasted_along() -> None:
+    (finding,) = review(environment({"A": "X\n"}))
+    assert finding.hint.startswith("Remove the end of line")
+    findings = review(environment({"A": "one\n ", "B": "nul\0 "}))
+    assert [finding.hint[:3] for finding in findings] == ["Add", "Add"]
+
+
 def test_an_empty_environment_has_nothing_wrong() -> None:
     assert delivered({}) == {}
     assert review(Environment()) == []
@@ -256,6 +269,7 @@ def test_linux_passes_on_a_little_less_than_the_guest_takes() -> None:
     check_limits(environment(too_long))
     (finding,) = review(environment(too_long))
     assert finding.message == "LARGE (env-file .env, line 1) has 131072 bytes with its name"
+    assert "131071" in finding.hint
     assert finding.severity == "warning"
 
 

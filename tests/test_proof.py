@@ -436,6 +436,24 @@ def test_a_proof_that_does_not_do_comes_with_what_to_do(arguments: tuple[Any, ..
     assert hint in refusal.value.hint
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"app_id": "zz"},
+        {"timestamp": None},
+        {"timestamp": "1"},
+        {"timestamp": -1},
+        {"timestamp": NOW - 301},
+        {"signature_v1": "00"},
+    ],
+    ids=str,
+)
+def test_every_refusal_of_a_proof_says_what_to_do(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ProofError) as refusal:
+        prove(**{"public_key": KEY, "app_id": APP, "now": NOW, **SIGNATURE, **wrong})
+    assert refusal.value.hint
+
+
 def test_an_empty_pin_comes_with_what_to_do() -> None:
     with pytest.raises(InputError, match="is empty") as refusal:
         parse_signers(" ,\n")

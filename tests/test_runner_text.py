@@ -561,6 +561,19 @@ def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None
     assert read_dotenv(path.read_text()) == {"PHALA_CVM_ID": "cvm_1"}
 
 
+def test_a_file_of_another_step_that_ends_well_gets_no_blank_line(tmp_path: Path) -> None:
+    path = tmp_path / "variables"
+    path.write_text("OLD=1\n")
+    file = DotenvFile(str(path), "it", keep=True)
+    file.check()
+    file.put("status", "running")
+    assert path.read_text() == "OLD=1\nPHALA_STATUS=running\n"
+
+
+def test_half_a_character_is_replaced_in_an_output() -> None:
+    assert as_text("a\ud800b") == "a?b"
+
+
 def test_a_limit_is_in_bytes_and_may_be_reached(tmp_path: Path) -> None:
     path = tmp_path / "outputs.env"
     file = DotenvFile(str(path), "it", limit=len("PHALA_A=éé\nPHALA_B=x\n".encode()))

@@ -183,6 +183,7 @@ def test_the_job_s_own_token_is_taken_by_its_name_and_with_a_warning_by_a_glob(s
     assert named == {"github_token": "t", "A": "a"}
     _, (finding,) = step.gather(secrets_json=everything, secrets_include=("*",))
     assert "github_token" in finding.message
+    assert "glob" in finding.hint
     assert finding.severity == "warning"
 
 
@@ -250,6 +251,7 @@ def test_a_name_repeated_within_another_source_is_told_too(step: Step) -> None:
 def test_a_base64_glob_that_matches_nothing_is_told(step: Step) -> None:
     _, (finding, other) = step.gather(env="A=1", base64=("TLS_*", "A", "two words"))
     assert finding.message == "`base64`: TLS_* matches no variable"
+    assert finding.hint == other.hint == "Check its spelling."
     assert other.message == "`base64`: (not shown) matches no variable"
 
 
@@ -257,6 +259,7 @@ def test_sources_without_a_variable_are_told(step: Step) -> None:
     step.has(".env", "# nothing yet\n")
     environment, (finding,) = step.gather(env_files=(".env",))
     assert (len(environment), finding.severity) == (0, "warning")
+    assert finding.message == "The sources hold no variable at all"
 
 
 # What is refused
@@ -279,6 +282,7 @@ def test_no_source_at_all(step: Step) -> None:
         ("A=1\n" + "b" * 65 + "-=\n", 2, "the name (not shown) is not valid"),
         ("A=1\nÉ=2\n", 2, "the name (not shown) is not valid"),
         (b"A=1\r\n\rB=\xff\n", 3, "is not UTF-8"),
+        (b"\n\xff", 2, "is not UTF-8"),
         ("A=1\nB=2".encode("utf-16"), 1, "is not UTF-8"),
         ("A=1\nB=2".encode("utf-16-le"), 1, "contains a NUL"),
         ("A=1\nB=x\0y", 2, "contains a NUL"),
