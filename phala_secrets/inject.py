@@ -339,7 +339,7 @@ class Injection:
     def _tell_rows(self) -> None:
         self._runner.output("status", self.rows[0].status)
         if len(self.rows) > 1:
-            self._runner.output("results", [row.as_output() for row in self.rows])
+            self._runner.output("results", [row.as_output(self._runner.clean) for row in self.rows])
 
     def _close(self, plans: Sequence[plan.Plan], keys: Mapping[str, ProvenKey]) -> None:
         """Raises the worst error, after all the others were told; or reports what was done."""

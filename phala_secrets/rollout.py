@@ -58,15 +58,15 @@ class Row:
             return self.error.message
         return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
 
-    def as_output(self) -> dict[str, Any]:
-        """One row of the output ``results``."""
+    def as_output(self, clean: Callable[[str], str]) -> dict[str, Any]:
+        """One row of the output ``results``; ``clean`` takes secrets out of what a guest or a server said."""
         return {
             "cvm-id": self.target.cvm.id,
             "name": self.target.cvm.name,
             "status": self.status,
             "correlation-id": self.correlation_id,
             "exit-code": self.exit_code,
-            "error": self.remark,
+            "error": clean(self.remark),
         }
 
 

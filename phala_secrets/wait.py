@@ -126,7 +126,7 @@ class Wait:
         elif error != self._old_error:
             self._old_error = ""
         if error and (self._over or error != self._old_error) and state.status != "running":
-            raise BootError(f"the CVM failed to boot: {error[:500]}", hint="look at the CVM's serial log")
+            raise BootError(f"the CVM failed to boot: {error}", hint="look at the CVM's serial log")
 
     def _operation_over(self) -> bool:
         try:
@@ -135,7 +135,7 @@ class Wait:
             return False
         if operation and operation.status == "failed":
             reason = operation.error_message or (self._state and self._state.boot_error) or "no reason given"
-            raise BootError(f"the update failed: {reason[:500]}", hint="look at the CVM's serial log")
+            raise BootError(f"the update failed: {reason}", hint="look at the CVM's serial log")
         return bool(operation and operation.status == "completed")
 
     def _operation(self) -> CvmOperation | None:

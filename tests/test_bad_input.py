@@ -156,8 +156,8 @@ CLOUD = {
     "wrong API key": Bad(
         ENV, "Invalid API key", "check api-key", 5, TO_FIND, environ={"PHALA_CLOUD_API_KEY": "phak_wrong"}
     ),
-    "missing key file": Bad(f"{ENV} --api-key-file no.key", "api-key-file: cannot be read", "check the path"),
-    "folder for a key file": Bad(f"{ENV} --api-key-file .", "api-key-file: cannot be read", "check the path"),
+    "missing key file": Bad(f"{ENV} --api-key-file no.key", "api-key-file: cannot be read", "path"),
+    "folder for a key file": Bad(f"{ENV} --api-key-file .", "api-key-file: cannot be read", "path"),
     "empty key file": Bad(
         f"{ENV} --api-key-file my.key", "api-key-file: the file is empty", "my.key", files={"my.key": "\n"}
     ),
@@ -278,7 +278,7 @@ INPUTS = {
         ENV, "private-key is not a private key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
     ),
     "missing private key": Bad(
-        f"{ENV} --private-key-file no.key", "private-key-file: cannot be read", "check the path"
+        f"{ENV} --private-key-file no.key", "private-key-file: cannot be read", "path"
     ),
     "empty private key": Bad(
         f"{ENV} --private-key-file my.key",
