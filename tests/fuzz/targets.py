@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -270,6 +271,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 _CLIENT = Client("phak_key", "http://127.0.0.1:9")
+_STREAM = api.stream_cvm_state("a", "running", 5, 60)
 
 
 def events(data: bytes) -> None:
@@ -281,7 +283,7 @@ def read_events(chunks: list[bytes]) -> list[str]:
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=iter(chunks))
     seen: list[str] = []
     try:
-        seen.extend(event.model_dump_json() for event in _CLIENT._events(response))
+        seen.extend(event.model_dump_json() for event in _CLIENT._events(response, _STREAM, time.monotonic()))
     except PhalaSecretsError as error:
         seen.append(type(error).__name__)
     return seen
