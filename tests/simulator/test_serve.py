@@ -20,9 +20,13 @@ from phala_secrets.simulator import Cloud, Kms, Simulator, serve
 if TYPE_CHECKING:
     from .conftest import Api
 
-PROGRAM = (
-    "from phala_secrets.simulator import serve; serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)"
-)
+# A process that a script runs in the background starts with SIGINT ignored; a terminal's does not.
+PROGRAM = """
+import signal
+from phala_secrets.simulator import serve
+signal.signal(signal.SIGINT, signal.default_int_handler)
+serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)
+"""
 
 
 def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
