@@ -7,6 +7,7 @@ calls are those of ``api``, with another reader.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from phala_secrets.calls import Call
 
 T = TypeVar("T")
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
+"""What an id may look like: it becomes an output, which a script of the next step may hold."""
 
 
 class Cvm(NamedTuple):
@@ -52,7 +56,7 @@ class Contract(NamedTuple):
     @property
     def name(self) -> str:
         """What to ask the API for it by."""
-        return self.slug or self.id
+        return _identifier(self.slug or self.id, "KMS contract", "slug or id")
 
 
 class Contracts(NamedTuple):
@@ -157,6 +161,9 @@ class _Fields:
             raise self._wrong(name)
         return value
 
+    def identifier(self, name: str) -> str:
+        return _identifier(self.text(name), self._what, name)
+
     def optional(self, name: str, kind: type[T]) -> T | None:
         value = self.all.get(name)
         if value is None:
@@ -175,6 +182,15 @@ class _Fields:
         )
 
 
+def _identifier(text: str, what: str, name: str) -> str:
+    if not _IDENTIFIER.fullmatch(text):
+        raise AnswerError(
+            f"Phala Cloud's answer is no {what}: {name} has what no id has ({text[:60]!a})",
+            hint="check api-url; if it is right, do not trust this API",
+        )
+    return text
+
+
 def _rows(answer: Any) -> list[Any]:
     rows = answer.get("items") if isinstance(answer, dict) else answer
     if not isinstance(rows, list):
@@ -186,7 +202,7 @@ def _cvm(answer: Any) -> Cvm:
     fields = _Fields(answer, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
     return Cvm(
-        id=fields.text("id"),
+        id=fields.identifier("id"),
         name=fields.text("name"),
         status=fields.text("status"),
         app_id=fields.optional("app_id", str),
@@ -234,12 +250,12 @@ def _compose(answer: Any) -> Compose:
 
 def _newest(answer: Any) -> str:
     rows = _rows(answer)
-    return _Fields(rows[0], "operation").text("correlation_id") if rows else ""
+    return _Fields(rows[0], "operation").identifier("correlation_id") if rows else ""
 
 
 def _accepted(answer: Any) -> Accepted:
     fields = _Fields(answer, "accepted update")
-    return Accepted(fields.text("correlation_id"), fields.optional("allowed_envs_changed", bool))
+    return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
 
 
 def _precondition(answer: Any) -> Precondition:

@@ -330,7 +330,14 @@ class Injection:
         if not self._job.app:
             return
         known = {each_plan.target.cvm.id for each_plan in plans}
-        for cvm in self._client.send(answers.app_cvms(self._job.app)):
+        try:
+            now = self._client.send(answers.app_cvms(self._job.app))
+        except PhalaSecretsError as error:  # what became of the others is still to be told
+            self._runner.tell(
+                Finding(f"replicas that came meanwhile could not be looked for: {error.message}", "run again")
+            )
+            return
+        for cvm in now:
             if cvm.id not in known:
                 self._runner.tell(
                     Finding(f"the CVM {cvm.name} ({cvm.id}) came meanwhile and was not updated", "run again")

@@ -136,7 +136,10 @@ def _secret(given: Given, name: str, folder: Path) -> str:
     path = given.text(f"{name}-file")
     if not path:
         return given.text(name)
-    text = _read(folder, path, f"{name}-file").strip()
+    try:
+        text = _read(folder, path, f"{name}-file").strip()
+    except InputError as error:  # what is no path may be the key itself
+        raise InputError(error.message, hint="give the path of a file; it is not shown here") from None
     if not text:
         raise InputError(f"{name}-file: the file is empty", hint=f"check {path[:200]!a}", file=path)
     return text

