@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phala_secrets import api
-from phala_secrets.composehash import candidates, find_form
 from phala_secrets.errors import ApprovalRequiredError, Finding, InputError, ProofError
 from phala_secrets.identifiers import parse_app_id, parse_hash
 
@@ -182,11 +181,11 @@ class Approver:
         Raises ProofError when it is not what ``prepared-digest`` was given out for, and
         ApprovalRequiredError when the contract does not allow it yet.
         """
-        from phala_secrets import chain
-
         prepared = self._job.prepared
         if not prepared or not prepared.compose_hash:
             return None
+        from phala_secrets import chain
+
         if not key.chain_id:
             raise ProofError(
                 f"compose-hash is given, but Phala Cloud says that {target.app_id} has no KMS on chain",
@@ -219,6 +218,8 @@ class Approver:
 
     def _recompute(self, target: Target, names: Sequence[str], chain_id: int, compose_hash: str) -> list[str]:
         """ProofError unless it is the hash of today's app-compose with these names; what that rests on."""
+        from phala_secrets.composehash import candidates, find_form
+
         prepared = self._job.prepared and self._job.prepared.compose_hash
         if prepared and prepared != compose_hash:
             raise ProofError(

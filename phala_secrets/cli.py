@@ -5,6 +5,7 @@ What a mode does not need is imported by no other: a step runs for a tenth of a 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -28,6 +29,7 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 def command() -> NoReturn:
     """Runs a command as a process, and ends it at once: all is flushed, and tidying up would take longer."""
+    gc.set_threshold(100_000)  # what is loaded stays: looking through it again and again takes time
     code = main()
     with suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -25,7 +25,6 @@ from phala_secrets.errors import (
 )
 from phala_secrets.rollout import Row, deliver, each
 from phala_secrets.sources import gather
-from phala_secrets.wait import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -253,6 +252,8 @@ class Injection:
             self._runner.say(f"{row.target.cvm.name}: update accepted ({result.correlation_id})")
 
     def _wait(self, row: Row) -> None:
+        from phala_secrets.wait import Wait
+
         name = row.target.cvm.name
         wait = Wait(
             self._client,

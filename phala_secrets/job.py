@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from phala_secrets import trust
 from phala_secrets.api import DEFAULT_URL
@@ -26,8 +25,7 @@ MAX_CIPHERTEXT = 16 * 1024 * 1024
 """Bytes of hex: 1 MiB of values, each character of which may take six in JSON, and two in hex."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A ciphertext made before (hex), its names, and what it was approved as."""
 
     encrypted_env: str
@@ -37,8 +35,7 @@ class Prepared:
     transaction_hash: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret."""
 
     mode: Mode
@@ -62,11 +59,6 @@ class Job:
     max_parallel: int = 1
     fail_fast: bool = True
     timeout: int = 30
-
-    @property
-    def sends(self) -> bool:
-        """Whether this run is to change anything."""
-        return self.mode == "update"
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
