@@ -102,7 +102,12 @@ def deliver(
             lost = error
         runner.tell(Finding(f"the answer to the update was lost: {lost.message}", "its outcome is looked up"))
         if correlation_id := _find_out(client, target, before, lost):
-            runner.say(f"Phala Cloud's operations show that the update was accepted ({correlation_id})")
+            runner.tell(
+                Finding(
+                    f"Phala Cloud shows an operation that began meanwhile, taken for ours: {correlation_id}",
+                    "another run's would look alike: let one run at a time update this CVM (concurrency:)",
+                )
+            )
             return Accepted(correlation_id)
         runner.say("Phala Cloud's operations show that it did not happen")
     raise lost

@@ -47,7 +47,15 @@ class Policy:
     kms: str | None = None
 
     def check(self) -> None:
-        """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing."""
+        """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing.
+
+        InputError when there is a contract, but no RPC to ask about it.
+        """
+        if self.kms_contract and not self.rpc_url:
+            raise InputError(
+                "kms-contract is given without rpc-url, so it would not be asked",
+                hint="check the name of the variable that rpc-url is taken from",
+            )
         reachable = LEVELS[2] if self.signers else LEVELS[1] if self.rpc_url else LEVELS[0]
         if self.require and LEVELS.index(reachable) < LEVELS.index(self.require):
             missing = (

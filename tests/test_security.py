@@ -230,3 +230,35 @@ def test_a_key_in_place_of_the_path_of_its_file_is_not_told(run: Command, cvm: C
     assert done.code == 2
     assert "-key-file: cannot be read" in done.errors[0]
     assert "c0ffee" not in done.printed
+
+
+# -- checks that would be none ----------------------------------------------------------------------
+
+
+def test_a_contract_with_no_rpc_to_ask_is_not_passed_over(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+    done = run("verify", "--cvm", "my-app", "--kms-contract", "0x" + "ab" * 20)
+    assert done.code == 2
+    assert "kms-contract is given without rpc-url" in done.errors[0]
+    assert not cloud.requests
+
+
+def test_an_operation_that_may_be_another_runs_is_not_claimed_without_a_word(
+    run: Command, cloud: Cloud, cvm: Cvm, simulator: Simulator
+) -> None:
+    """The API does not say whose an operation is: after a lost answer a run can only say so."""
+    simulator.faults.add(Fault("reset_before", "PATCH", skip=1))
+    others: list[str] = []
+
+    def meanwhile(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/operations") and not others:
+            others.append(cvm.id)
+            with create_client(cloud.api_key, simulator.url) as client:
+                client.update_cvm_envs("my-app", envs={"OLD": "theirs"})
+        return answer
+
+    cloud.tamper = meanwhile
+    done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "ours"})
+    assert done.code == 0
+    assert cvm.environment == {"OLD": "theirs"}
+    assert any(line.startswith("warning: ") and "taken for ours" in line for line in done.lines)
+    assert any("another run's would look alike" in line for line in done.hints)
