@@ -182,7 +182,12 @@ def _open_streams() -> None:
 
 
 def _drop_core_dumps() -> None:
-    """A crash leaves no image of the memory, which holds the secrets."""
+    """A crash leaves no image of the memory, which holds the secrets.
+
+    Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
+    ``fs/coredump.c``); where only 0 is allowed, it is 0 already.
+    """
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

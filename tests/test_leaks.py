@@ -409,7 +409,8 @@ def test_a_process_has_no_secret_among_its_arguments_no_children_and_no_core(
         assert not canaries_in((proc / "cmdline").read_text())
         assert not "".join(path.read_text() for path in proc.glob("task/*/children"))
         (core,) = [line for line in (proc / "limits").read_text().splitlines() if "core file" in line]
-        assert core.split()[4:6] == ["0", "0"]
+        # 1 keeps a handler at the end of a pipe from getting one, too; nobody may raise it from 0.
+        assert core.split()[4:6] in (["1", "1"], ["0", "0"])
     finally:
         process.kill()
         process.communicate()
