@@ -159,6 +159,26 @@ def test_a_value_that_writes_over_another_is_blamed_for_it() -> None:
     assert [(one.variable.name, one.neighbours) for one in casualties] == [("A", ()), ("Z", ("B",))]
 
 
+def test_of_two_that_swallow_the_first_is_blamed_for_what_follows_it() -> None:
+    variables = {"A": "\\", "B": "", "C": "\\", "D": ""}
+    holds(variables)
+    casualties = fallen(environment(variables))
+    assert [(one.variable.name, one.neighbours) for one in casualties] == [("A", ("B",)), ("C", ())]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"A": "\\", "C": "''"},
+        {"D": "\rA\x0b="},
+        {"A": "\\", "B": '"A\rC\t=', "C": "\x0b\\\x0b"},
+    ],
+    ids=["empty quotes", "a key with a vertical tab", "a key with a tab"],
+)
+def test_what_breaks_out_of_its_line_is_read_as_systemd_reads_it(variables: dict[str, str]) -> None:
+    holds(variables)
+
+
 def test_one_that_spoils_the_whole_file_is_blamed_for_all() -> None:
     variables = dict.fromkeys("BCDEFGHI", "sound") | {"A": "new\nline", "Z": "\uffff"}
     first, last = review(environment(variables))
@@ -175,8 +195,8 @@ def test_of_many_that_are_lost_five_are_named(others: str, listed: str) -> None:
 def test_only_line_ends_count_as_pasted_along() -> None:
     (finding,) = review(environment({"A": "X\n"}))
     assert finding.hint.startswith("Remove the end of line")
-    findings = review(environment({"A": "one\n ", "B": "nul\0 "}))
-    assert [finding.hint[:3] for finding in findings] == ["Add", "Add"]
+    findings = review(environment({"A": "one\n ", "B": "nul\0 ", "C": "one\nX"}))
+    assert [finding.hint[:3] for finding in findings] == ["Add", "Add", "Add"]
 
 
 def test_an_empty_environment_has_nothing_wrong() -> None:
