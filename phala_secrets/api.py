@@ -277,7 +277,7 @@ def _cvm_path(arguments: Mapping[str, Any], tail: str = "") -> str:
     return f"/cvms/{segment(parse_cvm(text).id)}{tail}"
 
 
-def get_cvm_info(request: Request | str | None = None, /, *, id: str | None = None) -> Call[models.CvmInfo]:  # noqa: A002
+def get_cvm_info(request: Request | str | None = None, /, *, id: str | None = None) -> Call[models.CvmInfo]:
     """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``.
 
     Raises InputError before anything is sent, NotFoundError for an unknown one, ConflictError
@@ -291,7 +291,7 @@ def get_cvm_compose_file(
     request: Request | str | None = None,
     /,
     *,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
 ) -> Call[models.AppCompose]:
     """``GET /cvms/{id}/compose_file``: the app-compose, with ``allowed_envs``, today's names.
 
@@ -305,7 +305,7 @@ def get_cvm_state(
     request: Request | str | None = None,
     /,
     *,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
 ) -> Call[models.CvmState]:
     """``GET /cvms/{id}/state``: what the CVM is doing now.
 
@@ -318,7 +318,7 @@ def get_cvm_operations(
     request: Request | str | None = None,
     /,
     *,
-    id: str | None = None,  # noqa: A002
+    id: str | None = None,
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Call[models.GetCvmOperationsResponse]:

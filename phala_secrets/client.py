@@ -171,7 +171,7 @@ class Client(Connection[httpx.Client]):
         request: api.Request | str | None = None,
         /,
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,
@@ -371,7 +371,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
         request: api.Request | str | None = None,
         /,
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,

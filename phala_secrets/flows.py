@@ -24,7 +24,7 @@ def update_cvm_envs(
     request: Request | str | None = None,
     /,
     *,
-    id: str | None = None,  # noqa: A002 (the API's own name)
+    id: str | None = None,
     encrypted_env: str | None = None,
     env_keys: Iterable[str] | None = None,
     envs: EnvVars | None = None,

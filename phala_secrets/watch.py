@@ -25,7 +25,7 @@ class Watch:
         self,
         request: api.Request | str | None = None,
         *,
-        id: str | None = None,  # noqa: A002 (the API's own name)
+        id: str | None = None,
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,
