@@ -104,7 +104,7 @@ def cvm(cvm_id: str) -> Call[Cvm]:
 
 def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
     """Every CVM of an app."""
-    return _read(api.get_app_cvms(app_id), lambda answer: tuple(_cvm(row) for row in _rows(answer)))
+    return _read(api.get_app_cvms(app_id), lambda answer: tuple(_cvm(row) for row in api.rows(answer)))
 
 
 def contracts(page: int = 1) -> Call[Contracts]:
@@ -191,13 +191,6 @@ def _identifier(text: str, what: str, name: str) -> str:
     return text
 
 
-def _rows(answer: Any) -> list[Any]:
-    rows = answer.get("items") if isinstance(answer, dict) else answer
-    if not isinstance(rows, list):
-        raise AnswerError("Phala Cloud's answer is no list", hint="check api-url")
-    return rows
-
-
 def _cvm(answer: Any) -> Cvm:
     fields = _Fields(answer, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
@@ -216,7 +209,7 @@ def _cvm(answer: Any) -> Cvm:
 
 def _contracts(answer: Any) -> Contracts:
     pages = _Fields(answer, "list of KMS contracts").optional("pages", int)
-    return Contracts(tuple(_contract(row) for row in _rows(answer)), pages or 1)
+    return Contracts(tuple(_contract(row) for row in api.rows(answer)), pages or 1)
 
 
 def _contract(answer: Any) -> Contract:
@@ -249,7 +242,7 @@ def _compose(answer: Any) -> Compose:
 
 
 def _newest(answer: Any) -> str:
-    rows = _rows(answer)
+    rows = api.rows(answer)
     return _Fields(rows[0], "operation").identifier("correlation_id") if rows else ""
 
 

@@ -20,7 +20,7 @@ import httpx
 from phala_secrets import __version__, api
 from phala_secrets.calls import Call, Exchange, Pace, Pause
 from phala_secrets.errors import AnswerError, InputError, TransportError
-from phala_secrets.identifiers import is_loopback, parse_url
+from phala_secrets.identifiers import is_loopback, parse_api_key, parse_url
 from phala_secrets.secret import Secret
 
 if TYPE_CHECKING:
@@ -98,10 +98,7 @@ class Connection(Generic[Http]):
         key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
         if not key:
             raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(
-                "the API key has characters that no API key has", hint="paste it again, alone on one line"
-            )
+        parse_api_key(key, "the API key")
         if version not in api.API_VERSIONS:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(api.API_VERSIONS)}"

@@ -78,6 +78,15 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
+def parse_api_key(text: str, what: str) -> str:
+    """An API key, fit for a header; InputError names ``what`` and never the key."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise InputError(
+            f"{what} has characters that no API key has", hint="paste it again, alone on one line"
+        )
+    return text
+
+
 def parse_url(text: str, what: str) -> str:
     """A server's URL without a trailing slash: https, or http to a loopback address.
 

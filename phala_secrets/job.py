@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from phala_secrets import trust
 from phala_secrets.api import DEFAULT_URL
 from phala_secrets.errors import InputError
-from phala_secrets.identifiers import CvmRef, parse_app_id, parse_cvm, parse_hash, parse_url
+from phala_secrets.identifiers import CvmRef, parse_api_key, parse_app_id, parse_cvm, parse_hash, parse_url
 from phala_secrets.proof import parse_signer
 from phala_secrets.runners import in_ci
 from phala_secrets.secret import Secret
@@ -116,11 +116,7 @@ def credentials(
         url = url or prefix
     if not key:
         raise InputError("no API key", hint="give api-key, or set PHALA_CLOUD_API_KEY")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise InputError(
-            "api-key has characters that no API key has", hint="paste it again, alone on one line"
-        )
-    return Secret(key), parse_url(url or DEFAULT_URL, "api-url")
+    return Secret(parse_api_key(key, "api-key")), parse_url(url or DEFAULT_URL, "api-url")
 
 
 def _secret(given: Given, name: str, folder: Path) -> str:
