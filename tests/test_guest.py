@@ -199,6 +199,13 @@ def test_only_line_ends_count_as_pasted_along() -> None:
     assert [finding.hint[:3] for finding in findings] == ["Add", "Add", "Add"]
 
 
+def test_a_nul_spoils_the_file_wherever_it_lands() -> None:
+    hidden = {"A": '\\"\r#\0', "B": "sound"}  # A breaks out of its quotes and its line: the NUL is in a comment
+    holds(hidden)
+    (finding,) = review(environment(hidden))
+    assert finding.message.endswith("and would lose B with it")
+
+
 def test_an_empty_environment_has_nothing_wrong() -> None:
     assert delivered({}) == {}
     assert review(Environment()) == []

@@ -160,6 +160,7 @@ def test_base64_takes_the_value_of_the_winner(step: Step) -> None:
     )
     assert environment.as_dict() == {"TLS_KEY": "w6kK", "TLS_CERT": "eA==", "TLSX": "y"}
     assert environment["TLS_KEY"].origin == Origin("secrets TLS_KEY")
+    assert set(environment.secrets()) == {"w6kK", "é\n", "eA==", "x", "y"}
 
 
 def test_secrets_are_taken_from_the_step_s_environment_and_renamed(step: Step) -> None:
