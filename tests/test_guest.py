@@ -200,7 +200,10 @@ def test_only_line_ends_count_as_pasted_along() -> None:
 
 
 def test_a_nul_spoils_the_file_wherever_it_lands() -> None:
-    hidden = {"A": '\\"\r#\0', "B": "sound"}  # A breaks out of its quotes and its line: the NUL is in a comment
+    hidden = {
+        "A": '\\"\r#\0',
+        "B": "sound",
+    }  # A breaks out of its quotes and its line: the NUL is in a comment
     holds(hidden)
     (finding,) = review(environment(hidden))
     assert finding.message.endswith("and would lose B with it")

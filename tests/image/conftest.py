@@ -29,6 +29,22 @@ def _container(image: str) -> Iterator[Container]:
         buildah("rm", name, check=False)
 
 
+FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed at the end: what was measured, and is no matter of right or wrong."""
+    return request.config.stash.setdefault(FIGURES, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash.get(FIGURES, None):
+        terminalreporter.section("measured")
+        for line in figures:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
 def base_image() -> str:
     missing = [tool for tool in ("buildah", "debootstrap") if not shutil.which(tool)]

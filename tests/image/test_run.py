@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +132,12 @@ def test_a_refusal_is_told_and_nothing_is_sent(
     assert "failed" in (github / "file_commands/output").read_text()
     assert [path.name for path in (github / "workspace").iterdir()] == [".env"]
     assert cvm.environment == OLD
+
+
+def test_a_start_compiles_nothing(container: Container, simulator: Simulator, cvm: Cvm, github: Path) -> None:
+    python, options, script = container.entrypoint
+    done = container.run(env=job(simulator), github=github, entrypoint=(python, f"{options}v", script))
+    assert done.returncode == 0
+    loaded = re.findall(r"^# code object from '?(\S+?)'?$", done.stderr, re.MULTILINE)
+    assert any("/httpx/" in path for path in loaded)
+    assert [path for path in loaded if not path.endswith(".pyc")] == []
