@@ -6,11 +6,18 @@ CI's own rules and apart from the product.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import pty
 import re
+import select
+import struct
 import subprocess
-from collections.abc import Callable, Mapping
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -139,7 +146,9 @@ def runner_of(environ: Mapping[str, str], **options: Any) -> tuple[Runner, io.St
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_ci_is_recognised_by_its_own_variable(name: str) -> None:
-    assert detect(ALL[name]).name == name
+    runner = detect(ALL[name])
+    assert runner.name == name
+    assert runner.environ is ALL[name]
     assert in_ci(ALL[name]) == (name != "shell")
 
 
@@ -180,6 +189,23 @@ def test_foreign_text_forges_no_command(name: str, text: str) -> None:
     assert stdout.getvalue() == ""
     own = {"\n", "\r", "\x1b"} if name == "GitLab CI" else {"\n"}
     assert {c for c in stderr.getvalue() if not c.isprintable()} <= own
+
+
+@pytest.mark.parametrize(
+    ("environ", "text", "shown"),
+    [
+        (GITLAB, "section_start:1:a section_end:2:a", "section_start :1:a section_end :2:a"),
+        (BUILDKITE, "--- title", "- -- title"),
+        (BUILDKITE, "a --- b", "a --- b"),
+        (AZURE, "##vso[task.complete]", "# # vso[task.complete]"),
+        (AZURE, "issue #1", "issue #1"),
+        (CIRCLECI, "##[x] ::y:: --- z", "##[x] ::y:: --- z"),
+    ],
+)
+def test_what_is_no_command_is_shown_as_it_is(environ: dict[str, str], text: str, shown: str) -> None:
+    runner, _, stderr = runner_of(environ)
+    runner.say(text)
+    assert stderr.getvalue() == f"{shown}\n"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -238,6 +264,34 @@ def test_azure_shows_a_problem_with_its_file_and_line() -> None:
     assert error.properties == {"type": "error", "sourcepath": "a.env", "linenumber": "7"}
 
 
+@pytest.mark.parametrize(
+    ("finding", "printed"),
+    [
+        (Finding("odd"), "##vso[task.logissue type=warning;]odd"),
+        (Finding("odd", line=3), "##vso[task.logissue type=warning;]odd"),
+        (Finding("odd", file="a.env"), "##vso[task.logissue type=warning;sourcepath=a.env;]odd"),
+        (
+            Finding("by the way", "read on", "a.env", 3, severity="notice"),
+            "notice: a.env:3: by the way\nhint: read on",
+        ),
+    ],
+)
+def test_azure_shows_what_there_is(finding: Finding, printed: str) -> None:
+    runner, _, stderr = runner_of(AZURE)
+    runner.tell(finding)
+    assert stderr.getvalue() == f"{printed}\n"
+
+
+def test_a_file_s_name_gives_no_secret_away() -> None:
+    for environ in ALL.values():
+        runner, _, stderr = runner_of(environ)
+        runner.mask(["s3cr3t-value"])
+        masked = stderr.getvalue()
+        runner.tell(Finding("odd", file="certs/s3cr3t-value.pem", line=1))
+        assert "certs/***.pem" in stderr.getvalue()
+        assert "s3cr3t-value" not in stderr.getvalue().removeprefix(masked)
+
+
 # -- CircleCI ------------------------------------------------------------------------------------
 
 
@@ -268,19 +322,20 @@ def test_circleci_sources_each_output_as_it_was(shell: str, tmp_path: Path) -> N
         expected = text.replace("\0", "").encode(errors="replace").decode()
         assert variables[f"PHALA_CVM_{number}"] == expected
     assert variables["BEFORE"] == "1"
+    assert "\0" not in file.read_text()
     assert not (tmp_path / "forged").exists()
 
 
 def test_an_output_that_no_variable_can_hold_is_left_out_and_told(tmp_path: Path) -> None:
     file = tmp_path / "bash_env"
-    for environ in ({**CIRCLECI, "BASH_ENV": str(file)}, AZURE):
+    for environ, where in (({**CIRCLECI, "BASH_ENV": str(file)}, "$BASH_ENV"), (AZURE, "this step")):
         runner, _, stderr = runner_of(environ)
         runner.output("encrypted-env", "a" * 131_050)
         runner.output("encrypted-env", "b" * 131_100)
         written = file.read_text() if environ is not AZURE else stderr.getvalue()
         assert "aaa" in written
         assert "bbb" not in written
-        assert "lacks the output encrypted-env" in stderr.getvalue()
+        assert f"{where} lacks the output encrypted-env: it is longer than" in stderr.getvalue()
     assert sourced(["bash", "-c"], file)["PHALA_ENCRYPTED_ENV"].startswith("aaa")
 
 
@@ -327,11 +382,50 @@ def test_a_dotenv_file_has_a_line_for_each_output_and_nothing_else(values: list[
 def test_bitbuckets_file_keeps_what_it_held(tmp_path: Path) -> None:
     file = tmp_path / "variables"
     file.write_text("VERSION=1.2.3")
-    runner, _, _ = runner_of({**BITBUCKET, "BITBUCKET_PIPELINES_VARIABLES_PATH": str(file)})
+    runner, _, stderr = runner_of({**BITBUCKET, "BITBUCKET_PIPELINES_VARIABLES_PATH": str(file)})
     runner.check()
     runner.output("status", "in_progress")
+    runner.output("encrypted-env", "a" * 131_100)
     runner.output("status", "running")
     assert file.read_text() == "VERSION=1.2.3\nPHALA_STATUS=running\n"
+    assert "lacks the output encrypted-env: it may have 131072 bytes" in stderr.getvalue()
+
+
+@each_runner
+def test_outputs_are_in_the_output_file_whatever_the_ci(environ: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "outputs.env"
+    runner, _, _ = runner_of(environ, output_file=str(file))
+    runner.check()
+    runner.output("status", "running")
+    assert file.read_text() == "PHALA_STATUS=running\n"
+
+
+def test_once_the_update_is_on_its_way_an_output_that_is_lost_is_only_told(tmp_path: Path) -> None:
+    file = tmp_path / "outputs.env"
+    runner, _, stderr = runner_of(SHELL, output_file=str(file))
+    runner.output("cvm-id", "cvm_1")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(InputError, match="Is a directory"):
+        runner.output("app-id", "ab")
+    file.rmdir()
+    runner.output("correlation-id", "c0rr")
+    file.unlink()
+    file.mkdir()
+    runner.output("status", "running")
+    assert "Is a directory; the output status is missing there" in stderr.getvalue()
+    assert runner.outputs["status"] == runner.last_status() == "running"
+
+
+@each_runner
+def test_a_ci_that_names_no_file_gets_none(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner, _, _ = runner_of(environ)
+    runner.check()
+    runner.output("status", "running")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -378,6 +472,13 @@ def test_a_group_is_what_the_ci_can_fold(environ: dict[str, str], begins: str, e
 
 
 @each_runner
+def test_without_verbose_nothing_is_traced(environ: dict[str, str]) -> None:
+    runner, stdout, stderr = runner_of(environ)
+    runner.trace("a request")
+    assert stdout.getvalue() + stderr.getvalue() == ""
+
+
+@each_runner
 def test_quiet_prints_neither_groups_nor_lines(environ: dict[str, str]) -> None:
     runner, stdout, stderr = runner_of(environ, quiet=True)
     with runner.group("the title"):
@@ -386,6 +487,117 @@ def test_quiet_prints_neither_groups_nor_lines(environ: dict[str, str]) -> None:
     runner.report(Report("done"))
     runner.tell(Finding("by the way", severity="notice"))
     assert stdout.getvalue() + stderr.getvalue() == ""
+
+
+# -- a person at a terminal -----------------------------------------------------------------------
+
+
+class Terminal:
+    """A terminal's two ends: a runner's standard error, and what a person sees."""
+
+    def __init__(self, columns: int = 80) -> None:
+        self._person, self.descriptor = pty.openpty()
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.stream = os.fdopen(self.descriptor, "w", newline="")
+        self.seen = ""
+
+    def shows(self, text: str) -> bool:
+        """Whether a text comes up within a while."""
+        while text not in self.seen and select.select([self._person], [], [], 5)[0]:
+            self.seen += os.read(self._person, 65536).decode()
+        return text in self.seen
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._person)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def test_a_person_sees_what_is_waited_for_and_no_more_of_it_afterwards(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("finding the CVM")
+    assert terminal.shows("⠋ finding the CVM")
+    runner.progress("waiting\x1b[2J")
+    assert terminal.shows("waiting\\u001b[2J")
+    runner.say("done", "good")
+    assert terminal.shows("\r\x1b[J\x1b[32mdone\x1b[0m\r\n")
+    runner.progress("one more")
+    runner.finish()
+    runner.finish()
+    assert terminal.shows("\r\x1b[J")
+
+
+def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("the update")
+    for number in range(20):
+        runner.progress(f"web-{number}: restarting", cvm=f"web-{number}")
+    assert terminal.shows("web-15: restarting\r\n  and 4 more")
+    assert "the update" not in terminal.seen
+    assert terminal.shows("\r\x1b[16A\x1b[J"), "back to the first line"
+    for number in range(20):
+        runner.progress("", cvm=f"web-{number}")
+    runner.say("over")
+    assert terminal.shows("\x1b[Jover\r\n")
+
+
+def test_a_line_is_no_wider_than_the_terminal() -> None:
+    terminal = Terminal(columns=20)
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("x" * 50 + "END")
+    assert terminal.shows("⠙ " + "x" * 17)
+    runner.finish()
+    assert not re.search("x{18}", terminal.seen)
+    terminal.close()
+
+
+class NoDescriptor(io.StringIO):
+    """What a notebook or an editor has for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
+    stream = NoDescriptor()
+    runner = Runner({}, stderr=stream)
+    runner.progress("x" * 100)
+    while "x" not in stream.getvalue():
+        time.sleep(0.01)
+    runner.finish()
+    assert re.findall("x+", stream.getvalue())[0] == "x" * 77
+
+
+@pytest.mark.parametrize(
+    ("environ", "printed"),
+    [
+        ({"TERM": "xterm"}, "\x1b[33mwarning: odd\x1b[0m\r\n"),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "warning: odd\r\n"),
+        ({"TERM": "dumb"}, "waiting\r\nwarning: odd\r\n"),
+        ({"TERM": "xterm", "GITLAB_CI": "true"}, "waiting\r\nwarning: odd\r\n"),
+    ],
+    ids=["colours", "no colours", "a dumb terminal", "a CI with a terminal"],
+)
+def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], printed: str, terminal: Terminal) -> None:
+    runner = detect(environ, stderr=terminal.stream)
+    runner.progress("waiting")
+    runner.tell(Finding("odd"))
+    assert terminal.shows(printed)
+    assert printed.startswith("\x1b") == ("\x1b[33m" in terminal.seen)
+
+
+@each_runner
+def test_a_fleet_in_a_log_has_a_line_for_each_cvm_when_it_is_done(environ: dict[str, str]) -> None:
+    runner, _, stderr = runner_of(environ)
+    runner.progress("web-1: restarting", cvm="web-1")
+    runner.progress("", cvm="web-1")
+    assert stderr.getvalue() == ""
 
 
 # -- whole runs ----------------------------------------------------------------------------------

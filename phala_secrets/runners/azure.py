@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.runners.sinks import Value, as_text, variable
 from phala_secrets.runners.terminal import Runner
-from phala_secrets.runners.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,7 @@ class Azure(Runner):
         if severity == "notice":
             super()._problem(severity, message, hint, file, line)
             return
-        places = f"sourcepath={escape_property(one_line(file))};" if file else ""
+        places = f"sourcepath={escape_property(self.clean(file))};" if file else ""
         places += f"linenumber={line};" if file and line else ""
         text = self.clean(message) + (f" (hint: {self.clean(hint)})" if hint else "")
         self._write(f"##vso[task.logissue type={severity};{places}]{escape_data(text)}")

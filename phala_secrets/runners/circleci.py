@@ -31,7 +31,7 @@ class CircleCI(Runner):
 
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)
-        self._path = environ.get("BASH_ENV", "")
+        self._path = environ.get("BASH_ENV")
 
     def check(self) -> None:
         """The file has to be writable before anything is sent."""

@@ -124,7 +124,7 @@ class Runner:
         for label, value in report.facts:
             self._write(f"  {label.ljust(width)}  {self.clean(value)}")
         for label, url in report.links:
-            self._write(f"{self.clean(label)}: {url}")
+            self._write(self.clean(f"{label}: {url}"))
         for table in report.tables:
             for line in self.columns(table):
                 self._write(f"  {line}")
