@@ -288,7 +288,7 @@ SECRETS = [
 ]
 
 
-@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:5])
+@pytest.mark.parametrize("secret", SECRETS, ids=["a tab", "a long one", "a bell", "two lines", "markup"])
 def test_a_secret_in_foreign_text_is_shown_nowhere(secret: str, tmp_path: Path) -> None:
     step = Step(tmp_path, verbose=True)
     step.runner.mask([secret])

@@ -201,6 +201,7 @@ def test_foreign_text_forges_no_command(name: str, text: str) -> None:
         (AZURE, "issue #1", "issue #1"),
         (CIRCLECI, "##[x] ::y:: --- z", "##[x] ::y:: --- z"),
     ],
+    ids=["a section", "a header", "no header", "a logging command", "a number", "another CI's"],
 )
 def test_what_is_no_command_is_shown_as_it_is(environ: dict[str, str], text: str, shown: str) -> None:
     runner, _, stderr = runner_of(environ)
@@ -568,7 +569,9 @@ def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
     stream = NoDescriptor()
     runner = Runner({}, stderr=stream)
     runner.progress("x" * 100)
-    while "x" not in stream.getvalue():
+    for _ in range(500):
+        if "x" in stream.getvalue():
+            break
         time.sleep(0.01)
     runner.finish()
     assert re.findall("x+", stream.getvalue())[0] == "x" * 77
