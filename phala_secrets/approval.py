@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets import api
 from phala_secrets.errors import ApprovalRequiredError, Finding, InputError, ProofError
 from phala_secrets.identifiers import parse_app_id, parse_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from phala_secrets import chain
     from phala_secrets.answers import Precondition
@@ -29,6 +29,21 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+class Approval(NamedTuple):
+    """What an update with new names is committed with: the compose hash (hex), and its transaction.
+
+    The latter with ``0x``, or ``already-registered``.
+    """
+
+    compose_hash: str
+    transaction_hash: str
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Both, as outputs."""
+        return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +106,36 @@ class Approver:
         self._one_at_a_time = threading.Lock()
         self.transaction: str | None = None
 
-    def check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
-        """What the API asks to approve, after seeing that it is this app with these names.
+    def obtain(
+        self,
+        target: Target,
+        key: ProvenKey,
+        names: Sequence[str],
+        sealed: str,
+        said: Precondition,
+        output: Callable[[Mapping[str, str]], None],
+    ) -> Approval | Preparation:
+        """The approval that the API asks for; with ``prepare-only`` all that others need to give it.
 
-        Raises ProofError when it is not.
+        ``output`` gets what is known as soon as it is, each transaction before it is sent. Raises
+        ProofError when it is not this app with these names, ApprovalRequiredError when there is no
+        way to approve here, and what signing and sending raises.
         """
+        asked = self._check(target, key, names, said)
+        output(asked.outputs)
+        if self._job.prepare_only and not asked.approved:
+            preparation = self._prepare(target, key, names, sealed, asked)
+            output(preparation.outputs)
+            return preparation
+        for remark in asked.remarks:
+            self._runner.say(remark)
+        transaction = self._settle(asked, lambda signed: output({"transaction-hash": signed}))
+        approval = Approval(asked.compose_hash, transaction)
+        output(approval.outputs)
+        return approval
+
+    def _check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
+        """What the API asks to approve, after seeing that it is this app with these names."""
         compose_hash = _hex(said.compose_hash, "compose hash")
         here = _device_of(target)
         device_id = _hex(said.device_id, "device id") if said.device_id else here
@@ -125,18 +165,12 @@ class Approver:
             remarks=tuple(remarks),
         )
 
-    def settle(self, asked: Asked, signed: Callable[[str], None]) -> str | None:
-        """The transaction hash to commit with; None where others have to approve (``prepare-only``).
-
-        ``signed`` is called with the hash of each transaction before it is sent. Raises
-        ApprovalRequiredError when there is no way to approve here, and what signing and sending raises.
-        """
+    def _settle(self, asked: Asked, signed: Callable[[str], None]) -> str:
+        """The transaction hash to commit with; ``signed`` gets that of each transaction before it is sent."""
         from phala_secrets import chain
 
         if asked.approved:
             return chain.ALREADY_REGISTERED
-        if self._job.prepare_only:
-            return None
         if not (self._job.private_key and self._job.policy.rpc_url):
             raise ApprovalRequiredError(
                 f"the names changed, so the owner of the app {asked.app_id} has to approve "
@@ -147,7 +181,7 @@ class Approver:
         with self._one_at_a_time:
             return self._register(asked, signed)
 
-    def prepare(
+    def _prepare(
         self, target: Target, key: ProvenKey, names: Sequence[str], sealed: str, asked: Asked
     ) -> Preparation:
         """The outputs of ``prepare-only``.
@@ -175,8 +209,8 @@ class Approver:
         }
         return Preparation(outputs, asked, device, chain.address_link(asked.chain_id, asked.app_id))
 
-    def check_prepared(self, target: Target, key: ProvenKey) -> tuple[str, str] | None:
-        """The compose hash and the transaction to commit a prepared ciphertext with, if it has them.
+    def prepared(self, target: Target, key: ProvenKey) -> Approval | None:
+        """The approval that came with a prepared ciphertext, if one did.
 
         Raises ProofError when it is not what ``prepared-digest`` was given out for, and
         ApprovalRequiredError when the contract does not allow it yet.
@@ -214,7 +248,7 @@ class Approver:
                 "compose-hash is given without transaction-hash",
                 hint="give it too, or rpc-url to look for the approval",
             )
-        return prepared.compose_hash, transaction
+        return Approval(prepared.compose_hash, transaction)
 
     def _recompute(self, target: Target, names: Sequence[str], chain_id: int, compose_hash: str) -> list[str]:
         """ProofError unless it is the hash of today's app-compose with these names; what that rests on."""

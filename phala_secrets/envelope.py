@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NONCE_BYTES = 12
+_LEAST_BYTES = 32 + _NONCE_BYTES + 16
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UNICODE = "it holds half of a surrogate pair: decode it as UTF-8 where it is read"
 _DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
@@ -50,6 +51,20 @@ def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
     nonce = os.urandom(_NONCE_BYTES)
     ciphertext = AESGCM(secret).encrypt(nonce, plaintext, None)
     return ephemeral.public_key().public_bytes_raw() + nonce + ciphertext
+
+
+def parse_sealed(text: str, what: str) -> str:
+    """What was sealed before as lower-case hex, ``0x`` in front or not; InputError names ``what``."""
+    digits = text.removeprefix("0x").lower()
+    try:
+        size = len(bytes.fromhex(digits)) if digits.isalnum() else 0
+    except ValueError:
+        size = 0
+    if size < _LEAST_BYTES:
+        raise InputError(
+            f"{what} is not a ciphertext in hex", hint="give what encrypting gave out, as it was"
+        )
+    return digits
 
 
 def _plaintext(variables: Iterable[tuple[str, str]]) -> bytes:

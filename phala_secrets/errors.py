@@ -69,6 +69,9 @@ class PhalaSecretsError(Exception):
         self.line = line
         self.findings = tuple(findings)
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class InputError(PhalaSecretsError):
     """An input, a source or a flag is wrong. Nothing was sent."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets import answers, api, trust
-from phala_secrets.envelope import seal
+from phala_secrets.envelope import parse_sealed, seal
 from phala_secrets.errors import InputError
 from phala_secrets.identifiers import parse_cvm, parse_hash
 from phala_secrets.library import read_env_vars
 from phala_secrets.proof import parse_signers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from phala_secrets.api import Request
     from phala_secrets.calls import Flow
@@ -67,7 +68,7 @@ def update_cvm_envs(
     names = _names(arguments.get("env_keys"))
     second_phase = (_hash(arguments, "compose_hash"), arguments.get("transaction_hash"))
     if "encrypted_env" in arguments:
-        sealed = _ciphertext(arguments["encrypted_env"])
+        sealed = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
     elif names is not None:
         raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
     else:
@@ -95,19 +96,10 @@ def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str
 def _names(names: Any) -> list[str] | None:
     if names is None:
         return None
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    if isinstance(names, str) or not all(isinstance(name, str) for name in listed):
         raise InputError("env_keys has to be a list of names", hint="pass the names that were encrypted")
-    return list(names)
-
-
-def _ciphertext(text: Any) -> str:
-    try:
-        sealed = bytes.fromhex(text.removeprefix("0x")) if isinstance(text, str) else b""
-    except ValueError:
-        sealed = b""
-    if not sealed:
-        raise InputError("encrypted_env is not hex", hint="pass what encrypt_env_vars returned")
-    return sealed.hex()
+    return listed
 
 
 def _hash(arguments: Mapping[str, Any], name: str) -> str | None:

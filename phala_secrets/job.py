@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from phala_secrets import trust
 from phala_secrets.api import DEFAULT_URL
+from phala_secrets.envelope import parse_sealed
 from phala_secrets.errors import InputError
 from phala_secrets.identifiers import CvmRef, parse_api_key, parse_app_id, parse_cvm, parse_hash, parse_url
 from phala_secrets.proof import parse_signer
@@ -48,34 +51,37 @@ class Job(NamedTuple):
     policy: trust.Policy
     folder: Path
     root: Path | None
-    allow_removal: bool = False
-    guest_check: str = "error"
-    private_key: Secret | None = None
-    allow_device: tuple[str, ...] = ()
-    prepare_only: bool = False
-    compose_hash: str | None = None
-    wait: bool = True
-    wait_timeout: int = 600
-    max_parallel: int = 1
-    fail_fast: bool = True
-    timeout: int = 30
+    allow_removal: bool
+    guest_check: str
+    private_key: Secret | None
+    allow_device: tuple[str, ...]
+    prepare_only: bool
+    compose_hash: str | None
+    wait: bool
+    wait_timeout: int
+    max_parallel: int
+    fail_fast: bool
+    timeout: int
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
     """The Job that the inputs describe; InputError, naming the input, for what is wrong or missing."""
-    project = _project(folder) if not (given.text("cvm") or given.text("app")) else {}
-    api_key, api_url = credentials(given, environ, folder, str(project.get("profile", "")))
+    project = Project(folder)
+    api_key, api_url = credentials(given, environ, project)
     cvms, app = _target(given, project)
-    sources = _sources(given, project)
     prepared = _prepared(given, folder)
+    sources = _sources(given)
     if prepared and sources.given:
         raise InputError(
             "both encrypted-env and a source are given", hint="the ciphertext is sent in place of a source"
         )
-    if mode != "verify" and not prepared and not sources.given:
-        raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
     if prepared and mode == "encrypt":
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
+    if mode != "verify" and not prepared and not sources.given:
+        default = project.first("env_file")
+        if not default:
+            raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
+        sources = replace(sources, env_files=(default,))
     policy = _policy(given, cvms, app)
     policy.check()
     on_github = environ.get("GITHUB_ACTIONS") == "true"
@@ -105,14 +111,39 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     )
 
 
-def credentials(
-    given: Given, environ: Mapping[str, str], folder: Path, profile: str = ""
-) -> tuple[Secret, str]:
+class Project:
+    """``phala.toml`` of the working folder, read when something of it is needed; there may be none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def first(self, *names: str) -> str:
+        """The first of these settings that it has, or nothing."""
+        return next((str(self._settings[name]) for name in names if self._settings.get(name)), "")
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        path = self.folder / "phala.toml"
+        if not path.is_file():
+            return {}
+        import tomllib
+
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(
+                "phala.toml cannot be read as TOML",
+                hint="mend it, or give what is looked for there",
+                file="phala.toml",
+            ) from None
+
+
+def credentials(given: Given, environ: Mapping[str, str], project: Project) -> tuple[Secret, str]:
     """The API key and the API's URL; outside CI from the official CLI's login, where no key is given."""
     url = given.text("api-url")
-    key = _secret(given, "api-key", folder)
+    key = _secret(given, "api-key", project.folder)
     if not key and not in_ci(environ):
-        key, prefix = _login(environ, profile)
+        key, prefix = _login(environ, project.first("profile"))
         url = url or prefix
     if not key:
         raise InputError("no API key", hint="give api-key, or set PHALA_CLOUD_API_KEY")
@@ -175,22 +206,7 @@ def _login(environ: Mapping[str, str], profile: str) -> tuple[str, str]:
         ) from None
 
 
-def _project(folder: Path) -> dict[str, Any]:
-    """``phala.toml`` of the working folder, or nothing."""
-    path = folder / "phala.toml"
-    if not path.is_file():
-        return {}
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            "phala.toml cannot be read as TOML", hint="mend it, or give cvm", file="phala.toml"
-        ) from None
-
-
-def _target(given: Given, project: Mapping[str, Any]) -> tuple[tuple[CvmRef, ...], str | None]:
+def _target(given: Given, project: Project) -> tuple[tuple[CvmRef, ...], str | None]:
     app = given.text("app")
     named = given.lines("cvm")
     if app and named:
@@ -198,15 +214,17 @@ def _target(given: Given, project: Mapping[str, Any]) -> tuple[tuple[CvmRef, ...
     if app:
         return (), parse_app_id(app, "app")
     if not named:
-        keys = ("id", "uuid", "app_id", "instance_id", "name")
-        named = tuple(str(project[key]) for key in keys if project.get(key))[:1]
-    if not named:
-        raise InputError("no CVM is given", hint="give cvm, or app, or a phala.toml in the working folder")
+        default = project.first("id", "uuid", "app_id", "instance_id", "name")
+        if not default:
+            raise InputError(
+                "no CVM is given", hint="give cvm, or app, or a phala.toml in the working folder"
+            )
+        named = (default,)
     return tuple(dict.fromkeys(parse_cvm(text) for text in named)), None
 
 
-def _sources(given: Given, project: Mapping[str, Any]) -> Sources:
-    sources = Sources(
+def _sources(given: Given) -> Sources:
+    return Sources(
         env_files=given.lines("env-file"),
         env=given.text("env"),
         files=given.lines("files"),
@@ -216,10 +234,6 @@ def _sources(given: Given, project: Mapping[str, Any]) -> Sources:
         base64=given.lines("base64"),
         allow_empty=given.flag("allow-empty"),
     )
-    default = project.get("env_file")
-    if sources.given or not isinstance(default, str) or given.text("encrypted-env"):
-        return sources
-    return Sources(env_files=(default,), base64=sources.base64, allow_empty=sources.allow_empty)
 
 
 def _prepared(given: Given, folder: Path) -> Prepared | None:
@@ -240,25 +254,12 @@ def _prepared(given: Given, folder: Path) -> Prepared | None:
                 f"{name} is given without compose-hash", hint="give the output compose-hash that came with it"
             )
     return Prepared(
-        encrypted_env=_ciphertext(text),
+        encrypted_env=parse_sealed(text, "encrypted-env"),
         env_keys=_names(names),
         digest=digest,
         compose_hash=_hash(given, "compose-hash"),
         transaction_hash=_transaction(given),
     )
-
-
-def _ciphertext(text: str) -> str:
-    digits = text.removeprefix("0x").lower()
-    try:
-        size = len(bytes.fromhex(digits)) if digits.isalnum() else 0
-    except ValueError:
-        size = 0
-    if size < 32 + 12 + 16:
-        raise InputError(
-            "encrypted-env is not a ciphertext in hex", hint="give the output encrypted-env as it was"
-        )
-    return digits
 
 
 def _names(text: str) -> tuple[str, ...]:

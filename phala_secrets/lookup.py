@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets.client import Client
 from phala_secrets.errors import InputError
 from phala_secrets.identifiers import parse_app_id
-from phala_secrets.job import credentials
+from phala_secrets.job import Project, credentials
 from phala_secrets.report import Table
 from phala_secrets.runners.sinks import as_json
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
     """Asks, and prints the answer on standard output. Raises what the client raises."""
-    key, url = credentials(given, environ, Path())
+    key, url = credentials(given, environ, Project(Path()))
     runner.mask([key.reveal()])
     trace = runner.trace if runner.verbose else None
     with Client(key.reveal(), url, timeout=given.number("timeout", 1, 600), trace=trace) as client:

@@ -22,7 +22,9 @@ from phala_secrets.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from phala_secrets.approval import Approval
     from phala_secrets.client import Client
+    from phala_secrets.plan import Plan
     from phala_secrets.runners import Runner
     from phala_secrets.targets import Target
 
@@ -34,17 +36,24 @@ _TRIES = 3
 
 @dataclass(slots=True)
 class Row:
-    """What became of one CVM. ``stage`` is how far it got: waiting, sending, accepted, over.
+    """What is to be sent to one CVM, and what became of it.
 
-    ``approval`` is the transaction that its names were approved with, if they had to be.
+    ``stage`` is how far it got: waiting, sending, accepted, over. ``leads`` is whether it is
+    the job's first CVM, whose outputs are the job's.
     """
 
-    target: Target
+    plan: Plan
+    leads: bool
+    approval: Approval | None = None
     status: str = "failed"
     correlation_id: str = ""
-    approval: str = ""
     stage: str = "waiting"
     error: PhalaSecretsError | None = None
+
+    @property
+    def target(self) -> Target:
+        """The CVM."""
+        return self.plan.target
 
     @property
     def exit_code(self) -> int:
@@ -70,24 +79,15 @@ class Row:
         }
 
 
-def deliver(
-    client: Client,
-    runner: Runner,
-    target: Target,
-    before: str,
-    sealed: str,
-    names: Sequence[str],
-    approved: tuple[str, str] | None = None,
-) -> Accepted | Precondition:
+def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) -> Accepted | Precondition:
     """Sends the update; a lost answer is found out about, and an update that did not happen is sent again.
 
-    ``before`` is the CVM's newest operation as of just now; ``approved`` a compose hash and
-    the transaction that approved it. The set is replaced whole, so the same ciphertext twice
-    does no harm. Raises TransportError when it cannot be found out whether it happened.
+    ``before`` is the CVM's newest operation as of just now, ``sealed`` the ciphertext (hex). The
+    set is replaced whole, so the same ciphertext twice does no harm. Raises TransportError when
+    it cannot be found out whether it happened.
     """
-    compose_hash, transaction = approved or (None, None)
     lost: PhalaSecretsError
-    call = answers.update(target.cvm.id, sealed, names, compose_hash, transaction)
+    call = answers.update(row.target.cvm.id, sealed, row.plan.names, *(row.approval or ()))
     for attempt in range(1, _TRIES + 1):
         try:
             return client.send(call)
@@ -101,7 +101,7 @@ def deliver(
                 raise
             lost = error
         runner.tell(Finding(f"the answer to the update was lost: {lost.message}", "its outcome is looked up"))
-        if correlation_id := _find_out(client, target, before, lost):
+        if correlation_id := _find_out(client, row.target, before, lost):
             runner.tell(
                 Finding(
                     f"Phala Cloud shows an operation that began meanwhile, taken for ours: {correlation_id}",

@@ -45,7 +45,7 @@ def told(
     return report
 
 
-def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, ProvenKey]) -> Report:
+def updated(rows: Sequence[Row], keys: Mapping[str, ProvenKey]) -> Report:
     """The report of ``update``."""
     statuses = tuple({row.status for row in rows})
     titles: dict[tuple[str, ...], str] = {
@@ -58,12 +58,13 @@ def updated(rows: Sequence[Row], plans: Sequence[Plan], keys: Mapping[str, Prove
         title = f"{done} of {len(rows)} CVMs updated"
     targets = [row.target for row in rows]
     report = Report(title, facts=_facts(targets, keys))
-    report.facts += _changes(plans[0], None)
+    report.facts += _changes(rows[0].plan, None)
     if len(rows) == 1 and rows[0].correlation_id:
         report.facts.append(("operation", rows[0].correlation_id))
     if len(rows) == 1 and rows[0].approval:
-        report.facts.append(("approval", rows[0].approval))
-        report.links = _transaction(rows[0].approval, keys[targets[0].app_id])
+        transaction = rows[0].approval.transaction_hash
+        report.facts.append(("approval", transaction))
+        report.links = _transaction(transaction, keys[targets[0].app_id])
     if len(rows) > 1:
         cells = [(row.target.cvm.name, row.status, row.remark) for row in rows]
         report.tables.append(Table(("CVM", "status", "error"), cells))

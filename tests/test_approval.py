@@ -182,6 +182,23 @@ def test_preparing_gives_out_all_that_an_approval_takes(
     assert tells_nothing_secret(done)
 
 
+def test_a_plan_of_what_was_prepared_ends_as_the_update_would(
+    step: Step, prepare: Callable[..., Done], chain: PaperChain, cloud: Cloud
+) -> None:
+    prepared = prepare()
+    refused = commit(step, prepared, mode="plan", prepared_digest=OTHER)
+    assert refused.code == 3
+    assert "prepared-digest" in refused.annotations("error")[0].data
+    waiting = commit(step, prepared, mode="plan", rpc_url=chain.url)
+    assert waiting.code == 7
+    assert "is not approved on chain 8453 yet" in waiting.annotations("error")[0].data
+    chain.approved.add(prepared.outputs["compose-hash"])
+    good = commit(step, prepared, mode="plan", rpc_url=chain.url)
+    assert good.code == 0
+    assert good.outputs["status"] == "planned"
+    assert len(updates(cloud)) == 1, "the one of preparing"
+
+
 def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], cvm: Cvm) -> None:
     done = prepare()
     for part in (

@@ -403,6 +403,27 @@ def test_the_file_of_phala_toml_is_no_source_beside_another(run: Command, cvm: C
     assert cvm.environment == {"OLD": "C.UTF-8"}
 
 
+def test_the_file_of_phala_toml_is_the_source_for_a_cvm_that_is_named_too(run: Command, cvm: Cvm) -> None:
+    run.write("phala.toml", 'name = "another"\nenv_file = ".env"\n')
+    done = run("update", "--cvm", "my-app")
+    assert done.code == 0, done.printed
+    assert cvm.environment == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
+
+
+def test_the_file_of_phala_toml_is_no_source_beside_a_ciphertext(run: Command, cvm: Cvm) -> None:
+    run.write("phala.toml", 'name = "my-app"\nenv_file = ".env"\n')
+    sealed = run("encrypt", "--secrets", "OLD=LANG").stdout
+    run.write("sealed", sealed)
+    done = run("update", "--encrypted-env-file", "sealed", "--env-keys", '["OLD"]')
+    assert done.code == 0, done.printed
+    assert cvm.environment == {"OLD": "C.UTF-8"}
+
+
+def test_what_is_not_looked_for_in_phala_toml_is_not_read(run: Command, cvm: Cvm) -> None:
+    run.write("phala.toml", "name = my-app")
+    assert run("update", "--cvm", "my-app", "--env-file", ".env").code == 0
+
+
 def test_every_way_to_name_a_cvm_leads_to_it(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     cloud.add_cvm("another")
     uuid = cvm.vm_uuid
@@ -452,6 +473,8 @@ def test_a_project_says_which_login_it_is_for(
     out = login(run, cloud, simulator)
     run.write("phala.toml", 'name = "my-app"\nprofile = "old"\n')
     assert run("verify", environ=out).code == 5
+    assert run("verify", "--cvm", "my-app", environ=out).code == 5
+    assert run("kms", "list", environ=out).code == 5
     run.write("phala.toml", 'name = "my-app"\nprofile = "no-such"\n')
     assert run("verify", environ=out).code == 2
 

@@ -199,6 +199,25 @@ def test_more_at_once_than_may_stream_are_polled(run: Command, cloud: Cloud) -> 
     assert polled
 
 
+@pytest.mark.parametrize(
+    ("mode", "given"),
+    [
+        ("encrypt", ("--env-file", ".env")),
+        ("plan", ("--encrypted-env", "ab" * 60, "--env-keys", '["OLD"]')),
+        ("update", ("--encrypted-env", "ab" * 60, "--env-keys", '["OLD"]')),
+    ],
+)
+def test_a_ciphertext_is_for_one_app(mode: str, given: tuple[str, ...], run: Command, cloud: Cloud) -> None:
+    cloud.add_cvm("mine", environment={"OLD": "1"})
+    cloud.add_cvm("another", environment={"OLD": "1"})
+    run.write(".env", "OLD=2\n")
+    done = run(mode, "--cvm", "mine\nanother", *given)
+    assert done.code == 2
+    assert done.stdout == ""
+    assert "for the key of one app, but these CVMs are of 2" in done.errors[0]
+    assert not patches(cloud)
+
+
 def test_a_fleet_of_another_app_is_refused(run: Command, cloud: Cloud) -> None:
     mine, foreign = fleet(cloud, 2), cloud.add_cvm("foreign")
 

@@ -336,10 +336,21 @@ def test_answers_are_frozen(client: Client, cvm: Cvm) -> None:
         ("update_cvm_envs", {"id": "my-app", "envs": {"A": "1"}, "env_keys": ["A"]}, "go with encrypted_env"),
         ("update_cvm_envs", {"id": "my-app", "envs": {}, "trusted_signers": ""}, "trusted_signers is empty"),
         ("update_cvm_envs", {"id": "my-app", "envs": {}, "trusted_signers": ["02ab"]}, "the signer has 2"),
-        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "xy"}, "encrypted_env is not hex"),
-        ("update_cvm_envs", {"id": "my-app", "encrypted_env": ""}, "encrypted_env is not hex"),
-        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab", "env_keys": "A"}, "list of names"),
-        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab", "compose_hash": "ab"}, "compose_hash"),
+        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "xy"}, "encrypted_env is not a ciphertext"),
+        ("update_cvm_envs", {"id": "my-app", "encrypted_env": ""}, "encrypted_env is not a ciphertext"),
+        (
+            "update_cvm_envs",
+            {"id": "my-app", "encrypted_env": "ab" * 59},
+            "encrypted_env is not a ciphertext",
+        ),
+        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": "A"}, "list of names"),
+        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": 5}, "list of names"),
+        ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": [5]}, "list of names"),
+        (
+            "update_cvm_envs",
+            {"id": "my-app", "encrypted_env": "ab" * 60, "compose_hash": "ab"},
+            "compose_hash",
+        ),
     ],
 )
 def test_arguments_are_checked_before_anything_is_sent(
@@ -382,6 +393,8 @@ def test_a_ciphertext_made_before_is_sent_as_it_is(client: Client, cvm: Cvm, clo
     sealed = encrypt_env_vars([("OLD", "2")], key)
     client.update_cvm_envs("my-app", encrypted_env=f"0x{sealed}", env_keys=("OLD",))
     assert cloud.requests[-1].json == {"encrypted_env": sealed, "env_keys": ["OLD"]}
+    client.update_cvm_envs("my-app", encrypted_env=sealed, env_keys=(name for name in ["OLD"]))
+    assert cloud.requests[-1].json["env_keys"] == ["OLD"]
     assert cvm.wait().environment == {"OLD": "2"}
 
 

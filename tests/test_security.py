@@ -61,11 +61,11 @@ def test_a_head_that_never_ends_is_given_up(talk: Callable[[socket.socket], None
 
     async def ask(url: str) -> None:
         async with create_async_client(KEY, url, timeout=0.1) as client:
-            await client.update_cvm_envs("my-app", encrypted_env="ab", env_keys=["A"])
+            await client.update_cvm_envs("my-app", encrypted_env="ab" * 60, env_keys=["A"])
 
     def ask_sync(url: str) -> None:
         with create_client(KEY, url, timeout=0.1) as client:
-            client.update_cvm_envs("my-app", encrypted_env="ab", env_keys=["A"])
+            client.update_cvm_envs("my-app", encrypted_env="ab" * 60, env_keys=["A"])
 
     with serving(talk) as url, pytest.raises(TransportError, match="no answer in time") as failed:
         ask_sync(url) if kind == "sync" else asyncio.run(ask(url))

@@ -55,9 +55,9 @@ def median(runs: list[Run]) -> Run:
 
 def test_the_start_of_a_step_is_measured(container: Container, figures: list[str]) -> None:
     files = container.files
-    (files / "root/.env").write_text("TOKEN=s3cr3t-value\n")
+    (files / "srv/app.env").write_text("TOKEN=s3cr3t-value\n")
     python = container.entrypoint[0]
-    given = ("--cvm", "my-app", "--env-file", "/root/.env", "--no-wait")
+    given = ("--cvm", "my-app", "--env-file", "/srv/app.env", "--no-wait")
     cold, warm, bare_cold, bare_warm = [], [], [], []
     with Simulator(Cloud(restart_seconds=0.0)) as simulator:
         cvm = simulator.cloud.add_cvm("my-app", environment={"TOKEN": "old"})
