@@ -83,10 +83,11 @@ class Compose(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """202: the update is under way."""
+    """202: the update is under way. ``inferred`` is whether its operations say so, and no answer."""
 
     correlation_id: str
     allowed_envs_changed: bool | None = None
+    inferred: bool = False
 
 
 class Precondition(NamedTuple):
@@ -134,9 +135,9 @@ def update(
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
 ) -> Call[Accepted | Precondition]:
-    """The update itself; 465 is an answer to it, and no error."""
+    """The update itself, sent once; 465 is an answer to it, and no error."""
     call = api.patch_cvm_envs(cvm_id, encrypted_env, list(names), compose_hash, transaction_hash)
-    return _read(call, _accepted, {465: _precondition})
+    return _read(replace(call, when_busy=False), _accepted, {465: _precondition})
 
 
 def _read(

@@ -6,6 +6,7 @@ Nothing here sends: ``client`` does.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from phala_secrets import errors
-from phala_secrets.errors import AnswerError, ApiError, TransportError
+from phala_secrets.errors import AnswerError, ApiError, PhalaSecretsError, TransportError
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Call(Generic[T]):
 
     ``parse`` gets the decoded JSON of a 2xx; ``answers`` reads other statuses that are
     answers and no errors. ``repeatable`` is whether it may be sent again after it may
-    have been read.
+    have been read; ``when_busy`` whether it is sent again unasked while the CVM is busy (409).
     """
 
     method: str
@@ -44,6 +45,7 @@ class Call(Generic[T]):
     version: str | None = None
     answers: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
     repeatable: bool = True
+    when_busy: bool = True
 
     @property
     def absolute(self) -> bool:
@@ -89,8 +91,8 @@ class Exchange(Generic[T]):
     """One call and its tries. Says what comes next, and does no I/O.
 
     At most MAX_TRIES are made. What may have been read by the server is sent again
-    only when the call is repeatable; a refusal that says "not now" (429, a 409 without
-    an error code) is no matter of that, since nothing happened.
+    only when the call is repeatable. After a refusal that says "not now" (429, a 409
+    without an error code) nothing has happened, so that any call is.
     """
 
     def __init__(self, call: Call[T], deadline: float = float("inf"), *, max_tries: int = MAX_TRIES) -> None:
@@ -138,7 +140,7 @@ class Exchange(Generic[T]):
         limited = isinstance(error, errors.RateLimitError)
         later = (
             limited
-            or (isinstance(error, errors.ConflictError) and error.error_code is None)
+            or (is_busy(error) and self.call.when_busy)
             or (status in (500, 502, 503, 504) and self.call.repeatable)
         )
         growth = _LIMITED_GROWTH if limited else 2
@@ -154,11 +156,24 @@ class Exchange(Generic[T]):
             return pause
         raise error
 
+    def pause_after(self, error: PhalaSecretsError) -> float:
+        """Seconds until one more try, for who decides about it; raises the error when none is left."""
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        pause = self._pause(asked, error.message)
+        if pause is None:
+            raise error
+        return pause.seconds
+
     def _pause(self, asked: float | None, reason: str, growth: int = 2) -> Pause | None:
         if self.tries >= self._max_tries or (asked or 0) > MAX_PAUSE:
             return None
         seconds = max(asked or 0.0, _FIRST_PAUSE * growth ** (self.tries - 1))
         return Pause(seconds, reason) if time.monotonic() + seconds < self._deadline else None
+
+
+def is_busy(error: PhalaSecretsError) -> bool:
+    """Whether another operation is in the way that will be over."""
+    return isinstance(error, errors.ConflictError) and error.error_code is None
 
 
 def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:
@@ -210,8 +225,8 @@ class Pace:
             return 0.0
 
     def slow_down(self, exchange: Exchange[Any], pause: float, began: float) -> None:
-        """One that set out at ``began`` was limited: nothing goes out for ``pause`` seconds, and then
-        less often than before, unless it set out before that was so."""
+        """One that set out at ``began`` was limited: nothing goes out for ``pause`` seconds, and then less
+        often than before. One that was under way already when that last happened changes nothing more."""
         with self._lock:
             if exchange not in self._limited:
                 self._limited.append(exchange)
@@ -325,14 +340,19 @@ def _sequence(value: Any) -> list[Any]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; a date counts from the answer's own, since this machine's clock may be off."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return float(value) if len(value) < 300 else math.inf
     if not value:
         return None
     from email.utils import parsedate_to_datetime
 
+    def moment(text: str) -> float:
+        return parsedate_to_datetime(text).timestamp()
+
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        now = moment(headers["date"]) if headers.get("date") else time.time()
+        return max(0.0, moment(value) - now)
     except (ValueError, OverflowError):
         return None

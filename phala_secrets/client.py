@@ -106,7 +106,10 @@ class Client(Connection[httpx.Client]):
 
     def send(self, call: Call[T], *, within: float = float("inf")) -> T:
         """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
-        exchange = Exchange(call, time.monotonic() + within)
+        return self.carry(Exchange(call, time.monotonic() + within))
+
+    def carry(self, exchange: Exchange[T]) -> T:
+        """Goes on with an exchange until it has its answer; raises what ends it, or stops it for now."""
         try:
             while True:
                 self._await_turn(exchange)

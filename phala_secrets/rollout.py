@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from phala_secrets import answers
 from phala_secrets.answers import Accepted, Precondition
+from phala_secrets.calls import Exchange, is_busy
 from phala_secrets.errors import (
     ApiError,
-    ConflictError,
     Finding,
     PhalaSecretsError,
     ServerError,
@@ -22,16 +22,15 @@ from phala_secrets.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from phala_secrets.answers import Cvm
     from phala_secrets.approval import Approval
     from phala_secrets.client import Client
     from phala_secrets.plan import Plan
     from phala_secrets.runners import Runner
     from phala_secrets.targets import Target
 
-_LOOKS = (0.5, 1.0, 2.0)
+_LOOKS = (0.5, 1.0, 2.0, 4.0)
 """Seconds between looks at the operations, until one that is ours should have shown."""
-
-_TRIES = 3
 
 
 @dataclass(slots=True)
@@ -39,7 +38,8 @@ class Row:
     """What is to be sent to one CVM, and what became of it.
 
     ``stage`` is how far it got: waiting, sending, accepted, over. ``leads`` is whether it is
-    the job's first CVM, whose outputs are the job's.
+    the job's first CVM, whose outputs are the job's; ``inferred`` whether its operation was
+    found after the answer was lost.
     """
 
     plan: Plan
@@ -47,6 +47,7 @@ class Row:
     approval: Approval | None = None
     status: str = "failed"
     correlation_id: str = ""
+    inferred: bool = False
     stage: str = "waiting"
     error: PhalaSecretsError | None = None
 
@@ -86,42 +87,56 @@ def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) 
     set is replaced whole, so the same ciphertext twice does no harm. Raises TransportError when
     it cannot be found out whether it happened.
     """
-    lost: PhalaSecretsError
-    call = answers.update(row.target.cvm.id, sealed, row.plan.names, *(row.approval or ()))
-    for attempt in range(1, _TRIES + 1):
+    cvm = row.target.cvm
+    exchange = Exchange(answers.update(cvm.id, sealed, row.plan.names, *(row.approval or ())))
+    lost: PhalaSecretsError | None = None
+    while True:
         try:
-            return client.send(call)
-        except (TransportError, ServerError) as error:
+            return client.carry(exchange)
+        except PhalaSecretsError as refusal:
+            error, failed = refusal, time.monotonic()
+        if _may_have_happened(error):
+            runner.tell(
+                Finding(f"the answer to the update was lost: {error.message}", "its outcome is looked up")
+            )
             lost = error
-            if isinstance(error, TransportError) and not error.sent:
-                raise
-        except ConflictError as error:
-            # After a lost answer, the operation in the way may be our own.
-            if attempt == 1 or error.error_code is not None:
-                raise
-            lost = error
-        runner.tell(Finding(f"the answer to the update was lost: {lost.message}", "its outcome is looked up"))
-        if correlation_id := _find_out(client, row.target, before, lost):
+        looks = _LOOKS if error is lost else _LOOKS[:1]
+        if lost and (correlation_id := _find_out(client, cvm, before, lost, looks)):
             runner.tell(
                 Finding(
                     f"Phala Cloud shows an operation that began meanwhile, taken for ours: {correlation_id}",
                     "another run's would look alike: let one run at a time update this CVM (concurrency:)",
                 )
             )
-            return Accepted(correlation_id)
-        runner.say("Phala Cloud's operations show that it did not happen")
-    raise lost
+            return Accepted(correlation_id, inferred=True)
+        if error is lost:
+            runner.tell(
+                Finding("Phala Cloud's operations show that the update did not happen", "it is sent again")
+            )
+        elif not is_busy(error):
+            if lost:
+                error.message += f" (and the answer to an earlier try was lost: {lost.message})"
+            raise error
+        time.sleep(max(0.0, failed + exchange.pause_after(error) - time.monotonic()))
+        if not lost:  # what is in the way is not ours
+            before = client.send(answers.newest_operation(cvm.id))
 
 
-def _find_out(client: Client, target: Target, before: str, lost: PhalaSecretsError) -> str | None:
+def _may_have_happened(error: PhalaSecretsError) -> bool:
+    return isinstance(error, ServerError) or (isinstance(error, TransportError) and error.sent)
+
+
+def _find_out(
+    client: Client, cvm: Cvm, before: str, lost: PhalaSecretsError, looks: Sequence[float]
+) -> str | None:
     """The correlation id of an operation that came after ``before``, or None when there is none."""
-    for pause in _LOOKS:
+    for pause in looks:
         time.sleep(pause)
         try:
-            newest = client.send(answers.newest_operation(target.cvm.id))
+            newest = client.send(answers.newest_operation(cvm.id))
         except (TransportError, ApiError):
             raise TransportError(
-                f"it is not known whether the update of {target.cvm.name!a} was accepted: {lost.message}",
+                f"it is not known whether the update of {cvm.name!a} was accepted: {lost.message}",
                 hint="look at the CVM's operations before running again; sending it twice does no harm",
             ) from None
         if newest and newest != before:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from phala_secrets import answers, summary
 from phala_secrets.answers import Accepted, Precondition
 from phala_secrets.approval import Approval, Approver
-from phala_secrets.errors import ApprovalRefusedError, CancelledError, Finding, InputError, PhalaSecretsError
+from phala_secrets.errors import (
+    ApprovalRefusedError,
+    CancelledError,
+    Finding,
+    InputError,
+    PhalaSecretsError,
+    TransportError,
+)
 from phala_secrets.plan import refuse_removal
 from phala_secrets.rollout import Row, deliver, each
 
@@ -101,8 +108,12 @@ class Update:
                 hint="run again later: what is approved by then is not sent again",
             )
         self._accepted(row, result)
-        if self._job.wait:
-            self._wait(row)
+        try:
+            if self._job.wait:
+                self._wait(row)
+        except PhalaSecretsError:
+            self._read_again(row)
+            raise
         self._read_again(row)
         row.stage = "over"
 
@@ -128,6 +139,7 @@ class Update:
 
     def _accepted(self, row: Row, result: Accepted) -> None:
         row.stage, row.status, row.correlation_id = "accepted", "in_progress", result.correlation_id
+        row.inferred = result.inferred
         if row.leads:
             self._runner.output("correlation-id", result.correlation_id)
             self._runner.output("status", "in_progress")
@@ -165,20 +177,31 @@ class Update:
             self._runner.say(f"{row.target.cvm.name}: {became}")
 
     def _read_again(self, row: Row) -> None:
-        """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it."""
+        """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it.
+
+        Raises TransportError where the operation was only taken for ours.
+        """
+        name = row.target.cvm.name
         try:
-            compose = self._client.send(answers.compose(row.target.cvm.id))
-        except PhalaSecretsError:
-            return
-        now = compose.allowed_envs
-        if now is not None and set(now) != set(row.plan.names):
-            other = ", ".join(sorted(set(now) ^ set(row.plan.names))[:20])
+            now = self._client.send(answers.compose(row.target.cvm.id)).allowed_envs
+        except PhalaSecretsError as error:
             self._runner.tell(
                 Finding(
-                    f"{row.target.cvm.name}: the names are no longer those that were sent: {other}",
-                    "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)",
+                    f"{name}: the names could not be read again: {error.message}", "compare them yourself"
                 )
             )
+            return
+        if now is None or set(now) == set(row.plan.names):
+            return
+        other = ", ".join(sorted(set(now) ^ set(row.plan.names))[:20])
+        said = f"{name}: the names are no longer those that were sent: {other}"
+        if row.inferred:
+            raise TransportError(
+                f"{said}; the operation {row.correlation_id} was another run's, or came before one",
+                hint="run again, one run at a time (concurrency:)",
+            )
+        hint = "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)"
+        self._runner.tell(Finding(said, hint))
 
     def _output_of(self, row: Row, outputs: Mapping[str, str]) -> None:
         """Outputs are those of the first CVM."""

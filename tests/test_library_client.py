@@ -39,6 +39,7 @@ from phala_secrets import (
     encrypt_env_vars,
     verify_env_encrypt_public_key,
 )
+from phala_secrets.calls import error_from
 from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, RateLimit, Request, Simulator
 from phala_secrets.watch import Watch
 
@@ -605,6 +606,22 @@ def test_retry_after_is_honoured(client: Client, simulator: Simulator) -> None:
     client.get_kms_info("phala")
     first, second = simulator.cloud.requests
     assert second.started - first.ended >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("Sat, 01 Jan 2000 00:00:07 GMT", 7),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+        ("0000000000003", 3),
+        ("9" * 5000, float("inf")),
+        ("soon", None),
+        ("-1", None),
+    ],
+)
+def test_retry_after_is_read_whatever_this_machine_s_clock_says(value: str, seconds: float | None) -> None:
+    headers = {"retry-after": value, "date": "Sat, 01 Jan 2000 00:00:00 GMT"}
+    assert error_from(503, headers, b"{}").retry_after == seconds
 
 
 def test_after_a_rate_limit_requests_come_slower_and_all_get_through(client: Client, cloud: Cloud) -> None:

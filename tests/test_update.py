@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from command import Command, Outcome
 
+from phala_secrets import create_client, rollout
 from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
 
 ON_CHAIN = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
@@ -208,6 +209,90 @@ def test_an_update_that_is_shown_not_to_have_happened_is_sent_again(
     assert len(sent) == 2
     assert sent[0].body == sent[1].body, "the very same ciphertext"
     assert len(cvm.operations) == 1
+
+
+def test_what_was_in_the_way_is_not_taken_for_ours(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    """Another run's operation refuses ours, and then our second try is lost before anybody read it."""
+    cloud.restart_seconds = 0.6
+    simulator.faults.add(Fault("reset_before", "PATCH", skip=2))
+    others: list[str] = []
+
+    def meanwhile(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/operations") and not others:
+            others.append(cvm.id)
+            with create_client(cloud.api_key, simulator.url) as client:
+                client.update_cvm_envs("my-app", envs={"OLD": "theirs"})
+        return answer
+
+    cloud.tamper = meanwhile
+    done = update(run)
+    assert done.code == 0, done.printed
+    assert [request.status for request in patches(cloud) if request.status] == [202, 409, 202]
+    assert cvm.environment == {"OLD": "2"}
+    assert done.json["correlation_id"] == cvm.operations[-1].correlation_id
+    assert "did not happen" in done.printed
+
+
+def test_an_operation_that_left_other_names_was_not_ours(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("reset_before", "PATCH", skip=1))
+    others: list[str] = []
+
+    def meanwhile(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/operations") and not others:
+            others.append(cvm.id)
+            with create_client(cloud.api_key, simulator.url) as client:
+                client.update_cvm_envs("my-app", envs={"THEIRS": "1"})
+        return answer
+
+    cloud.tamper = meanwhile
+    done = update(run)
+    assert done.code == 6
+    assert "was another run's" in done.errors[0]
+    assert done.json["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "words"),
+    [
+        (Fault("status", "PATCH", status=409, body={"detail": "busy"}, times=None), 5, "busy"),
+        (Fault("status", "PATCH", status=401, body={"detail": "who?"}), 5, "who?"),
+        (Fault("reset_before", "PATCH", times=None), 6, "broke off"),
+    ],
+    ids=["busy", "refused", "lost again"],
+)
+def test_what_is_known_after_a_lost_answer_is_said_whatever_comes_next(
+    run: Command,
+    simulator: Simulator,
+    cloud: Cloud,
+    cvm: Cvm,
+    monkeypatch: pytest.MonkeyPatch,
+    then: Fault,
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(rollout, "_LOOKS", (0.1, 0.2))
+    simulator.faults.add(Fault("reset_before", "PATCH"))
+    simulator.faults.add(then)
+    done = update(run, "--quiet")
+    assert done.code == code, done.printed
+    assert words in done.errors[0]
+    assert "lost" in done.printed
+    assert "did not happen" in done.printed
+    assert 2 <= len(patches(cloud)) <= 4, "four tries in all"
+    assert cvm.environment == {"OLD": "1"}
+
+
+def test_a_pause_that_was_asked_for_is_kept_by_the_update_too(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("status", "PATCH", status=503, headers={"Retry-After": "9"}))
+    assert update(run).code == 0
+    first, second = patches(cloud)
+    assert second.started - first.ended >= 8.9
 
 
 def test_what_cannot_be_found_out_is_said_and_not_guessed(
