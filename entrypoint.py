@@ -1,4 +1,4 @@
 #!/opt/phala-secrets/bin/python -IB
-from phala_secrets.cli import command
+from phala_secrets.__main__ import command
 
 command()

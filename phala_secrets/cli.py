@@ -1,20 +1,18 @@
-"""The command: inputs in, exit code out. The only place that catches every error, and the only exit.
+"""The command: inputs in, exit code out. The only place that catches every error.
 
 What a mode does not need is imported by no other: a step runs for a tenth of a second.
 """
 
 from __future__ import annotations
 
-import gc
 import io
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from phala_secrets import __version__
+from phala_secrets import __version__, interrupts
 from phala_secrets.arguments import Command, parse
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs import Given, read
@@ -22,26 +20,15 @@ from phala_secrets.runners import Runner, detect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType
 
 _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
-
-
-def command() -> NoReturn:
-    """Runs a command as a process, and ends it at once: all is flushed, and tidying up would take longer."""
-    gc.set_threshold(100_000)  # what is loaded stays: looking through it again and again takes time
-    code = main()
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
     _open_streams()
-    with _Interruptible():
+    with interrupts.caught():
         try:
             return _main(list(sys.argv[1:] if argv is None else argv))
         except OSError:  # there is nobody left to tell: the reader went away, or the disk is full
@@ -50,28 +37,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             return CancelledError.exit_code
 
 
-def _main(arguments: list[str]) -> int:
+class _Run:
+    """One command; ``runner`` is whom to tell of its end, once it is known where it runs."""
+
     runner: Runner | None = None
-    try:
+
+    def __call__(self, arguments: Sequence[str]) -> None:
         command = parse(arguments)
         if isinstance(command, str):
             sys.stdout.write(command)
             sys.stdout.flush()
-            return 0
+            return
         given = read(command.flags, os.environ)
-        runner = _runner(given)
-        _run(command, given, runner)
-        runner.finish()
+        self.runner = _runner(given)
+        _run(command, given, self.runner)
+        self.runner.finish()
+
+
+def _main(arguments: Sequence[str]) -> int:
+    run = _Run()
+    try:
+        try:
+            run(arguments)
+        finally:
+            interrupts.over()
     except PhalaSecretsError as error:
-        return _failed(runner, error)
-    except KeyboardInterrupt:
-        return _failed(runner, CancelledError("interrupted", hint="run again"))
+        return _failed(run.runner, error)
     except BrokenPipeError:
         raise
     except OSError as error:  # of a file or of the network it would be an error of ours by now
-        return _failed(runner, _unwritten(error))
-    except Exception as error:  # noqa: BLE001 (a user gets no traceback: it could hold a value)
-        return _failed(runner, _bug(error))
+        return _failed(run.runner, _unwritten(error))
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
+        interrupted = CancelledError("interrupted", hint="run again")
+        return _failed(run.runner, interrupted if interrupts.received() else _bug(error))
     return 0
 
 
@@ -104,7 +102,12 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
         injection = Injection(job, client, runner, os.environ, stdin)
         try:
             injection.run()
-        except KeyboardInterrupt:
+        except PhalaSecretsError:
+            raise
+        except BaseException:
+            if not interrupts.received():
+                raise
+            interrupts.over()
             raise injection.interrupted() from None
 
 
@@ -112,24 +115,6 @@ def _simulate(command: Command) -> None:
     from phala_secrets.simulator import serve
 
     serve(int(command.options["port"]), command.options["key"], command.options["names"].split("\n"))
-
-
-class _Interruptible:
-    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, once: nothing takes it for a failure."""
-
-    def __enter__(self) -> None:
-        self._before = {
-            number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _raise(self, _number: int, _frame: FrameType | None) -> NoReturn:
-        for each in self._before:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
 
 
 def _runner(given: Given) -> Runner:
@@ -159,7 +144,7 @@ def _unwritten(error: OSError) -> CancelledError:
     )
 
 
-def _bug(error: Exception) -> PhalaSecretsError:
+def _bug(error: BaseException) -> PhalaSecretsError:
     """A bug of ours as one line: its kind and place, and nothing that it says, which could be a value."""
     frame, line = error.__traceback__, 0
     file = "?"

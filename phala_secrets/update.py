@@ -55,6 +55,7 @@ class Update:
     def run(self, sealed: Mapping[str, str]) -> None:
         """Updates every CVM with its app's ciphertext (hex, by app id), and waits; raises the worst error."""
         self._sealed = sealed
+        self._runner.no_way_back()
         try:
             with self._runner.group("The update"):
                 each(self.rows, self._work, at_once=self._job.max_parallel, fail_fast=self._job.fail_fast)
@@ -251,27 +252,23 @@ class Update:
                 raise worst.error
 
     def interrupted(self) -> CancelledError:
-        """What an interrupt means for the CVMs at this moment."""
-        accepted = [row for row in self.rows if row.stage == "accepted"]
+        """What an interrupt means for each of the CVMs at this moment."""
         sending = [row for row in self.rows if row.stage == "sending"]
+        accepted = [row for row in self.rows if row.correlation_id]
+        signed = self._approver.transaction
+        known, hints = [], []
         if sending:
-            return CancelledError(
-                f"interrupted while updating {_named(sending)}: it may have been accepted",
-                hint="look at the CVM's operations before running again",
-            )
-        if self._approver.transaction and not accepted:
-            return CancelledError(
-                f"interrupted: transaction {self._approver.transaction} for the approval may have been sent",
-                hint="run again when it is confirmed: what is approved by then is not sent again",
-            )
+            known.append(f"the update may have been accepted for {_named(sending)}")
+            hints.append("look at the CVM's operations before running again")
+        if signed and signed not in [row.approval.transaction_hash for row in self.rows if row.approval]:
+            known.append(f"transaction {signed} for the approval may have been sent")
+            hints.append("run again when it is confirmed: what is approved by then is not sent again")
         if accepted:
-            return CancelledError(
-                f"interrupted: the update had been accepted for {_named(accepted)}",
-                hint="it goes on without this run",
-            )
-        if any(row.stage == "over" for row in self.rows):
-            return CancelledError("interrupted after the update", hint="some CVMs may not have been reached")
-        return CancelledError("interrupted before anything was sent", hint="run again")
+            known.append(f"the update had been accepted for {_named(accepted)}")
+            hints.append("what was accepted goes on without this run")
+        if not known:
+            return CancelledError("interrupted before anything was sent", hint="run again")
+        return CancelledError(f"interrupted: {'; '.join(known)}", hint="; ".join(hints))
 
 
 def _named(rows: Sequence[Row]) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import resource
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -397,6 +399,41 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_of_ours() -> None:
     with pytest.raises(InputError, match=r"^\$GITHUB_OUTPUT cannot be written: No space left on device$"):
         append("/dev/full", "x", "$GITHUB_OUTPUT")
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """No file gets larger than so many bytes, and what would is written in part."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_amid_an_output_leaves_the_others_whole(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    path = tmp_path / "output"
+    append(str(path), heredoc("cvm-id", "cvm_1"), "$GITHUB_OUTPUT")
+    small_disk(path.stat().st_size + 20)
+    with pytest.raises(InputError, match="GITHUB_OUTPUT cannot be written: File too large"):
+        append(str(path), heredoc("app-id", "x" * 40), "$GITHUB_OUTPUT")
+    assert read_outputs(path.read_text()) == {"cvm-id": "cvm_1"}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_disk_that_is_full_amid_a_dotenv_file_leaves_it_as_it_was(
+    tmp_path: Path, small_disk: Callable[[int], None], keep: bool
+) -> None:
+    path = tmp_path / "outputs.env"
+    path.write_text("VERSION=1\n")
+    file = DotenvFile(str(path), "output-file", keep=keep)
+    file.check()
+    file.put("cvm-id", "cvm_1")
+    before = path.read_text()
+    small_disk(len(before) + 5)
+    with pytest.raises(InputError, match="output-file cannot be written"):
+        file.put("app-id", "x" * 40)
+    assert path.read_text() == before
 
 
 def test_an_error_that_the_system_has_no_words_for_is_told_by_its_name() -> None:

@@ -410,8 +410,7 @@ def test_once_the_update_is_on_its_way_an_output_that_is_lost_is_only_told(tmp_p
     with pytest.raises(InputError, match="Is a directory"):
         runner.output("app-id", "ab")
     file.rmdir()
-    runner.output("correlation-id", "c0rr")
-    file.unlink()
+    runner.no_way_back()
     file.mkdir()
     runner.output("status", "running")
     assert "Is a directory; the output status is missing there" in stderr.getvalue()

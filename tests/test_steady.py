@@ -265,9 +265,36 @@ def test_an_output_file_that_goes_away_does_not_take_the_update_back(
 
     cloud.tamper = unplug
     done = update(run, "--output-file", "outputs/file")
+    assert done.code == 0
     assert cvm.wait().environment == {"OLD": "2"}
     assert cvm.operations[-1].correlation_id in done.printed
     assert "outputs/file" in done.printed
+
+
+def test_a_fleet_is_told_of_though_its_outputs_cannot_be_written(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    """The first CVM is refused, the second one accepted, and then there is no place for outputs."""
+    second = cloud.add_cvm("second", app_id=cvm.app_id, environment={"OLD": "1"})
+    file = run.folder / "outputs"
+    simulator.faults.add(Fault("status", "PATCH", status=403, body={"detail": "not yours"}))
+
+    def unplug(request: Request, answer: Answer) -> Answer:
+        if request.method == "PATCH":
+            file.unlink(missing_ok=True)
+            file.mkdir(exist_ok=True)
+        return answer
+
+    cloud.tamper = unplug
+    run.write(".env", "OLD=2\n")
+    done = run(
+        "update", "--app", cvm.app_id, "--env-file", ".env", "--no-fail-fast", "--output-file", "outputs"
+    )
+    assert done.code == 5, done.printed
+    assert "not yours" in done.errors[0]
+    assert "the output results is missing there" in done.printed
+    assert "second: running (1 of 2)" in done.lines
+    assert second.environment == {"OLD": "2"}
 
 
 def test_a_closed_standard_output_is_no_crash(run: Command, cloud: Cloud, cvm: Cvm) -> None:

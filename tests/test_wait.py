@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Literal
 import pytest
 from command import Command, Outcome
 
+from phala_secrets import cli, interrupts
 from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
 
 
@@ -317,6 +320,80 @@ def test_an_interrupt_amid_a_fleet_stops_it_and_says_how_far_it_got(
         after=0.4,
     )
     assert done.code == 130, done.printed
-    assert "replica-0" in done.errors[0]
     assert len(done.errors) == 1, done.printed
+    for one in fleet[:expected]:
+        assert f"{one.name} ({one.operations[-1].correlation_id})" in done.errors[0]
     assert sum(bool(one.operations) for one in fleet) == expected
+
+
+def test_an_interrupt_amid_a_fleet_names_those_that_may_have_been_reached_beside_those_that_were(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    cloud.add_cvm("second", app_id=cvm.app_id)
+    fault = simulator.faults.add(Fault("stall", "PATCH", seconds=30, skip=1))
+    done = interrupt(run, signal.SIGTERM, lambda: fault.times == 0, "--app", cvm.app_id)
+    assert done.code == 130, done.printed
+    first, then = done.errors[0].split("; ")
+    assert first.endswith("the update may have been accepted for second")
+    assert then == f"the update had been accepted for my-app ({cvm.operations[-1].correlation_id})"
+
+
+class Trap:
+    """What Python runs where it drops every exception."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupt_that_python_drops_is_raised_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.exc_type))
+    with interrupts.caught():
+        del (trap := [Trap()])[0]
+        assert trap == []
+        assert dropped == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5)
+        assert interrupts.received()
+
+
+class Impatient(io.StringIO):
+    """A log that gets a signal at every line."""
+
+    def write(self, text: str) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().write(text)
+
+
+def test_nothing_interrupts_what_is_said_about_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Impatient()
+    monkeypatch.setattr(sys, "stderr", log)
+    assert cli.main(["update", "--nonsense"]) == 2
+    assert log.getvalue().splitlines() == [
+        "error: unrecognized arguments: --nonsense",
+        "hint: see phala-secrets update --help",
+    ]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("module", ["cli", "inputs", "runners", "client"])
+def test_an_interrupt_while_it_still_loads_is_one_too(
+    run: Command, cvm: Cvm, number: signal.Signals, module: str
+) -> None:
+    run.write(".env", "OLD=2\n")
+    code = f"""
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "phala_secrets.{module}":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder())
+from phala_secrets.__main__ import command
+command()
+"""
+    done = run.apart("update", "--cvm", "my-app", "--env-file", ".env", python=(sys.executable, "-c", code))
+    assert done.code == 130
+    assert len(done.errors) == len(done.hints) == 1
+    assert done.errors[0].startswith("error: interrupted")
+    assert len(done.lines) == 2
+    assert cvm.environment == {"OLD": "1"}

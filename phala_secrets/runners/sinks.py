@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,39 @@ def lacks(where: str, name: str, why: str) -> Finding:
 
 
 def append(path: str, text: str, what: str) -> None:
-    """Appends to a file that the runner gave us; InputError, naming ``what``, when that fails."""
+    """Appends to a file that the runner gave us; InputError, naming ``what``, when that fails.
+
+    Then the file is left as it was: half an output would break all the others in it.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with _opened(path, os.O_APPEND, 0o600) as descriptor:
+            size = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, text.encode())
+            except OSError:
+                _cut(descriptor, size)
+                raise
     except OSError as error:
         raise unwritable(what, error) from None
+
+
+@contextmanager
+def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _cut(descriptor: int, size: int) -> None:
+    with suppress(OSError):  # no regular file
+        os.ftruncate(descriptor, size)
 
 
 def unwritable(what: str, error: OSError) -> InputError:
@@ -74,6 +101,7 @@ class DotenvFile:
         self._limit = limit
         self._keep = keep
         self._before = ""
+        self._written = b""
         self._lines: dict[str, str] = {}
         self._told: set[str] = set()
 
@@ -116,7 +144,18 @@ class DotenvFile:
             raise unwritable(self._what, error) from None
 
     def _write(self, text: str) -> None:
+        """The whole file anew; where the disk is full, it stays as it was, since that has room already."""
+        data = (self._before + text).encode("utf-8", "surrogateescape")
         try:
-            Path(self._path).write_text(self._before + text, encoding="utf-8", errors="surrogateescape")
+            with _opened(self._path, 0, 0o666) as descriptor:
+                try:
+                    _write_all(descriptor, data)
+                    _cut(descriptor, len(data))
+                except OSError:
+                    with suppress(OSError):
+                        os.pwrite(descriptor, self._written, 0)
+                    _cut(descriptor, len(self._written))
+                    raise
         except OSError as error:
             raise unwritable(self._what, error) from None
+        self._written = data

@@ -56,6 +56,7 @@ class Runner:
         if output_file:
             what = f"output-file {output_file[:200]!a}"
             self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
+        self._no_way_back = False
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
         self._under_way: dict[str, str] = {}
@@ -179,10 +180,13 @@ class Runner:
             try:
                 self._write_output(name, value)
             except InputError as error:
-                if not self.outputs.get("correlation-id"):
+                if not self._no_way_back:
                     raise
-                # The update is on its way: the run goes on, and says what the file lacks.
                 self.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+
+    def no_way_back(self) -> None:
+        """From here on something may have been sent: an output that cannot be written ends no run."""
+        self._no_way_back = True
 
     def last_status(self) -> str:
         """The status so far, for a run that is cut short."""
