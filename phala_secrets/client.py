@@ -143,7 +143,7 @@ class Client(Connection[httpx.Client]):
     def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
-        Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
+        Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
         """
         exchange = Exchange(call, time.monotonic() + within, max_tries=1)
         self._await_turn(exchange)
@@ -155,19 +155,20 @@ class Client(Connection[httpx.Client]):
                     yield Stream(False, iter(polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began))
+                yield Stream(True, self._events(response, call, began, within))
         except httpx.HTTPError as error:
             raise transport_error(error, host_of(self.base_url)) from None
 
     def _events(
-        self, response: httpx.Response, call: Call[CvmState], began: float
+        self, response: httpx.Response, call: Call[CvmState], began: float, silence: float
     ) -> Iterator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        stream = Bounded(response, end_of(call, began))
+        stream = Bounded(response, end_of(call, began), silence)
         bounded = httpx.Response(200, headers=response.headers, stream=stream)
         for event in EventSource(bounded).iter_sse():
             yield api.state_event(event.event, self._scrubbed(event.data, call))
+            stream.heard()
 
     def watch_cvm_state(
         self,
@@ -340,7 +341,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     ) -> AsyncIterator[Stream[AsyncGenerator[CvmStateEvent]]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
-        Not retried. Raises TransportError where the stream breaks off, or is silent ``within`` seconds.
+        Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
         """
         exchange = Exchange(call, time.monotonic() + within, max_tries=1)
         await self._await_turn(exchange)
@@ -354,20 +355,21 @@ class AsyncClient(Connection[httpx.AsyncClient]):
                     yield Stream(False, each(polled(outcome, call)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began))
+                yield Stream(True, self._events(response, call, began, within))
         except httpx.HTTPError as error:
             raise transport_error(error, host_of(self.base_url)) from None
 
     async def _events(
-        self, response: httpx.Response, call: Call[CvmState], began: float
+        self, response: httpx.Response, call: Call[CvmState], began: float, silence: float
     ) -> AsyncGenerator[CvmStateEvent]:
         from httpx_sse import EventSource
 
-        stream = Bounded(response, end_of(call, began))
+        stream = Bounded(response, end_of(call, began), silence)
         bounded = httpx.Response(200, headers=response.headers, stream=stream)
         async with aclosing(EventSource(bounded).aiter_sse()) as events:
             async for event in events:
                 yield api.state_event(event.event, self._scrubbed(event.data, call))
+                stream.heard()
 
     def watch_cvm_state(
         self,

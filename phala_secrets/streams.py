@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import httpx
@@ -28,21 +29,36 @@ class Stream(NamedTuple, Generic[T]):
 
 
 class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A stream's bytes, at most as many as a Body may have, until ``deadline`` at the latest."""
+    """A stream's bytes: at most as many as a Body may have, until ``deadline`` at the latest.
 
-    def __init__(self, response: httpx.Response, deadline: float) -> None:
+    And for ``silence`` seconds at most without an event, which whoever reads them says with
+    ``heard`` when done with it: what only keeps the stream open is none.
+    """
+
+    def __init__(self, response: httpx.Response, deadline: float, silence: float) -> None:
         self._stream: Any = response.stream
         self._body = Body(response.headers, deadline)
+        self._silence = silence
+        self.heard()
+
+    def heard(self) -> None:
+        """An event had come; the next one may take as long again."""
+        self._last = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
-            self._body.count(chunk)
+            self._check(chunk)
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
-            self._body.count(chunk)
+            self._check(chunk)
             yield chunk
+
+    def _check(self, chunk: bytes) -> None:
+        self._body.count(chunk)
+        if time.monotonic() - self._last > self._silence:
+            raise TransportError("the stream of the CVM's state told nothing", hint="run again")
 
 
 def is_stream(response: httpx.Response) -> bool:
@@ -51,7 +67,7 @@ def is_stream(response: httpx.Response) -> bool:
 
 
 def end_of(call: Call[CvmState], began: float) -> float:
-    """When a stream that was asked for at ``began`` is over: what only keeps it open holds nobody longer."""
+    """When a stream that was asked for at ``began`` is over, even if it goes on."""
     return began + float(call.params["timeout"]) + GRACE
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from phala_secrets import api
 from phala_secrets.errors import (
     AnswerError,
+    ApiError,
     BootError,
+    PhalaSecretsError,
     RateLimitError,
     ServerError,
     TransportError,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _INTERVAL = 5.0
 _QUICK_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
 _AFTER_STREAM = 1.0
+_SILENCE = _INTERVAL + 1.0
+"""Seconds: the API tells the state at the interval, changed or not."""
 _SHORTEST_STREAM = 10.0
 """Seconds: the API streams no shorter, and the time to wait is kept to the second."""
 
@@ -55,7 +59,9 @@ class Wait:
         self._old_error: str | None = None
         self._over = False
         self._streams = True
+        self._live = False
         self._nonsense = 0
+        self._not_before = 0.0
 
     def until_running(self) -> None:
         """Returns when the operation is completed and the CVM runs.
@@ -82,30 +88,37 @@ class Wait:
         """States as they come, streamed or polled, until the time is up."""
         pauses = iter(_QUICK_AT_FIRST)
         while (left := self._left()) > 0:
-            live = False
+            self._live = False
             try:
                 if self._streams and left >= _SHORTEST_STREAM:
-                    for live, state in self._streamed(left):  # noqa: B007 (read after the loop)
-                        yield state
+                    yield from self._streamed(left)
                 else:
                     yield self._client.send(api.get_cvm_state(self._cvm_id), within=left)
                 self._nonsense = 0
             except _PASSING as error:
+                self._passes(error)
                 self._nonsense += isinstance(error, AnswerError)
                 if self._nonsense >= _MAX_NONSENSE:
                     raise
-            self._streams = live  # where a stream gave nothing, the state is asked for
+            self._streams = self._live  # where a stream gave nothing, the state is asked for
             pause = next(pauses, _INTERVAL)
-            pause = min(pause, _AFTER_STREAM) if live else pause
+            pause = min(pause, _AFTER_STREAM) if self._live else pause
+            pause = max(pause, self._not_before - time.monotonic())
             time.sleep(max(0.0, min(pause, self._left())))
 
-    def _streamed(self, left: float) -> Iterator[tuple[bool, CvmState]]:
-        """The states of one stream, and whether they come live."""
+    def _passes(self, error: PhalaSecretsError) -> None:
+        """Keeps the pause that a refusal may ask for."""
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        self._not_before = max(self._not_before, time.monotonic() + (asked or 0.0))
+
+    def _streamed(self, left: float) -> Iterator[CvmState]:
+        """The states of one stream; ``_live`` is whether they come as they happen."""
         call = api.stream_cvm_state(self._cvm_id, "running", 5, min(600, int(left)))
-        with self._client.stream(call, within=min(left, 2 * _INTERVAL)) as stream:
+        with self._client.stream(call, within=min(left, _SILENCE)) as stream:
             for event in stream.events:
                 if event.state:
-                    yield stream.live, event.state
+                    self._live = stream.live
+                    yield event.state
                 if self._left() <= 0 or event.type in ("complete", "timeout"):
                     return
 
@@ -129,9 +142,12 @@ class Wait:
             raise BootError(f"the CVM failed to boot: {error}", hint="look at the CVM's serial log")
 
     def _operation_over(self) -> bool:
+        if time.monotonic() < self._not_before:
+            return False
         try:
             operation = self._operation()
-        except _PASSING:
+        except _PASSING as error:
+            self._passes(error)
             return False
         if operation and operation.status == "failed":
             reason = operation.error_message or (self._state and self._state.boot_error) or "no reason given"

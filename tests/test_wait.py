@@ -156,6 +156,26 @@ def test_a_stream_that_breaks_off_is_taken_up_again(
     assert cvm.operations[-1].status == "completed"
 
 
+def test_a_stream_that_is_only_kept_open_is_taken_up_again(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    cloud.restart_seconds, cloud.stale_seconds = 1.0, 0
+    simulator.faults.add(Fault("mute", path="/state$"))
+    done = update(run, "--wait-timeout", "30")
+    assert done.code == 0, done.printed
+
+
+def test_a_pause_that_the_api_asks_for_is_kept_while_waiting(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    cloud.restart_seconds = 0.2
+    slower = {"status": 429, "headers": {"Retry-After": "3"}, "body": {"detail": "Too many streams"}}
+    simulator.faults.add(Fault("status", path="/state$", **slower))
+    assert update(run).code == 0
+    first, second, *_ = asked(cloud, "/state")
+    assert second.started - first.ended >= 2.9
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -17,6 +17,7 @@ Kind = Literal[
     "half_body",
     "drip",
     "stall",
+    "mute",
     "reset_before",
     "reset_after",
 ]
@@ -36,6 +37,7 @@ class Fault:
     - ``half_body``: the connection ends in the middle of the answer
     - ``drip``: one byte of the answer every ``seconds``
     - ``stall``: ``seconds`` go by ``where``: before the request is handled, after it, or in the ``body``
+    - ``mute``: a stream that is kept open after its first event, and tells nothing any more
     - ``reset_before``, ``reset_after``: the connection is reset before the request is handled, or after it
 
     ``handled`` tells whether the request is carried out all the same: by default where the answer
@@ -62,7 +64,7 @@ class Fault:
         """Whether the request reaches the cloud."""
         if self.handled is not None:
             return self.handled
-        return self.kind in ("half_body", "drip", "stall", "reset_after")
+        return self.kind in ("half_body", "drip", "stall", "mute", "reset_after")
 
     def matches(self, method: str, path: str) -> bool:
         return self.method in ("*", method) and re.search(self.path, path) is not None

@@ -265,12 +265,18 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
                 if self.server.closing.is_set() or self._reader_is_gone():
                     raise ConnectionAbortedError
                 if event:
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+                    self._send_chunk(event)
+                    while fault is not None and fault.kind == "mute" and not self._reader_is_gone():
+                        self._send_chunk(b": ping\n\n")
+                        self.sleep(0.25)
                     if fault is not None and self.spoil_stream(fault):
                         return
             self.wfile.write(b"0\r\n\r\n")
         finally:
             stream.close()
+
+    def _send_chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _reader_is_gone(self) -> bool:
         """Whether the reader of a stream hung up; there is nothing else that it could send."""
