@@ -176,7 +176,14 @@ def is_busy(error: PhalaSecretsError) -> bool:
     return isinstance(error, errors.ConflictError) and error.error_code is None
 
 
+def refuse_compressed(headers: Mapping[str, str]) -> None:
+    """AnswerError for what was packed though that was not asked for: nothing is unpacked here."""
+    if headers.get("content-encoding", "identity") != "identity":
+        raise AnswerError("the answer is compressed, though that was not asked for", hint="check the URL")
+
+
 def _decode(status: int, headers: Mapping[str, str], body: bytes) -> Any:
+    refuse_compressed(headers)
     try:
         answer = json.loads(body)
         json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
@@ -246,9 +253,7 @@ class Pace:
 class Body:
     """Collects an answer's body within MAX_BODY_BYTES and a deadline (``time.monotonic`` seconds)."""
 
-    def __init__(self, headers: Mapping[str, str], deadline: float) -> None:
-        if headers.get("content-encoding", "identity") != "identity":
-            raise AnswerError("the answer is compressed, though that was not asked for", hint="check the URL")
+    def __init__(self, deadline: float) -> None:
         self._parts: list[bytes] = []
         self._size = 0
         self._deadline = deadline

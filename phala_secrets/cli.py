@@ -27,6 +27,7 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
+    os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
     _open_streams()
     with interrupts.caught():
         try:

@@ -236,7 +236,7 @@ class Client(Connection[httpx.Client]):
             response.close()
 
     def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
-        body = Body(response.headers, began + exchange.seconds_left(self.timeout))
+        body = Body(began + exchange.seconds_left(self.timeout))
         for chunk in response.iter_raw():
             body.add(chunk)
         return body.bytes()
@@ -434,7 +434,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             await response.aclose()
 
     async def _read(self, response: httpx.Response, exchange: Exchange[Any], began: float) -> bytes:
-        body = Body(response.headers, began + exchange.seconds_left(self.timeout))
+        body = Body(began + exchange.seconds_left(self.timeout))
         async for chunk in response.aiter_raw():
             body.add(chunk)
         return body.bytes()

@@ -67,10 +67,10 @@ def transport_error(error: Exception, host: str, url: str = "api-url") -> Transp
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     timed_out = isinstance(error, httpx.TimeoutException)
     if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
-        return AnswerError(
-            f"no trusted TLS connection to {host}: {reason}",
-            hint="if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it",
-        )
+        hint = "if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it"
+        if "expired" in reason or "not yet valid" in reason:
+            hint = "check this machine's clock"
+        return AnswerError(f"no trusted TLS connection to {host}: {reason}", hint=hint)
     unsent = isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )

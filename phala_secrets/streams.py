@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import httpx
 
-from phala_secrets.calls import Body, Call, Pause
+from phala_secrets.calls import Body, Call, Pause, refuse_compressed
 from phala_secrets.errors import TransportError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def __init__(self, response: httpx.Response, deadline: float, silence: float) -> None:
         self._stream: Any = response.stream
-        self._body = Body(response.headers, deadline)
+        refuse_compressed(response.headers)
+        self._body = Body(deadline)
         self._silence = silence
         self.heard()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def forms(value: str) -> Iterable[str]:
         yield text
         yield text.strip()
         yield repr(text)[1:-1]
+        yield re.sub(r'(["$`])', r"\\\1", text)
         yield json.dumps(text)[1:-1]
         yield json.dumps(text, ensure_ascii=False)[1:-1]
         yield quote(text)
@@ -134,6 +136,12 @@ class World:
         """A guest whose last words are everything that it was given."""
         self.cvm.boot_fails("cannot start: " + " / ".join(CANARIES.values()))
 
+    def quote(self) -> None:
+        """One that quotes it, as JSON, as Python does, and as it stands in its file."""
+        values = CANARIES.values()
+        escaped = (re.sub(r'(["$`])', r"\\\1", value) for value in values)
+        self.cvm.boot_fails(" / ".join([*map(json.dumps, values), *map(repr, values), *escaped]))
+
     def redirect(self) -> None:
         self.simulator.faults.add(Fault("redirect", "PATCH", location=f"https://x.invalid/?key={API_KEY}"))
 
@@ -166,6 +174,7 @@ ENDS: dict[str, tuple[dict[str, str], Callable[[World], object], int]] = {
     "an approval that is prepared": ({"private-key": "", "prepare-only": "true"}, World.go_on_chain, 0),
     "a failed boot": ({}, lambda world: world.cvm.boot_fails("no space left"), 8),
     "a guest that tells all": ({}, World.echo, 8),
+    "a guest that quotes all": ({}, World.quote, 8),
     "a wait that is too long": (
         {"wait-timeout": "1"}, lambda world: setattr(world.cvm, "restart_seconds", 60), 8
     ),
@@ -434,6 +443,11 @@ def test_session_keys_are_logged_nowhere(run: Command, tmp_path: Path) -> None:
         )
         assert done.code == 0, done.stderr
         assert cvm.environment == {"OLD": C}
+        proxy = simulator.url.removesuffix("/api/v1")
+        environ |= {"PHALA_CLOUD_API_PREFIX": "https://cloud.invalid/api/v1", "HTTPS_PROXY": proxy}
+        done = run.apart("verify", "--cvm", "my-app", environ={**CANARIES, **environ})
+        assert done.code == 6, "it is no proxy, but speaks TLS"
+        assert "handshake" not in done.stderr
     assert not keys.exists()
 
 

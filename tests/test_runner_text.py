@@ -158,6 +158,30 @@ def test_no_secret_is_left_in_text(secrets: list[str], text: str) -> None:
         assert len(line) < 8 or line not in cleaned
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        'say "hi" to p$w`d`, \\ümlaut\'s',
+        'say \\"hi\\" to p$w`d`, \\\\ümlaut\'s',
+        'say \\"hi\\" to p$w`d`, \\\\\\u00fcmlaut\'s',
+        'say "hi" to p$w`d`, \\\\ümlaut\\\'s',
+        'say \\"hi\\" to p\\$w\\`d\\`, \\\\ümlaut\'s',
+        'say \\"hi\\" to p\\$w\\`d\\`, \\ümlaut\'s',
+    ],
+    ids=["as it is", "JSON", "JSON in ASCII", "Python", "a shell", "the guest's file"],
+)
+def test_a_secret_is_found_however_it_is_quoted(shown: str) -> None:
+    redactor = Redactor()
+    redactor.learn(['  say "hi" to p$w`d`, \\ümlaut\'s'])
+    assert redactor.clean(f"got {shown}!") == "got ***!"
+
+
+def test_a_secret_is_found_without_the_blanks_around_it() -> None:
+    redactor = Redactor()
+    redactor.learn(["\t  key: value-of-it ", " 1234567 "])
+    assert redactor.clean("key: value-of-it, 1234567") == "***, 1234567"
+
+
 def test_the_longest_secret_goes_first_and_short_ones_stay() -> None:
     redactor = Redactor()
     redactor.learn(["12345678", "7654321"])

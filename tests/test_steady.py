@@ -6,15 +6,18 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from command import Command, Outcome
 
 from phala_secrets import api
@@ -30,9 +33,21 @@ ENDPOINTS = {
 }
 
 
+SECRET = "canary-9d1e77"
+
+
+def new_year(year: int) -> datetime:
+    return datetime(year, 1, 1, tzinfo=UTC)
+
+
 def update(run: Command, *arguments: str) -> Outcome:
-    run.write(".env", "OLD=2\n")
-    return run("update", "--cvm", "my-app", "--env-file", ".env", "--json", *arguments)
+    """An update that is told in full, and tells neither its value nor the API key."""
+    run.write(".env", f"OLD={SECRET}\n")
+    given = ("--cvm", "my-app", "--env-file", ".env", "--json", "--verbose", *arguments)
+    done = run("update", *given)
+    assert SECRET not in done.printed
+    assert str(run.environ["PHALA_CLOUD_API_KEY"]) not in done.printed
+    return done
 
 
 def patches(cloud: Cloud) -> list[Request]:
@@ -61,6 +76,7 @@ PASSING = [
     Fault("drip", seconds=0.5),
     Fault("status", status=500),
     Fault("status", status=502, body=b"<html>Bad gateway</html>"),
+    Fault("status", status=502, body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}),
     Fault("status", status=503, headers={"Retry-After": "1"}),
     Fault("status", status=504),
     Fault("status", status=429, body={"detail": "slower"}),
@@ -80,7 +96,7 @@ def test_what_happens_once_to_every_request_is_got_over(
         simulator.faults.add(Fault(**one, path=path))
     done = update(run, "--timeout", "1", "--no-wait")
     assert done.code == 0, done.printed
-    assert cvm.wait().environment == {"OLD": "2"}
+    assert cvm.wait().environment == {"OLD": SECRET}
 
 
 def test_a_pause_that_was_asked_for_is_kept(
@@ -233,6 +249,33 @@ def test_a_server_that_speaks_no_tls_is_told_so(run: Command, simulator: Simulat
     assert_told(update(run), 6, "TLS", "127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("certificate", "hint"),
+    [
+        ({"not_after": datetime(2020, 1, 2, tzinfo=UTC)}, "clock"),
+        (
+            {"not_before": datetime(2120, 1, 2, tzinfo=UTC), "not_after": datetime(2121, 1, 1, tzinfo=UTC)},
+            "clock",
+        ),
+        ({}, "SSL_CERT_FILE"),
+    ],
+    ids=["expired", "not yet valid", "of somebody else"],
+)
+def test_a_certificate_that_does_not_hold_is_told_with_what_may_be_the_matter(
+    run: Command, tmp_path: Path, certificate: dict[str, Any], hint: str
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", **certificate).configure_cert(context)
+    known = authority if certificate else trustme.CA()
+    known.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with Simulator(tls=context) as simulator:
+        run.environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+        done = update(run)
+        assert_told(done, 6, "no trusted TLS connection to 127.0.0.1")
+        assert hint in done.hints[0]
+        assert not simulator.cloud.requests
+
+
 def test_a_wrong_api_key_is_told_so(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     run.environ["PHALA_CLOUD_API_KEY"] = "phak_mistyped"
     done = update(run)
@@ -266,7 +309,7 @@ def test_an_output_file_that_goes_away_does_not_take_the_update_back(
     cloud.tamper = unplug
     done = update(run, "--output-file", "outputs/file")
     assert done.code == 0
-    assert cvm.wait().environment == {"OLD": "2"}
+    assert cvm.wait().environment == {"OLD": SECRET}
     assert cvm.operations[-1].correlation_id in done.printed
     assert "outputs/file" in done.printed
 
@@ -286,7 +329,7 @@ def test_a_fleet_is_told_of_though_its_outputs_cannot_be_written(
         return answer
 
     cloud.tamper = unplug
-    run.write(".env", "OLD=2\n")
+    run.write(".env", f"OLD={SECRET}\n")
     done = run(
         "update", "--app", cvm.app_id, "--env-file", ".env", "--no-fail-fast", "--output-file", "outputs"
     )
@@ -294,7 +337,7 @@ def test_a_fleet_is_told_of_though_its_outputs_cannot_be_written(
     assert "not yours" in done.errors[0]
     assert "the output results is missing there" in done.printed
     assert "second: running (1 of 2)" in done.lines
-    assert second.environment == {"OLD": "2"}
+    assert second.environment == {"OLD": SECRET}
 
 
 def test_a_closed_standard_output_is_no_crash(run: Command, cloud: Cloud, cvm: Cvm) -> None:

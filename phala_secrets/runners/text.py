@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +14,8 @@ MASKED_FROM = 4
 
 _REDACTED_FROM = 8
 _LONGEST_LINE = 2000
+_QUOTED = frozenset("\"'$`\\")
+"""What somebody who quotes text puts a backslash before."""
 
 
 def one_line(text: str) -> str:
@@ -38,11 +42,22 @@ def maskable_lines(values: Iterable[str]) -> list[str]:
     return list(lines)
 
 
+def _forms(line: str) -> set[str]:
+    """A line, with and without its blanks, and as JSON, Python, a shell and the guest's file quote it."""
+    bare = line.strip()
+    if bare.isascii() and bare.isprintable() and not _QUOTED & set(bare):
+        return {line, bare}
+    quoted = {json.dumps(bare), json.dumps(bare, ensure_ascii=False), repr(bare)}
+    escaped = {re.sub(r'(["$`\\])', r"\\\1", bare), re.sub(r'(["$`])', r"\\\1", bare)}
+    return {line, bare, *(text[1:-1] for text in quoted), *escaped}
+
+
 class Redactor:
     """Takes secrets out of text that comes from elsewhere: an error's, a server's.
 
     Lines of eight characters and more only, so that a value like ``true`` does not
     make an explanation unreadable; where a runner masks, it masks shorter ones too.
+    Also as a program shows them that quotes what it was given.
     """
 
     def __init__(self) -> None:
@@ -50,7 +65,8 @@ class Redactor:
 
     def learn(self, lines: Iterable[str]) -> None:
         """More secrets, longest first from now on."""
-        known = {*self._secrets, *(line for line in lines if len(line) >= _REDACTED_FROM)}
+        forms = (form for line in lines for form in _forms(line))
+        known = {*self._secrets, *(form for form in forms if len(form) >= _REDACTED_FROM)}
         self._secrets = sorted(known, key=len, reverse=True)
 
     def clean(self, text: str) -> str:

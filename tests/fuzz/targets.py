@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -28,8 +30,9 @@ from phala_secrets.client import Client
 from phala_secrets.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
 from phala_secrets.report import Report, Table
+from phala_secrets.runners import azure, circleci, gitlab
 from phala_secrets.runners.github import GitHub, heredoc
-from phala_secrets.runners.sinks import as_json, as_text
+from phala_secrets.runners.sinks import DotenvFile, as_json, as_text
 from phala_secrets.simulator.envfile import read_environment
 from phala_secrets.sources import Sources, gather
 
@@ -230,10 +233,17 @@ _CALLS: list[Any] = [
 ]
 
 
+_STATUSES = (
+    *(200, 201, 202, 204, 206, 301, 307, 400, 401, 403, 404, 409, 418, 422, 429, 465, 466, 467, 468),
+    *(500, 501, 502, 503, 504, 599),
+)
+
+
 def answer(data: bytes) -> None:
     """Any answer to any request is read, retried or refused, and forges nothing in the log."""
     head, retry_after, kind, body = parts(data, 4)
-    index, status = (head + b"\0\0")[0], 100 + 4 * (head + b"\0\0")[1]
+    index, number = (head + b"\0\0")[:2]
+    status = _STATUSES[number % len(_STATUSES)]
     headers = {
         "retry-after": retry_after.decode("latin-1"),
         "content-type": kind.decode("latin-1"),
@@ -283,13 +293,18 @@ def read_events(chunks: list[bytes]) -> list[str]:
     response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=iter(chunks))
     seen: list[str] = []
     try:
-        seen.extend(event.model_dump_json() for event in _CLIENT._events(response, _STREAM, time.monotonic()))
+        seen.extend(
+            event.model_dump_json() for event in _CLIENT._events(response, _STREAM, time.monotonic(), 60)
+        )
     except PhalaSecretsError as error:
         seen.append(type(error).__name__)
     return seen
 
 
 # Outputs and the log
+
+
+_FOLDER = TemporaryDirectory()
 
 
 def outputs(data: bytes) -> None:
@@ -300,6 +315,24 @@ def outputs(data: bytes) -> None:
     assert json.loads(as_json(both)) == both
     assert command_of(as_json(both)) is None
     assert as_text([value]).isascii()
+    assert shlex.split(circleci.quote(value)) == [value.replace("\0", "")]
+    escaped = azure.escape_property(value)
+    assert not set(escaped) & set("\r\n];")
+    for code, character in {"%5D": "]", "%3B": ";", "%0A": "\n", "%0D": "\r", "%AZP25": "%"}.items():
+        escaped = escaped.replace(code, character)
+    assert escaped == value
+    path = Path(_FOLDER.name, "outputs.env")
+    file = DotenvFile(str(path), "output-file", limit=5 * 1024)
+    file.check()
+    file.put("cvm-id", value)
+    file.put("app-id", name)
+    lines = path.read_text().split("\n")
+    assert lines.pop() == ""
+    assert [line.partition("=")[0] for line in lines] in (
+        [], ["PHALA_CVM_ID"], ["PHALA_APP_ID"], ["PHALA_CVM_ID", "PHALA_APP_ID"]
+    )  # fmt: skip
+    assert "##" not in azure.Azure({}).clean(value)
+    assert not re.search("section_(start|end):", gitlab.GitLab({}).clean(value))
     step = Step()
     step.runner.say(value)
     step.runner.report(Report(value, [("a", value)], [Table([value], [[value]])], [(value, value)]))
