@@ -125,16 +125,11 @@ class Client(Connection[httpx.Client]):
             time.sleep(exchange.wait(seconds))
 
     def run(self, flow: Flow[T]) -> T:
-        """Drives a flow to its result; the first error of a batch is raised inside the flow."""
+        """Drives a flow to its result; raises the first error of a batch."""
         try:
             batch = next(flow)
             while True:
-                try:
-                    answers = self._together(batch)
-                except PhalaSecretsError as error:
-                    batch = flow.throw(error)
-                else:
-                    batch = flow.send(answers)
+                batch = flow.send(self._together(batch))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -201,7 +196,8 @@ class Client(Connection[httpx.Client]):
             try:
                 with self.stream(watch.call(), within=watch.silence()) as stream:
                     for event in stream.events:
-                        yield from watch.saw(event)
+                        if watch.saw(event):
+                            yield event
                         if watch.over:
                             break
             except PhalaSecretsError as error:
@@ -321,16 +317,11 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             await sleep(exchange.wait(seconds))
 
     async def run(self, flow: Flow[T]) -> T:
-        """Drives a flow to its result; the first error of a batch is raised inside the flow."""
+        """Drives a flow to its result; raises the first error of a batch."""
         try:
             batch = next(flow)
             while True:
-                try:
-                    answers = await self._together(batch)
-                except PhalaSecretsError as error:
-                    batch = flow.throw(error)
-                else:
-                    batch = flow.send(answers)
+                batch = flow.send(await self._together(batch))
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -395,8 +386,8 @@ class AsyncClient(Connection[httpx.AsyncClient]):
                     aclosing(stream.events) as events,
                 ):
                     async for event in events:
-                        for seen in watch.saw(event):
-                            yield seen
+                        if watch.saw(event):
+                            yield event
                         if watch.over:
                             break
             except PhalaSecretsError as error:

@@ -163,7 +163,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
     kms_address = None
     if rpc_url and on_chain:
         kms_address = _kms_contract(on_chain, policy)
-        calls += _ask_chain(rpc_url, kms_address, app_id)
+        calls += _ask_chain(rpc_url, on_chain, kms_address, app_id)
     answer, *from_chain = yield tuple(calls)
     proof = _prove(answer, app_id)
     if policy.signers and proof.signer not in policy.signers:
@@ -213,40 +213,26 @@ def _kms_contract(chain_id: int, policy: Policy) -> str:
     return address
 
 
-def _ask_chain(rpc_url: str, contract: str, app_id: str) -> list[Call[Any]]:
+def _ask_chain(rpc_url: str, chain_id: int, contract: str, app_id: str) -> list[Call[Any]]:
+    """The contract's root and whether it knows the app; before them, whether it is the right chain."""
     from phala_secrets import chain
 
+    asked = api.rpc(rpc_url, chain.chain_id())
+
+    def same_chain(answer: Any) -> int:
+        if (there := asked.parse(answer)) != chain_id:
+            raise ProofError(
+                f"rpc-url is of chain {there}, but the app's KMS is on chain {chain_id}",
+                hint="give an rpc-url of the app's chain",
+            )
+        return there
+
     about = (chain.kms_root(contract), chain.registered_app(contract, app_id))
-    return [api.rpc(rpc_url, chain.chain_id()), *(_held(api.rpc(rpc_url, request)) for request in about)]
+    return [replace(asked, parse=same_chain), *(api.rpc(rpc_url, request) for request in about)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An error held back: where the chain is the wrong one, that is the error to tell."""
-
-    error: AnswerError
-
-
-def _held(call: Call[Any]) -> Call[Any]:
-    def parse(answer: Any) -> Any:
-        try:
-            return call.parse(answer)
-        except AnswerError as error:
-            return _Held(error)
-
-    return replace(call, parse=parse)
-
-
-def _check_chain(proof: Proof, app_chain: int | None, told: Sequence[Any], contract: str) -> None:
-    chain_id, root, registered = told
-    if chain_id != app_chain:
-        raise ProofError(
-            f"rpc-url is of chain {chain_id}, but the app's KMS is on chain {app_chain}",
-            hint="give an rpc-url of the app's chain",
-        )
-    for answer in told:
-        if isinstance(answer, _Held):
-            raise answer.error
+def _check_chain(proof: Proof, chain_id: int | None, told: Sequence[Any], contract: str) -> None:
+    _, root, registered = told
     if not registered:
         raise ProofError(
             f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",

@@ -9,7 +9,7 @@ from phala_secrets import api
 from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from phala_secrets.calls import Call
     from phala_secrets.models import CvmState, CvmStateEvent
@@ -61,15 +61,14 @@ class Watch:
         """Seconds that the stream may be silent: it tells the state at the interval."""
         return max(0.1, min(2.0 * self._interval, self._left()))
 
-    def saw(self, event: CvmStateEvent) -> Iterator[CvmStateEvent]:
-        """The events that the watcher gets for one that came in: all but the end of a stream in between."""
+    def saw(self, event: CvmStateEvent) -> bool:
+        """Whether the watcher gets this event: any but the end of a stream before the time is up."""
         if event.type == "state":
             self._breaks = 0
         self.complete = event.type == "complete"
         ended_in_time = event.type == "timeout"
         self._pause = _FIRST_PAUSE if ended_in_time else self._interval
-        if not ended_in_time:
-            yield event
+        return not ended_in_time
 
     def broke(self, error: PhalaSecretsError) -> None:
         """A stream broke off; raises the error when it is no use to try again."""

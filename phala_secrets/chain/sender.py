@@ -38,11 +38,7 @@ class Sender:
         Raises ``InputError``, which never quotes the key, for anything else, and where
         ``eth-account`` (the extra ``chain``) is not installed.
         """
-        digits = private_key.strip().removeprefix("0x")
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", digits) or not 0 < int(digits, 16) < _CURVE_ORDER:
-            raise InputError(
-                "private-key is not a private key", hint="give the app owner's key: 64 hex digits, 0x or not"
-            )
+        digits = parse_private_key(private_key)
         limit = sys.getrecursionlimit()
         try:
             from eth_account import Account
