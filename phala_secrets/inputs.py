@@ -46,7 +46,8 @@ INPUTS: tuple[Input, ...] = (
           "(phala.toml in the working folder)", "lines", metavar="CVM"),
     _text("app", "APP_ID", "an app id: every CVM of the app"),
     _text("app-id", "APP_ID", "the app that the CVM has to belong to; any other is refused"),
-    Input("env-file", "dotenv files, one a line (the command: - is standard input)", "lines", metavar="FILE"),
+    Input("env-file", "dotenv files, one a line; the command reads standard input "
+          "as - (env_file of phala.toml)", "lines", metavar="FILE"),
     Input("env", "dotenv text", "raw", flag=False),
     Input("secrets", "names taken from this step's environment, at commas and lines; TARGET=SOURCE renames",
           "names", metavar="NAMES"),
