@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import threading
 import time
 import weakref
@@ -48,33 +49,19 @@ def _as_method(build: Callable[..., Any], method: Any) -> Any:
     return method
 
 
-def _sync(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
+def _sync(build: Callable[P, Call[T] | Flow[T]]) -> Callable[Concatenate[Client, P], T]:
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.send(build(*args, **kwargs))
+        asked = build(*args, **kwargs)
+        return self.send(asked) if isinstance(asked, Call) else self.run(asked)
 
     wrapped: Callable[Concatenate[Client, P], T] = _as_method(build, method)
     return wrapped
 
 
-def _async(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+def _async(build: Callable[P, Call[T] | Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.send(build(*args, **kwargs))
-
-    wrapped: Callable[Concatenate[AsyncClient, P], Awaitable[T]] = _as_method(build, method)
-    return wrapped
-
-
-def _sync_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[Client, P], T]:
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.run(build(*args, **kwargs))
-
-    wrapped: Callable[Concatenate[Client, P], T] = _as_method(build, method)
-    return wrapped
-
-
-def _async_flow(build: Callable[P, Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.run(build(*args, **kwargs))
+        asked = build(*args, **kwargs)
+        return await (self.send(asked) if isinstance(asked, Call) else self.run(asked))
 
     wrapped: Callable[Concatenate[AsyncClient, P], Awaitable[T]] = _as_method(build, method)
     return wrapped
@@ -104,12 +91,12 @@ class Client(Connection[httpx.Client]):
         for http in (self._http, *self._elsewhere.values()):
             http.close()
 
-    def send(self, call: Call[T], *, within: float = float("inf")) -> T:
-        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
-        return self.carry(Exchange(call, time.monotonic() + within))
+    def send(self, call: Call[T] | Exchange[T], *, within: float = math.inf) -> T:
+        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds.
 
-    def carry(self, exchange: Exchange[T]) -> T:
-        """Goes on with an exchange until it has its answer; raises what ends it, or stops it for now."""
+        An exchange that an error has stopped goes on with the tries that are left.
+        """
+        exchange = call if isinstance(call, Exchange) else Exchange(call, time.monotonic() + within)
         try:
             while True:
                 self._await_turn(exchange)
@@ -275,7 +262,7 @@ class Client(Connection[httpx.Client]):
     get_cvm_state = _sync(api.get_cvm_state)
     get_cvm_operations = _sync(api.get_cvm_operations)
     get_app_cvms = _sync(api.get_app_cvms)
-    update_cvm_envs = _sync_flow(flows.update_cvm_envs)
+    update_cvm_envs = _sync(flows.update_cvm_envs)
 
 
 class AsyncClient(Connection[httpx.AsyncClient]):
@@ -295,11 +282,14 @@ class AsyncClient(Connection[httpx.AsyncClient]):
         for http in (self._http, *self._elsewhere.values()):
             await http.aclose()
 
-    async def send(self, call: Call[T], *, within: float = float("inf")) -> T:
-        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds."""
+    async def send(self, call: Call[T] | Exchange[T], *, within: float = math.inf) -> T:
+        """Sends one call, again where that is right, and returns what it answers; ``within`` seconds.
+
+        An exchange that an error has stopped goes on with the tries that are left.
+        """
         from asyncio import sleep
 
-        exchange = Exchange(call, time.monotonic() + within)
+        exchange = call if isinstance(call, Exchange) else Exchange(call, time.monotonic() + within)
         try:
             while True:
                 await self._await_turn(exchange)
@@ -457,7 +447,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     get_cvm_state = _async(api.get_cvm_state)
     get_cvm_operations = _async(api.get_cvm_operations)
     get_app_cvms = _async(api.get_app_cvms)
-    update_cvm_envs = _async_flow(flows.update_cvm_envs)
+    update_cvm_envs = _async(flows.update_cvm_envs)
 
 
 def _raise_first(outcomes: list[Any]) -> list[Any]:

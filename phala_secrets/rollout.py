@@ -92,7 +92,7 @@ def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) 
     lost: PhalaSecretsError | None = None
     while True:
         try:
-            return client.carry(exchange)
+            return client.send(exchange)
         except PhalaSecretsError as refusal:
             error, failed = refusal, time.monotonic()
         if _may_have_happened(error):

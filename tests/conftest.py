@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from command import Command
 from step import Step
 
-from phala_secrets.simulator import Cloud, Cvm, Simulator
+from phala_secrets import create_client
+from phala_secrets.simulator import Answer, Cloud, Cvm, Request, Simulator
 
 
 @pytest.fixture
@@ -38,6 +39,23 @@ def run(simulator: Simulator, tmp_path: Path) -> Command:
     folder = tmp_path / "folder"
     folder.mkdir()
     return Command(simulator, folder)
+
+
+@pytest.fixture
+def another_run(simulator: Simulator) -> Callable[[Mapping[str, str]], None]:
+    """Another run's update of my-app, which begins just after ours has looked at the operations."""
+
+    def prepare(envs: Mapping[str, str]) -> None:
+        def slip_in(request: Request, answer: Answer) -> Answer:
+            if request.path.endswith("/operations"):
+                simulator.cloud.tamper = before
+                with create_client(simulator.cloud.api_key, simulator.url) as client:
+                    client.update_cvm_envs("my-app", envs=envs)
+            return answer
+
+        before, simulator.cloud.tamper = simulator.cloud.tamper, slip_in
+
+    return prepare
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 
 import pytest
@@ -243,20 +243,11 @@ def test_a_contract_with_no_rpc_to_ask_is_not_passed_over(run: Command, cloud: C
 
 
 def test_an_operation_that_may_be_another_runs_is_not_claimed_without_a_word(
-    run: Command, cloud: Cloud, cvm: Cvm, simulator: Simulator
+    run: Command, cvm: Cvm, simulator: Simulator, another_run: Callable[[Mapping[str, str]], None]
 ) -> None:
     """The API does not say whose an operation is: after a lost answer a run can only say so."""
     simulator.faults.add(Fault("reset_before", "PATCH", skip=1))
-    others: list[str] = []
-
-    def meanwhile(request: Request, answer: Answer) -> Answer:
-        if request.path.endswith("/operations") and not others:
-            others.append(cvm.id)
-            with create_client(cloud.api_key, simulator.url) as client:
-                client.update_cvm_envs("my-app", envs={"OLD": "theirs"})
-        return answer
-
-    cloud.tamper = meanwhile
+    another_run({"OLD": "theirs"})
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "ours"})
     assert done.code == 0
     assert cvm.environment == {"OLD": "theirs"}

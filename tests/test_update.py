@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from command import Command, Outcome
 
-from phala_secrets import create_client, rollout
+from phala_secrets import rollout
 from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Request, Simulator
 
 ON_CHAIN = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
+
+
+AnotherRun = Callable[[Mapping[str, str]], None]
 
 
 def patches(cloud: Cloud) -> list[Request]:
@@ -212,21 +216,12 @@ def test_an_update_that_is_shown_not_to_have_happened_is_sent_again(
 
 
 def test_what_was_in_the_way_is_not_taken_for_ours(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, another_run: AnotherRun
 ) -> None:
     """Another run's operation refuses ours, and then our second try is lost before anybody read it."""
     cloud.restart_seconds = 0.6
     simulator.faults.add(Fault("reset_before", "PATCH", skip=2))
-    others: list[str] = []
-
-    def meanwhile(request: Request, answer: Answer) -> Answer:
-        if request.path.endswith("/operations") and not others:
-            others.append(cvm.id)
-            with create_client(cloud.api_key, simulator.url) as client:
-                client.update_cvm_envs("my-app", envs={"OLD": "theirs"})
-        return answer
-
-    cloud.tamper = meanwhile
+    another_run({"OLD": "theirs"})
     done = update(run)
     assert done.code == 0, done.printed
     assert [request.status for request in patches(cloud) if request.status] == [202, 409, 202]
@@ -236,19 +231,10 @@ def test_what_was_in_the_way_is_not_taken_for_ours(
 
 
 def test_an_operation_that_left_other_names_was_not_ours(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, another_run: AnotherRun
 ) -> None:
     simulator.faults.add(Fault("reset_before", "PATCH", skip=1))
-    others: list[str] = []
-
-    def meanwhile(request: Request, answer: Answer) -> Answer:
-        if request.path.endswith("/operations") and not others:
-            others.append(cvm.id)
-            with create_client(cloud.api_key, simulator.url) as client:
-                client.update_cvm_envs("my-app", envs={"THEIRS": "1"})
-        return answer
-
-    cloud.tamper = meanwhile
+    another_run({"THEIRS": "1"})
     done = update(run)
     assert done.code == 6
     assert "was another run's" in done.errors[0]
