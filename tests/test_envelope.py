@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phala_secrets.envelope import seal
+from phala_secrets.envelope import parse_sealed, seal
 from phala_secrets.errors import InputError, ProofError
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -157,3 +157,20 @@ def test_no_value_is_told_when_the_key_is_refused() -> None:
             seal([("TOKEN", CANARY)], key)
         told = "".join(traceback.format_exception(error.value)) + repr(error.value) + error.value.hint
         assert CANARY not in told
+
+
+def test_what_was_sealed_before_is_taken_as_hex() -> None:
+    assert parse_sealed("0x" + "aB" * 60, "encrypted-env") == "ab" * 60
+    assert parse_sealed("cd" * 100, "encrypted-env") == "cd" * 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ab" * 59, "ab" * 60 + "c", "xy" * 60, "ab " * 60, "0x0x" + "ab" * 60, "０" * 120, "ab" * 60 + "0x"],
+    ids=["nothing", "too short", "odd", "no hex", "blanks", "0x twice", "other digits", "0x behind"],
+)
+def test_what_could_not_have_been_sealed_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        parse_sealed(text, "encrypted-env")
+    assert str(refusal.value) == "encrypted-env is not a ciphertext in hex"
+    assert refusal.value.hint == "give what encrypting gave out, as it was"

@@ -176,6 +176,19 @@ def test_a_secret_is_found_however_it_is_quoted(shown: str) -> None:
     assert redactor.clean(f"got {shown}!") == "got ***!"
 
 
+def test_a_secret_need_not_be_odd_in_every_way_to_be_found_quoted() -> None:
+    redactor = Redactor()
+    redactor.learn(['pa"ss-word', "pässword-one", "tab\tpassword"])
+    shown = r"pa\"ss-word p\u00e4ssword-one tab\tpassword"
+    assert redactor.clean(shown) == "*** *** ***"
+
+
+def test_of_two_secrets_the_longer_one_goes_first_whatever_they_begin_with() -> None:
+    redactor = Redactor()
+    redactor.learn(["zzzzzzzz", "a-zzzzzzzz-b"])
+    assert redactor.clean("a-zzzzzzzz-b") == "***"
+
+
 def test_a_secret_is_found_without_the_blanks_around_it() -> None:
     redactor = Redactor()
     redactor.learn(["\t  key: value-of-it ", " 1234567 "])
@@ -250,6 +263,27 @@ def test_masks_are_registered_whole(values: list[str]) -> None:
     step = Step()
     step.runner.mask(values)
     assert step.commands == [("add-mask", {}, line) for line in maskable_lines(values)]
+
+
+def test_the_runner_s_escapes_are_those_of_its_source() -> None:
+    assert escape_data("%\r\n:,") == "%25%0D%0A:,"
+    assert escape_property("%\r\n:,") == "%25%0D%0A%3A%2C"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("::a::b", ": :a::b"),
+        (" ::a::b", " : :a::b"),
+        ("a::b", "a::b"),
+        ("a ##[b]", "a ## [b]"),
+    ],
+    ids=["a command", "an indented one", "no command", "an old one"],
+)
+def test_only_what_starts_a_command_is_changed(text: str, shown: str) -> None:
+    step = Step()
+    step.runner.say(text)
+    assert step.log == f"{shown}\n"
 
 
 def test_an_annotation_points_at_the_line_and_says_what_to_do() -> None:
@@ -414,9 +448,12 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     step.summary.mkdir()
     step.runner.report(Report("Done"))
     ((kind, _, message),) = step.commands
-    assert (kind, message.split("\n")[0]) == (
+    assert (kind, message.split("\n")) == (
         "warning",
-        "$GITHUB_STEP_SUMMARY cannot be written: Is a directory",
+        [
+            "$GITHUB_STEP_SUMMARY cannot be written: Is a directory",
+            "check that the path exists, is writable, and that the disk is not full",
+        ],
     )
 
 
@@ -452,6 +489,11 @@ def test_a_disk_that_is_full_amid_a_dotenv_file_leaves_it_as_it_was(
     path.write_text("VERSION=1\n")
     file = DotenvFile(str(path), "output-file", keep=keep)
     file.check()
+    small_disk(3)
+    with pytest.raises(InputError):
+        file.put("status", "failed")
+    assert path.read_text() == ("VERSION=1\n" if keep else "")
+    small_disk(1000)
     file.put("cvm-id", "cvm_1")
     before = path.read_text()
     small_disk(len(before) + 5)
@@ -504,15 +546,23 @@ def test_a_summary_is_a_page_of_markdown(tmp_path: Path) -> None:
         facts=[("CVM", "cvm_1"), ("App", "")],
         tables=[Table(["Name", "State"], [["a|b", "running"], ["c", ""]])],
         advice=[("Register it.", "cast send 0x1"), ("Then wait.", "")],
+        links=[("The app's contract", "https://basescan.org/address/0x1")],
     )
     assert summary(report, tmp_path) == (
         "### Done\n\n"
         "| | |\n|---|---|\n| CVM | <code>cvm&#95;1</code> |\n| App |  |\n\n\n"
+        "[The app&#39;s contract](https://basescan.org/address/0x1)\n\n"
         "| Name | State |\n|---|---|\n"
         "| <code>a&#124;b</code> | <code>running</code> |\n| <code>c</code> |  |\n\n\n"
         "Register it.\n\n<pre>cast send 0x1</pre>\n\n"
         "Then wait.\n\n"
     )
+
+
+def test_a_failure_is_in_the_summary_with_what_to_do(tmp_path: Path) -> None:
+    step = Step(tmp_path)
+    step.runner.fail(InputError("no CVM is given", hint="give cvm"))
+    assert step.summary.read_text() == "### Failed\n\nno CVM is given\n\ngive cvm\n\n"
 
 
 def test_a_summary_is_written_for_a_quiet_step_too_and_behind_what_is_there(tmp_path: Path) -> None:

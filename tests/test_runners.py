@@ -6,32 +6,25 @@ CI's own rules and apart from the product.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
-import pty
 import re
-import select
-import struct
+import stat
 import subprocess
-import termios
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from command import Command
 from hypothesis import given
 from hypothesis import strategies as st
 from step import command_of
 
 from phala_secrets.errors import Finding, InputError
 from phala_secrets.report import Report, Table
-from phala_secrets.runners import Runner, detect, in_ci
-from phala_secrets.simulator import Cloud, Cvm
+from phala_secrets.runners import Runner, azure, detect, in_ci
 
 GITHUB = {"GITHUB_ACTIONS": "true"}
 GITLAB = {"GITLAB_CI": "true"}
@@ -240,6 +233,11 @@ def test_azure_gets_an_output_whatever_is_in_it(text: str) -> None:
     assert command.data == text.encode(errors="replace").decode()
 
 
+def test_azure_s_escapes_are_those_of_its_source() -> None:
+    assert azure.escape_data("%\r\n;]") == "%AZP25%0D%0A;]"
+    assert azure.escape_property("%\r\n;]") == "%AZP25%0D%0A%3B%5D"
+
+
 def test_azure_masks_line_by_line_and_before_all_else() -> None:
     runner, _, stderr = runner_of(AZURE)
     runner.mask(["first line\nsecond; line]\r\nabc\n", "100%"])
@@ -428,25 +426,65 @@ def test_a_ci_that_names_no_file_gets_none(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_may_be_as_long_as_a_variable_and_not_a_byte_longer(tmp_path: Path) -> None:
+    file = tmp_path / "bash_env"
+    runner, _, stderr = runner_of({**CIRCLECI, "BASH_ENV": str(file)})
+    name = "PHALA_CVM_ID="
+    runner.output("cvm-id", "a" * (128 * 1024 - 1 - len(name)))  # and a NUL at its end
+    assert stderr.getvalue() == ""
+    runner.output("cvm-id", "b" * (128 * 1024 - len(name)))
+    assert "bbb" not in file.read_text()
+
+
+def test_outputs_are_for_every_step_of_the_job(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        runner, _, _ = runner_of(SHELL, output_file=str(tmp_path / "outputs.env"))
+        runner.check()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "outputs.env").stat().st_mode) == 0o666
+
+
+# -- in a log -------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    ("environ", "variable"),
+    ("finding", "line"),
     [
-        (CIRCLECI, "BASH_ENV"),
-        (BITBUCKET, "BITBUCKET_PIPELINES_VARIABLES_PATH"),
-        (GITHUB, "GITHUB_OUTPUT"),
+        (Finding("odd", file="a.env", line=3), "warning: a.env:3: odd"),
+        (Finding("odd", file="a.env"), "warning: a.env: odd"),
+        (Finding("a.env is odd", file="a.env"), "warning: a.env is odd"),
+        (Finding("odd", line=3), "warning: odd"),
     ],
 )
-def test_a_file_that_cannot_be_written_stops_a_run_before_it_sends(
-    environ: dict[str, str], variable: str, run: Command, cloud: Cloud, cvm: Cvm
-) -> None:
-    run.write(".env", "OLD=2")
-    done = run(
-        "update", "--cvm", "my-app", "--env-file", ".env", environ={**environ, variable: "/nowhere/file"}
+def test_a_problem_says_where_it_is_once(finding: Finding, line: str) -> None:
+    runner, _, stderr = runner_of(SHELL)
+    runner.tell(finding)
+    assert stderr.getvalue() == f"{line}\n"
+
+
+def test_a_failure_says_what_to_do() -> None:
+    runner, _, stderr = runner_of(SHELL)
+    assert runner.last_status() == "failed"
+    runner.fail(InputError("no CVM is given", hint="give cvm", file="phala.toml", line=2))
+    assert stderr.getvalue() == "error: phala.toml:2: no CVM is given\nhint: give cvm\n"
+
+
+def test_a_report_is_aligned() -> None:
+    runner, _, stderr = runner_of(SHELL)
+    table = Table(("CVM", "status"), [("web-1", "running"), ("a", "")])
+    runner.report(Report("Done", facts=[("app", "ab"), ("KMS root", "02")], tables=[table]))
+    assert stderr.getvalue() == (
+        "Done\n  app       ab\n  KMS root  02\n  CVM    status\n  web-1  running\n  a\n"
     )
-    assert done.code == 2
-    assert f"${variable} cannot be written: No such file or directory" in done.printed
-    assert cvm.environment == {"OLD": "1"}
-    assert not cloud.requests
+
+
+def test_what_no_annotation_is_left_for_says_its_place_all_the_same() -> None:
+    runner, _, stderr = runner_of(GITHUB)
+    for _ in range(10):
+        runner.tell(Finding("odd", "mend it", file="a.env", line=3))
+    assert stderr.getvalue().endswith("warning: a.env:3: odd\nhint: mend it\n")
 
 
 # -- groups --------------------------------------------------------------------------------------
@@ -489,201 +527,9 @@ def test_quiet_prints_neither_groups_nor_lines(environ: dict[str, str]) -> None:
     assert stdout.getvalue() + stderr.getvalue() == ""
 
 
-# -- a person at a terminal -----------------------------------------------------------------------
-
-
-class Terminal:
-    """A terminal's two ends: a runner's standard error, and what a person sees."""
-
-    def __init__(self, columns: int = 80) -> None:
-        self._person, self.descriptor = pty.openpty()
-        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.stream = os.fdopen(self.descriptor, "w", newline="")
-        self.seen = ""
-
-    def shows(self, text: str) -> bool:
-        """Whether a text comes up within a while."""
-        while text not in self.seen and select.select([self._person], [], [], 5)[0]:
-            self.seen += os.read(self._person, 65536).decode()
-        return text in self.seen
-
-    def close(self) -> None:
-        self.stream.close()
-        os.close(self._person)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    terminal = Terminal()
-    yield terminal
-    terminal.close()
-
-
-def test_a_person_sees_what_is_waited_for_and_no_more_of_it_afterwards(terminal: Terminal) -> None:
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
-    runner.progress("finding the CVM")
-    assert terminal.shows("⠋ finding the CVM")
-    runner.progress("waiting\x1b[2J")
-    assert terminal.shows("waiting\\u001b[2J")
-    runner.say("done", "good")
-    assert terminal.shows("\r\x1b[J\x1b[32mdone\x1b[0m\r\n")
-    runner.progress("one more")
-    runner.finish()
-    runner.finish()
-    assert terminal.shows("\r\x1b[J")
-
-
-def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Terminal) -> None:
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
-    runner.progress("the update")
-    for number in range(20):
-        runner.progress(f"web-{number}: restarting", cvm=f"web-{number}")
-    assert terminal.shows("web-15: restarting\r\n  and 4 more")
-    assert "the update" not in terminal.seen
-    assert terminal.shows("\r\x1b[16A\x1b[J"), "back to the first line"
-    for number in range(20):
-        runner.progress("", cvm=f"web-{number}")
-    runner.say("over")
-    assert terminal.shows("\x1b[Jover\r\n")
-
-
-def test_a_line_is_no_wider_than_the_terminal() -> None:
-    terminal = Terminal(columns=20)
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
-    runner.progress("x" * 50 + "END")
-    assert terminal.shows("⠙ " + "x" * 17)
-    runner.finish()
-    assert not re.search("x{18}", terminal.seen)
-    terminal.close()
-
-
-class NoDescriptor(io.StringIO):
-    """What a notebook or an editor has for a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
-    stream = NoDescriptor()
-    runner = Runner({}, stderr=stream)
-    runner.progress("x" * 100)
-    for _ in range(500):
-        if "x" in stream.getvalue():
-            break
-        time.sleep(0.01)
-    runner.finish()
-    assert re.findall("x+", stream.getvalue())[0] == "x" * 77
-
-
-@pytest.mark.parametrize(
-    ("environ", "printed"),
-    [
-        ({"TERM": "xterm"}, "\x1b[33mwarning: odd\x1b[0m\r\n"),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, "warning: odd\r\n"),
-        ({"TERM": "dumb"}, "waiting\r\nwarning: odd\r\n"),
-        ({"TERM": "xterm", "GITLAB_CI": "true"}, "waiting\r\nwarning: odd\r\n"),
-    ],
-    ids=["colours", "no colours", "a dumb terminal", "a CI with a terminal"],
-)
-def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], printed: str, terminal: Terminal) -> None:
-    runner = detect(environ, stderr=terminal.stream)
-    runner.progress("waiting")
-    runner.tell(Finding("odd"))
-    assert terminal.shows(printed)
-    assert printed.startswith("\x1b") == ("\x1b[33m" in terminal.seen)
-
-
 @each_runner
 def test_a_fleet_in_a_log_has_a_line_for_each_cvm_when_it_is_done(environ: dict[str, str]) -> None:
     runner, _, stderr = runner_of(environ)
     runner.progress("web-1: restarting", cvm="web-1")
     runner.progress("", cvm="web-1")
     assert stderr.getvalue() == ""
-
-
-# -- whole runs ----------------------------------------------------------------------------------
-
-
-@each_runner
-def test_json_is_alone_on_standard_output(environ: dict[str, str], run: Command, cvm: Cvm) -> None:
-    run.write(".env", "OLD=2\nTOKEN=t0ken-value")
-    done = run("update", "--cvm", "my-app", "--env-file", ".env", "--json", environ=environ)
-    assert done.code == 0, done.stderr
-    assert done.json["status"] == "running"
-    assert done.json["cvm_id"] == cvm.id
-    assert done.json["keys_added"] == ["TOKEN"]
-    assert "update accepted" in done.stderr
-    assert cvm.environment == {"OLD": "2", "TOKEN": "t0ken-value"}
-
-
-@each_runner
-def test_a_ciphertext_is_alone_on_standard_output(environ: dict[str, str], run: Command, cvm: Cvm) -> None:
-    run.write(".env", "OLD=2")
-    done = run("encrypt", "--cvm", "my-app", "--env-file", ".env", environ=environ)
-    assert done.code == 0, done.stderr
-    assert re.fullmatch(r"[0-9a-f]{100,}\n", done.stdout)
-    assert "key" in done.stderr
-
-
-@each_runner
-def test_a_refusal_leaves_standard_output_empty(environ: dict[str, str], run: Command, cvm: Cvm) -> None:
-    done = run("update", "--cvm", "my-app", "--env-file", "missing.env", environ=environ)
-    assert done.code == 2
-    assert done.stdout == ""
-    assert "missing.env" in done.stderr
-
-
-@each_runner
-def test_verbose_tells_of_each_request_and_of_no_value(
-    environ: dict[str, str], run: Command, cloud: Cloud, cvm: Cvm
-) -> None:
-    run.write(".env", "OLD=canary-value")
-    arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--no-wait")
-    plain = run(*arguments, environ=environ)
-    assert "PATCH" not in plain.stderr
-    cvm.wait()
-    for done in (
-        run(*arguments, "--verbose", environ=environ),
-        run(*arguments, environ={**environ, "RUNNER_DEBUG": "1"}),
-    ):
-        assert re.search(r"PATCH /\S+/envs.*\b202\b", done.stderr), done.stderr
-        shown = [line for line in done.stderr.splitlines() if "mask" not in line and "setsecret" not in line]
-        assert not any("canary-value" in line or cloud.api_key in line for line in shown)
-
-
-@each_runner
-def test_quiet_is_quiet_when_all_goes_well(environ: dict[str, str], run: Command, cvm: Cvm) -> None:
-    run.write(".env", "OLD=2")
-    pinned = ("--app-id", cvm.app_id, "--trusted-signers", cvm.kms.root_public_key)
-    done = run("update", "--cvm", "my-app", "--env-file", ".env", *pinned, "--quiet", environ=environ)
-    assert done.code == 0
-    commands = ("::add-mask::", "##vso[task.setsecret]", "##vso[task.setvariable ")
-    assert [line for line in done.printed.splitlines() if not line.startswith(commands)] == []
-
-
-def test_outputs_are_where_each_ci_looks_for_them(run: Command, cvm: Cvm, tmp_path: Path) -> None:
-    run.write(".env", "OLD=2\nQUOTED='it is $HOME'")
-    arguments = ("update", "--cvm", "my-app", "--env-file", ".env")
-    bash_env, variables, report = (tmp_path / name for name in ("bash_env", "variables", "report"))
-
-    assert run(*arguments, environ={**CIRCLECI, "BASH_ENV": str(bash_env)}).code == 0
-    assert sourced(["sh", "-c"], bash_env)["PHALA_STATUS"] == "running"
-    assert json.loads(sourced(["bash", "-c"], bash_env)["PHALA_ENV_KEYS"]) == ["OLD", "QUOTED"]
-
-    place = {"BITBUCKET_PIPELINES_VARIABLES_PATH": str(variables)}
-    assert run(*arguments, environ={**BITBUCKET, **place}).code == 0
-    assert f"PHALA_CVM_ID={cvm.id}\n" in variables.read_text()
-
-    assert run(*arguments, "--output-file", str(report), environ=GITLAB).code == 0
-    assert 'PHALA_ENV_KEYS=["OLD","QUOTED"]\n' in report.read_text()
-    assert "PHALA_STATUS=running\n" in report.read_text()
-
-    lines = run(*arguments, environ=AZURE).stderr.splitlines()
-    commands = [command for line in lines if (command := vso_of(line))]
-    outputs = {each.properties["variable"]: each.data for each in commands if "variable" in each.properties}
-    assert outputs["PHALA_STATUS"] == "running"
-    assert json.loads(outputs["PHALA_ENV_KEYS"]) == ["OLD", "QUOTED"]
-    masks = [index for index, each in enumerate(commands) if each.name == "task.setsecret"]
-    others = [index for index, each in enumerate(commands) if each.name != "task.setsecret"]
-    assert max(masks) < min(others)

@@ -54,8 +54,8 @@ class GitHub(Runner):
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)
         self._annotated: Counter[str] = Counter()
-        self._output_path = self.environ.get("GITHUB_OUTPUT", "")
-        self._summary_path = self.environ.get("GITHUB_STEP_SUMMARY", "")
+        self._output_path = environ.get("GITHUB_OUTPUT")
+        self._summary_path = environ.get("GITHUB_STEP_SUMMARY")
 
     def disarm(self, text: str) -> str:
         """Neither ``::`` at the start nor ``##[`` anywhere is left as it was."""

@@ -17,6 +17,16 @@ HERE = Path(__file__).parent
 _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
+def check_ids() -> None:
+    """Every test can be asked for by its id: where pytest finds none, mutmut takes a mutant for killed."""
+    configured = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text())["tool"]["mutmut"]
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q"]
+    selection = configured["pytest_add_cli_args_test_selection"]
+    listed = subprocess.run([*collect, *selection], capture_output=True, text=True, check=True).stdout
+    ids = [line for line in listed.splitlines() if "::" in line]
+    subprocess.run([*collect, *ids], stdout=subprocess.DEVNULL, check=True)
+
+
 def survivors() -> Iterator[tuple[str, str]]:
     """The function and the change of each mutant that no test noticed, as ``- old + new``."""
     from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -42,6 +52,7 @@ def is_wording(change: str) -> bool:
 
 
 def main() -> int:
+    check_ids()
     explained = tomllib.loads((HERE / "explained.toml").read_text())
     progress = None if sys.stdout.isatty() else subprocess.DEVNULL
     subprocess.run([sys.executable, "-m", "mutmut", "run"], check=True, stdout=progress)
