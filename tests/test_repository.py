@@ -159,6 +159,18 @@ def test_a_release_finds_the_lines_that_it_pins() -> None:
     assert re.findall(r"^  image: Dockerfile$", (ROOT / "action.yml").read_text(), re.MULTILINE)
 
 
+def test_the_image_takes_nothing_without_a_hash_and_a_release_says_what_is_in_it() -> None:
+    installs = re.findall(r"pip .*?install .*?(?=\nCOPY)", (ROOT / "Dockerfile").read_text(), re.DOTALL)
+    assert len(installs) == 1
+    assert {"--require-hashes", "--only-binary", "--no-deps"} <= set(installs[0].split())
+    release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    steps = [step for job in release["jobs"].values() for step in job.get("steps", [])]
+    (build,) = [step["with"] for step in steps if "build-push-action" in step.get("uses", "")]
+    assert build["sbom"] is True
+    assert build["provenance"] == "mode=max"
+    assert any("attest-build-provenance" in step.get("uses", "") for step in steps)
+
+
 def test_the_entrypoint_is_only_that() -> None:
     statements = ast.parse((ROOT / "entrypoint.py").read_text()).body
     assert [type(statement) for statement in statements] == [ast.ImportFrom, ast.Expr]

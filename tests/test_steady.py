@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -282,6 +283,42 @@ def test_a_wrong_api_key_is_told_so(run: Command, cloud: Cloud, cvm: Cvm) -> Non
     assert_told(done, 5, "401")
     assert "api-key" in done.hints[0]
     assert "phak_mistyped" not in done.printed
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "words"),
+    [
+        ("/pubkey/", 6, "could not be reached"),
+        ("/operations$", 6, "127.0.0.1"),
+        ("/state$", 8, "not running after 3 s"),
+    ],
+    ids=["amid the key", "before the update", "amid the wait"],
+)
+def test_a_network_that_goes_away_is_told_of_with_what_is_known(
+    run: Command, path: str, code: int, words: str
+) -> None:
+    cut = threading.Event()
+
+    def unplug(request: Request, answer: Answer) -> Answer:
+        if re.search(path, request.path) and not cut.is_set():
+            cut.set()
+            threading.Thread(target=simulator.close).start()
+            time.sleep(0.2)
+        return answer
+
+    with Simulator(Cloud(restart_seconds=60)) as simulator:
+        cvm = simulator.cloud.add_cvm("my-app", environment={"OLD": "1"})
+        simulator.cloud.tamper = unplug
+        run.environ |= {
+            "PHALA_CLOUD_API_PREFIX": simulator.url, "PHALA_CLOUD_API_KEY": simulator.cloud.api_key
+        }  # fmt: skip
+        simulator.cloud.streams = False
+        done = update(run, "--wait-timeout", "3")
+    assert cut.is_set()
+    assert_told(done, code, words)
+    assert bool(cvm.operations) == (code == 8)
+    if cvm.operations:
+        assert cvm.operations[-1].correlation_id in done.errors[0]
 
 
 # -- the machine itself -------------------------------------------------------------------------

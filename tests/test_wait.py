@@ -323,6 +323,25 @@ def test_an_interrupt_amid_the_wait_says_that_the_update_was_accepted(
     assert outputs(run)["PHALA_STATUS"] == "in_progress"
 
 
+def test_an_interrupt_amid_the_lookup_says_that_it_may_have_been_accepted(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("reset_after", "PATCH"))
+    fault = simulator.faults.add(Fault("stall", path="/operations$", seconds=30, skip=1))
+    done = interrupt(run, signal.SIGTERM, lambda: fault.times == 0)
+    assert done.code == 130, done.printed
+    assert "may have been accepted for my-app" in done.errors[0]
+
+
+def test_an_interrupt_amid_the_last_look_says_that_the_update_was_accepted(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    fault = simulator.faults.add(Fault("stall", path="/compose_file$", seconds=30, skip=1))
+    done = interrupt(run, signal.SIGTERM, lambda: fault.times == 0)
+    assert done.code == 130, done.printed
+    assert f"accepted for my-app ({cvm.operations[-1].correlation_id})" in done.errors[0]
+
+
 @pytest.mark.parametrize("at_once", ["1", "3"])
 def test_an_interrupt_amid_a_fleet_stops_it_and_says_how_far_it_got(
     run: Command, cloud: Cloud, cvm: Cvm, at_once: str
