@@ -502,6 +502,29 @@ def test_a_disk_that_is_full_amid_a_dotenv_file_leaves_it_as_it_was(
     assert path.read_text() == before
 
 
+def test_a_disk_that_is_full_at_once_takes_nothing_of_a_file_that_is_kept(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    path = tmp_path / "outputs.env"
+    path.write_text("VERSION=1")
+    file = DotenvFile(str(path), "output-file", keep=True)
+    small_disk(9)  # no room for the end of the line
+    with pytest.raises(InputError, match="output-file cannot be written"):
+        file.check()
+    assert path.read_text() == "VERSION=1"
+
+
+def test_a_file_that_is_not_kept_has_nothing_of_ours_where_nothing_fits(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    path = tmp_path / "outputs.env"
+    file = DotenvFile(str(path), "output-file")
+    small_disk(5)
+    with pytest.raises(InputError, match="output-file cannot be written"):
+        file.put("cvm-id", "cvm_1")
+    assert path.read_text() == ""
+
+
 def test_an_error_that_the_system_has_no_words_for_is_told_by_its_name() -> None:
     assert str(unwritable("it", PermissionError())) == "it cannot be written: PermissionError"
 

@@ -325,6 +325,12 @@ def test_circleci_sources_each_output_as_it_was(shell: str, tmp_path: Path) -> N
     assert not (tmp_path / "forged").exists()
 
 
+def test_a_file_of_circleci_that_cannot_be_written_is_named() -> None:
+    runner, _, _ = runner_of({**CIRCLECI, "BASH_ENV": "/nowhere/file"})
+    with pytest.raises(InputError, match=r"^\$BASH_ENV cannot be written: No such file or directory$"):
+        runner.check()
+
+
 def test_an_output_that_no_variable_can_hold_is_left_out_and_told(tmp_path: Path) -> None:
     file = tmp_path / "bash_env"
     for environ, where in (({**CIRCLECI, "BASH_ENV": str(file)}, "$BASH_ENV"), (AZURE, "this step")):
@@ -387,7 +393,8 @@ def test_bitbuckets_file_keeps_what_it_held(tmp_path: Path) -> None:
     runner.output("encrypted-env", "a" * 131_100)
     runner.output("status", "running")
     assert file.read_text() == "VERSION=1.2.3\nPHALA_STATUS=running\n"
-    assert "lacks the output encrypted-env: it may have 131072 bytes" in stderr.getvalue()
+    told = "$BITBUCKET_PIPELINES_VARIABLES_PATH lacks the output encrypted-env: it may have 131072 bytes"
+    assert told in stderr.getvalue()
 
 
 @each_runner

@@ -69,6 +69,10 @@ def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
@@ -109,6 +113,7 @@ class DotenvFile:
         """InputError when the file cannot be written."""
         if self._keep:
             self._before = self._read()
+            self._written = _encoded(self._before)
             if self._before and not self._before.endswith("\n"):
                 self._before += "\n"
         self._write("")
@@ -145,7 +150,7 @@ class DotenvFile:
 
     def _write(self, text: str) -> None:
         """The whole file anew; where the disk is full, it stays as it was, since that has room already."""
-        data = (self._before + text).encode("utf-8", "surrogateescape")
+        data = _encoded(self._before + text)
         try:
             with _opened(self._path, 0, 0o666) as descriptor:
                 try:
