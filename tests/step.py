@@ -157,10 +157,16 @@ class Step:
         """The step in this process; inputs as keywords, ``_`` for ``-``."""
         return self._run(self._command(environ=self.variables(inputs, environ)))
 
-    def apart(self, *, environ: Mapping[str, str | None] | None = None, **inputs: str | None) -> Done:
-        """The step as the image runs it: ``python -I entrypoint.py``."""
+    def apart(
+        self,
+        *,
+        environ: Mapping[str, str | None] | None = None,
+        under: tuple[str, ...] = (),
+        **inputs: str | None,
+    ) -> Done:
+        """The step as the image runs it, ``python -I entrypoint.py``; ``under`` is what to run that with."""
         variables = self.variables(inputs, environ)
-        python = (sys.executable, "-IB", str(ENTRYPOINT))
+        python = (*under, sys.executable, "-IB", str(ENTRYPOINT))
         return self._run(self._command.apart(environ=variables, python=python))
 
     def _run(self, outcome: Outcome) -> Done:

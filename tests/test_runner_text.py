@@ -5,11 +5,13 @@ The readers are those of ``step``: GitHub's rules, written apart from the produc
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
+import os
 import re
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from step import command_of, read_outputs
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.report import Report, Table
+from phala_secrets.runners import sinks
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
 from phala_secrets.runners.sinks import (
     DotenvFile,
@@ -463,11 +466,25 @@ def test_a_full_disk_is_an_error_of_ours() -> None:
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """No file gets larger than so many bytes, and what would is written in part."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """No file gets larger than so many bytes, and what would is written in part.
+
+    ``RLIMIT_FSIZE`` does that as well, but to pytest's own files too: ``test_steady`` has it for a whole run.
+    """
+
+    def limit(size: int) -> None:
+        def write(descriptor: int, data: bytes) -> int:
+            status = os.fstat(descriptor)
+            appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+            room = size - (status.st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR))
+            if data and room <= 0:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            return really(descriptor, data[:room])
+
+        monkeypatch.setattr(sinks.os, "write", write)
+
+    really = os.write
+    return limit
 
 
 def test_a_disk_that_is_full_amid_an_output_leaves_the_others_whole(

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import trustme
 from command import Command, Outcome
+from step import Step
 
 from phala_secrets import api
 from phala_secrets.calls import Exchange, Pace
@@ -375,6 +376,15 @@ def test_a_fleet_is_told_of_though_its_outputs_cannot_be_written(
     assert "the output results is missing there" in done.printed
     assert "second: running (1 of 2)" in done.lines
     assert second.environment == {"OLD": SECRET}
+
+
+@pytest.mark.parametrize("room", [150, 300, 450, 600])
+def test_a_disk_that_gets_full_leaves_the_outputs_of_a_step_whole(step: Step, cvm: Cvm, room: int) -> None:
+    """prlimit(1) lets no file get larger, and what would is written in part."""
+    done = step.apart(env="OLD=2", under=("prlimit", f"--fsize={room}"))
+    assert "cannot be written" in done.log
+    assert done.outputs.get("cvm-id") in (None, cvm.id), "the runner can read what there is"
+    assert bool(cvm.operations) == (done.code == 0)
 
 
 def test_a_closed_standard_output_is_no_crash(run: Command, cloud: Cloud, cvm: Cvm) -> None:
