@@ -20,7 +20,8 @@ def command() -> NoReturn:
             code = main()
         except KeyboardInterrupt:
             code = 130
-            os.write(2, b"error: interrupted before anything was sent\nhint: run again\n")
+            with suppress(OSError):
+                os.write(2, b"error: interrupted before anything was sent\nhint: run again\n")
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()

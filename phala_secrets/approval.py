@@ -334,6 +334,7 @@ class Approver:
         def tell(step: chain.Sleep) -> None:
             if step.transaction_hash and step.transaction_hash != self.transaction:
                 self.transaction = step.transaction_hash
+                self._runner.no_way_back()
                 signed(step.transaction_hash)
             self._runner.progress(step.message)
 

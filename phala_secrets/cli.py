@@ -130,6 +130,7 @@ def _runner(given: Given) -> Runner:
 
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
+    interrupts.over()
     runner = runner or detect(os.environ)
     with suppress(InputError):  # the outputs cannot be written, which may be the very error
         runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")

@@ -78,7 +78,9 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     if prepared and mode == "encrypt":
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
     if mode != "verify" and not prepared and not sources.given:
-        default = project.first("env_file")
+        # In CI an unset secret must not turn into some file of the checkout, for a CVM named elsewhere.
+        named = bool(given.text("cvm") or given.text("app"))
+        default = "" if named and in_ci(environ) else project.first("env_file")
         if not default:
             raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
         sources = replace(sources, env_files=(default,))

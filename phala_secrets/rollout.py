@@ -100,6 +100,7 @@ def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) 
                 Finding(f"the answer to the update was lost: {error.message}", "its outcome is looked up")
             )
             lost = error
+            runner.no_way_back()
         looks = _LOOKS if error is lost else _LOOKS[:1]
         if lost and (correlation_id := _find_out(client, cvm, before, lost, looks)):
             runner.tell(
@@ -109,15 +110,21 @@ def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) 
                 )
             )
             return Accepted(correlation_id, inferred=True)
+        try:
+            if not (error is lost or is_busy(error)):
+                raise error
+            pause = exchange.pause_after(error)
+        except PhalaSecretsError:
+            if error is lost:
+                error.message += " (and the CVM's operations show that it did not happen)"
+            elif lost:
+                error.message += f" (and the answer to an earlier try was lost: {lost.message})"
+            raise
         if error is lost:
             runner.tell(
                 Finding("Phala Cloud's operations show that the update did not happen", "it is sent again")
             )
-        elif not is_busy(error):
-            if lost:
-                error.message += f" (and the answer to an earlier try was lost: {lost.message})"
-            raise error
-        time.sleep(max(0.0, failed + exchange.pause_after(error) - time.monotonic()))
+        time.sleep(max(0.0, failed + pause - time.monotonic()))
         if not lost:  # what is in the way is not ours
             before = client.send(answers.newest_operation(cvm.id))
 

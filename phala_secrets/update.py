@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from phala_secrets import answers, summary
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from phala_secrets.plan import Plan
     from phala_secrets.runners import Runner
     from phala_secrets.trust import ProvenKey
+
+
+_LAST_LOOK = 5.0
+"""Seconds for reading the names again after a wait that has failed already."""
 
 
 class Update:
@@ -55,11 +60,11 @@ class Update:
     def run(self, sealed: Mapping[str, str]) -> None:
         """Updates every CVM with its app's ciphertext (hex, by app id), and waits; raises the worst error."""
         self._sealed = sealed
-        self._runner.no_way_back()
         try:
             with self._runner.group("The update"):
                 each(self.rows, self._work, at_once=self._job.max_parallel, fail_fast=self._job.fail_fast)
         finally:
+            self._runner.no_way_back()  # what became of them is told whatever happens
             self._runner.output("status", self.rows[0].status)
             if len(self.rows) > 1:
                 self._runner.output("results", [row.as_output(self._runner.clean) for row in self.rows])
@@ -113,9 +118,13 @@ class Update:
             if self._job.wait:
                 self._wait(row)
         except PhalaSecretsError:
-            self._read_again(row)
+            self._tell_other_names(row, within=_LAST_LOOK)
             raise
-        self._read_again(row)
+        if (said := self._tell_other_names(row)) and row.inferred:
+            raise TransportError(
+                f"{said}; the operation {row.correlation_id} was another run's, or came before one",
+                hint="run again, one run at a time (concurrency:)",
+            )
         row.stage = "over"
 
     def _send(self, row: Row, last_operation: str | None = None) -> Accepted | Precondition:
@@ -141,6 +150,7 @@ class Update:
     def _accepted(self, row: Row, result: Accepted) -> None:
         row.stage, row.status, row.correlation_id = "accepted", "in_progress", result.correlation_id
         row.inferred = result.inferred
+        self._runner.no_way_back()
         if row.leads:
             self._runner.output("correlation-id", result.correlation_id)
             self._runner.output("status", "in_progress")
@@ -177,32 +187,25 @@ class Update:
             self._runner.progress("", cvm=cvm)
             self._runner.say(f"{row.target.cvm.name}: {became}")
 
-    def _read_again(self, row: Row) -> None:
-        """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it.
-
-        Raises TransportError where the operation was only taken for ours.
-        """
+    def _tell_other_names(self, row: Row, within: float = math.inf) -> str:
+        """Two runs at once against one CVM: the later one wins, and the earlier has to hear of it."""
         name = row.target.cvm.name
         try:
-            now = self._client.send(answers.compose(row.target.cvm.id)).allowed_envs
+            now = self._client.send(answers.compose(row.target.cvm.id), within=within).allowed_envs
         except PhalaSecretsError as error:
             self._runner.tell(
                 Finding(
                     f"{name}: the names could not be read again: {error.message}", "compare them yourself"
                 )
             )
-            return
+            return ""
         if now is None or set(now) == set(row.plan.names):
-            return
+            return ""
         other = ", ".join(sorted(set(now) ^ set(row.plan.names))[:20])
         said = f"{name}: the names are no longer those that were sent: {other}"
-        if row.inferred:
-            raise TransportError(
-                f"{said}; the operation {row.correlation_id} was another run's, or came before one",
-                hint="run again, one run at a time (concurrency:)",
-            )
         hint = "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)"
         self._runner.tell(Finding(said, hint))
+        return said
 
     def _output_of(self, row: Row, outputs: Mapping[str, str]) -> None:
         """Outputs are those of the first CVM."""
@@ -260,7 +263,8 @@ class Update:
         if sending:
             known.append(f"the update may have been accepted for {_named(sending)}")
             hints.append("look at the CVM's operations before running again")
-        if signed and signed not in [row.approval.transaction_hash for row in self.rows if row.approval]:
+        used = [row.approval for row in self.rows if row.approval and (row in sending or row in accepted)]
+        if signed and signed not in [approval.transaction_hash for approval in used]:
             known.append(f"transaction {signed} for the approval may have been sent")
             hints.append("run again when it is confirmed: what is approved by then is not sent again")
         if accepted:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from phala_secrets import api
+from phala_secrets.calls import MAX_PAUSE
 from phala_secrets.errors import (
     AnswerError,
     ApiError,
@@ -32,6 +33,9 @@ _QUICK_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
 _AFTER_STREAM = 1.0
 _SILENCE = _INTERVAL + 1.0
 """Seconds: the API tells the state at the interval, changed or not."""
+_LAST_LOOK = 2.0
+"""Seconds before the end of the time to wait."""
+
 _SHORTEST_STREAM = 10.0
 """Seconds: the API streams no shorter, and the time to wait is kept to the second."""
 
@@ -104,12 +108,14 @@ class Wait:
             pause = next(pauses, _INTERVAL)
             pause = min(pause, _AFTER_STREAM) if self._live else pause
             pause = max(pause, self._not_before - time.monotonic())
+            if pause > self._left() - _LAST_LOOK:  # whatever was asked for, it is looked at once more
+                pause, self._not_before = max(_LAST_LOOK / 4, self._left() - _LAST_LOOK), 0.0
             time.sleep(max(0.0, min(pause, self._left())))
 
     def _passes(self, error: PhalaSecretsError) -> None:
         """Keeps the pause that a refusal may ask for."""
         asked = error.retry_after if isinstance(error, ApiError) else None
-        self._not_before = max(self._not_before, time.monotonic() + (asked or 0.0))
+        self._not_before = max(self._not_before, time.monotonic() + min(asked or 0.0, MAX_PAUSE))
 
     def _streamed(self, left: float) -> Iterator[CvmState]:
         """The states of one stream; ``_live`` is whether they come as they happen."""

@@ -199,6 +199,15 @@ def test_a_plan_of_what_was_prepared_ends_as_the_update_would(
     assert len(updates(cloud)) == 1, "the one of preparing"
 
 
+def test_what_is_prepared_and_finds_no_room_is_no_success(step: Step, cvm: Cvm, cloud: Cloud) -> None:
+    done = step.apart(env=ENV, prepare_only="true", under=("prlimit", "--fsize=1500"))
+    assert done.code == 2, done.log
+    assert "$GITHUB_OUTPUT cannot be written" in done.log
+    assert done.outputs["cvm-id"] == cvm.id
+    assert "prepared-digest" not in done.outputs
+    assert len(updates(cloud)) == 1
+
+
 def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], cvm: Cvm) -> None:
     done = prepare()
     for part in (

@@ -410,6 +410,16 @@ def test_the_file_of_phala_toml_is_the_source_for_a_cvm_that_is_named_too(run: C
     assert cvm.environment == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
 
 
+def test_in_ci_a_source_that_is_empty_is_no_file_of_the_checkout(
+    run: Command, cloud: Cloud, cvm: Cvm
+) -> None:
+    run.write("phala.toml", 'name = "my-dev"\nenv_file = ".env"\n')
+    done = run("update", "--cvm", "my-app", environ={"CI": "true", "PHALA_SECRETS_ENV": ""})
+    assert done.code == 2
+    assert "no source is given" in done.errors[0]
+    assert not cloud.requests
+
+
 def test_the_file_of_phala_toml_is_no_source_beside_a_ciphertext(run: Command, cvm: Cvm) -> None:
     run.write("phala.toml", 'name = "my-app"\nenv_file = ".env"\n')
     sealed = run("encrypt", "--secrets", "OLD=LANG").stdout

@@ -176,6 +176,14 @@ def test_a_pause_that_the_api_asks_for_is_kept_while_waiting(
     assert second.started - first.ended >= 2.9
 
 
+def test_a_pause_beyond_the_time_to_wait_leaves_a_last_look(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("status", path="/state$", status=429, headers={"Retry-After": "300"}))
+    done = update(run, "--wait-timeout", "4")
+    assert done.code == 0, done.printed
+
+
 @pytest.mark.parametrize(
     "fault",
     [
