@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from phala_secrets.composehash import FORMS, Form, candidates, find_form, get_compose_hash, serialise
@@ -102,6 +102,7 @@ def test_the_order_of_keys_does_not_matter(app_compose: dict[str, Any], random: 
 
 @given(st.dictionaries(st.text(), json_values, min_size=1), st.sampled_from(FORMS))
 def test_the_form_that_is_found_gives_the_hash(app_compose: dict[str, Any], form: Form) -> None:
+    assume(serialise(app_compose, form) != b"{}")  # which every form writes alike
     found = find_form(app_compose, sha256(app_compose, form))
     assert found is not None
     # Another form that writes the same is as good, and still is when the names change.
