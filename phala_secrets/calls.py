@@ -156,13 +156,11 @@ class Exchange(Generic[T]):
             return pause
         raise error
 
-    def pause_after(self, error: PhalaSecretsError) -> float:
-        """Seconds until one more try, for who decides about it; raises the error when none is left."""
+    def pause_after(self, error: PhalaSecretsError) -> float | None:
+        """Seconds until one more try, for who decides about it; None when none is left."""
         asked = error.retry_after if isinstance(error, ApiError) else None
         pause = self._pause(asked, error.message)
-        if pause is None:
-            raise error
-        return pause.seconds
+        return pause.seconds if pause else None
 
     def _pause(self, asked: float | None, reason: str, growth: int = 2) -> Pause | None:
         if self.tries >= self._max_tries or (asked or 0) > MAX_PAUSE:

@@ -51,7 +51,7 @@ class _Run:
             return
         given = read(command.flags, os.environ)
         self.runner = _runner(given)
-        _run(command, given, self.runner)
+        _carry_out(command, given, self.runner)
         self.runner.finish()
 
 
@@ -74,7 +74,7 @@ def _main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(command: Command, given: Given, runner: Runner) -> None:
+def _carry_out(command: Command, given: Given, runner: Runner) -> None:
     if command.mode == "simulate":
         _simulate(command)
     elif command.mode in ("kms", "list"):

@@ -96,8 +96,8 @@ def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str
 def _names(names: Any) -> list[str] | None:
     if names is None:
         return None
-    listed = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
-    if isinstance(names, str) or not all(isinstance(name, str) for name in listed):
+    listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
+    if not all(isinstance(name, str) for name in listed):
         raise InputError("env_keys has to be a list of names", hint="pass the names that were encrypted")
     return listed
 

@@ -38,8 +38,7 @@ class Row:
     """What is to be sent to one CVM, and what became of it.
 
     ``stage`` is how far it got: waiting, sending, accepted, over. ``leads`` is whether it is
-    the job's first CVM, whose outputs are the job's; ``inferred`` whether its operation was
-    found after the answer was lost.
+    the job's first CVM, whose outputs are the job's.
     """
 
     plan: Plan
@@ -47,7 +46,6 @@ class Row:
     approval: Approval | None = None
     status: str = "failed"
     correlation_id: str = ""
-    inferred: bool = False
     stage: str = "waiting"
     error: PhalaSecretsError | None = None
 
@@ -110,16 +108,13 @@ def deliver(client: Client, runner: Runner, row: Row, before: str, sealed: str) 
                 )
             )
             return Accepted(correlation_id, inferred=True)
-        try:
-            if not (error is lost or is_busy(error)):
-                raise error
-            pause = exchange.pause_after(error)
-        except PhalaSecretsError:
+        pause = exchange.pause_after(error) if error is lost or is_busy(error) else None
+        if pause is None:
             if error is lost:
                 error.message += " (and the CVM's operations show that it did not happen)"
             elif lost:
                 error.message += f" (and the answer to an earlier try was lost: {lost.message})"
-            raise
+            raise error
         if error is lost:
             runner.tell(
                 Finding("Phala Cloud's operations show that the update did not happen", "it is sent again")

@@ -120,7 +120,7 @@ class Update:
         except PhalaSecretsError:
             self._tell_other_names(row, within=_LAST_LOOK)
             raise
-        if (said := self._tell_other_names(row)) and row.inferred:
+        if (said := self._tell_other_names(row)) and result.inferred:
             raise TransportError(
                 f"{said}; the operation {row.correlation_id} was another run's, or came before one",
                 hint="run again, one run at a time (concurrency:)",
@@ -149,7 +149,6 @@ class Update:
 
     def _accepted(self, row: Row, result: Accepted) -> None:
         row.stage, row.status, row.correlation_id = "accepted", "in_progress", result.correlation_id
-        row.inferred = result.inferred
         self._runner.no_way_back()
         if row.leads:
             self._runner.output("correlation-id", result.correlation_id)
@@ -263,8 +262,8 @@ class Update:
         if sending:
             known.append(f"the update may have been accepted for {_named(sending)}")
             hints.append("look at the CVM's operations before running again")
-        used = [row.approval for row in self.rows if row.approval and (row in sending or row in accepted)]
-        if signed and signed not in [approval.transaction_hash for approval in used]:
+        used = [row.approval.transaction_hash for row in (*sending, *accepted) if row.approval]
+        if signed and signed not in used:
             known.append(f"transaction {signed} for the approval may have been sent")
             hints.append("run again when it is confirmed: what is approved by then is not sent again")
         if accepted:
