@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The proof, the envelope, the guest, the sources and what a runner prints: every branch.
-COVERED := */proof.py,*/envelope.py,*/guest.py,*/sources.py,*/dotenv.py,*/runners/*.py
+COVERED := */key_proof.py,*/encryption.py,*/guest_check.py,*/sources.py,*/dotenv.py,*/runners/*.py
 SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsystemd-shared-*.so | grep -q .
 
 .DEFAULT_GOAL := help
@@ -37,8 +37,8 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
 
-test-chain: $(VENV)/ready tests/chain/node_modules ## approvals on a real local chain (anvil)
-	$(BIN)/python -m pytest tests/chain
+test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local chain (anvil)
+	$(BIN)/python -m pytest tests/anvil
 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop

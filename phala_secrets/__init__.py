@@ -72,30 +72,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from phala_secrets.client import AsyncClient, Client, create_async_client, create_client
-    from phala_secrets.composehash import get_compose_hash
-    from phala_secrets.errors import (
-        AnswerError,
-        ApiError,
-        ApprovalRefusedError,
-        ApprovalRequiredError,
-        AuthError,
-        BootError,
-        CancelledError,
-        ConflictError,
-        DeliveryError,
-        Finding,
-        InputError,
-        NotFoundError,
-        PhalaSecretsError,
-        ProofError,
-        RateLimitError,
-        ServerError,
-        TransportError,
-        WaitTimeoutError,
-    )
-    from phala_secrets.library import encrypt_env_vars
-    from phala_secrets.models import (
+    from phala_secrets.cloud.client import AsyncClient, Client, create_async_client, create_client
+    from phala_secrets.cloud.models import (
         AppCompose,
         CvmInfo,
         CvmKmsInfo,
@@ -122,18 +100,40 @@ if TYPE_CHECKING:
         UpdateCvmEnvsPreconditionRequired,
         UpdateResult,
     )
-    from phala_secrets.proof import EnvEncryptPublicKey, verify_env_encrypt_public_key
+    from phala_secrets.dstack.compose_hash import get_compose_hash
+    from phala_secrets.dstack.env_vars import encrypt_env_vars
+    from phala_secrets.dstack.key_proof import EnvEncryptPublicKey, verify_env_encrypt_public_key
+    from phala_secrets.errors import (
+        AnswerError,
+        ApiError,
+        ApprovalRefusedError,
+        ApprovalRequiredError,
+        AuthError,
+        BootError,
+        CancelledError,
+        ConflictError,
+        DeliveryError,
+        Finding,
+        InputError,
+        NotFoundError,
+        PhalaSecretsError,
+        ProofError,
+        RateLimitError,
+        ServerError,
+        TransportError,
+        WaitTimeoutError,
+    )
 else:  # a type checker that saw this would take any name
     _HOMES = {
-        "AsyncClient": "client",
-        "Client": "client",
-        "EnvEncryptPublicKey": "proof",
+        "AsyncClient": "cloud.client",
+        "Client": "cloud.client",
+        "EnvEncryptPublicKey": "dstack.key_proof",
         "Finding": "errors",
-        "create_async_client": "client",
-        "create_client": "client",
-        "encrypt_env_vars": "library",
-        "get_compose_hash": "composehash",
-        "verify_env_encrypt_public_key": "proof",
+        "create_async_client": "cloud.client",
+        "create_client": "cloud.client",
+        "encrypt_env_vars": "dstack.env_vars",
+        "get_compose_hash": "dstack.compose_hash",
+        "verify_env_encrypt_public_key": "dstack.key_proof",
     }
 
     def __getattr__(name):
@@ -142,7 +142,7 @@ else:  # a type checker that saw this would take any name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "models")
+        home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "cloud.models")
         return globals().setdefault(name, getattr(import_module(f"{__name__}.{home}"), name))
 
     def __dir__():

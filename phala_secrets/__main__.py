@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from phala_secrets import interrupts
+from phala_secrets.run import interrupts
 
 
 def command() -> NoReturn:
@@ -15,7 +15,7 @@ def command() -> NoReturn:
     sys.unraisablehook = lambda _: None  # nobody is shown a traceback
     with interrupts.caught():
         try:
-            from phala_secrets.cli import main  # takes its time
+            from phala_secrets.run.command import main
 
             code = main()
         except KeyboardInterrupt:

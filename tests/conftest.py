@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from command import Command
-from step import Step
 
 from phala_secrets import create_client
-from phala_secrets.simulator import Answer, Cloud, Cvm, Request, Simulator
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
+from phala_secrets.simulator.wire import Answer, Request
+from tests.support.command import Command
+from tests.support.step import Step
 
 
 @pytest.fixture

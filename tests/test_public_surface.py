@@ -12,7 +12,8 @@ import pydantic
 import pytest
 
 import phala_secrets
-from phala_secrets import errors, models
+from phala_secrets import errors
+from phala_secrets.cloud import models
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +56,7 @@ def test_all_is_pinned() -> None:
         for name, value in vars(models).items()
         if inspect.isclass(value)
         and issubclass(value, pydantic.BaseModel)
-        and value.__module__ == "phala_secrets.models"
+        and value.__module__ == "phala_secrets.cloud.models"
         and name != "Wire"
         and not name.startswith("_")
     }
@@ -114,7 +115,7 @@ def test_models_and_errors_say_what_they_are() -> None:
 def test_importing_costs_nothing_until_a_name_is_used() -> None:
     script = (
         "import sys, phala_secrets\n"
-        "assert not {'httpx', 'pydantic', 'phala_secrets.client'} & set(sys.modules)\n"
+        "assert not {'httpx', 'pydantic', 'phala_secrets.cloud.client'} & set(sys.modules)\n"
         "from phala_secrets import create_client, encrypt_env_vars, InputError\n"
         "create_client('key', 'http://127.0.0.1:1')\n"
         "assert not {'pydantic', 'cryptography', 'eth_account', 'yaml'} & set(sys.modules)\n"

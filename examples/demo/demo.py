@@ -17,13 +17,18 @@ from collections.abc import Mapping
 from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from dotenv import dotenv_values
 
-from phala_secrets.simulator import Cloud, Cvm, Simulator
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.server import Simulator
+
+if TYPE_CHECKING:
+    from phala_secrets.simulator.cvm import Cvm
 
 HERE = Path(__file__).parent
 COMMAND = """update --cvm my-app --env-file .env \\

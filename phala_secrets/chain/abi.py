@@ -12,8 +12,8 @@ import re
 
 from sha3 import keccak_256
 
+from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.errors import AnswerError
-from phala_secrets.identifiers import parse_app_id
 
 WORD = 32
 MAX_DATA_BYTES = 1 << 20

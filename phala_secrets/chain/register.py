@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 from phala_secrets.chain import rpc
 from phala_secrets.chain.abi import address
 from phala_secrets.chain.flow import Flow, Sleep, ask
-from phala_secrets.chain.prepared import calldata_add_compose_hash, calldata_add_device
+from phala_secrets.chain.handover import calldata_add_compose_hash, calldata_add_device
+from phala_secrets.chain.networks import chain_name
 from phala_secrets.chain.transaction import FAILURES, POLL_SECONDS, Call, Offer, price, transact
-from phala_secrets.chain.wellknown import chain_name
+from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.errors import AnswerError, ApprovalRequiredError, InputError
-from phala_secrets.identifiers import parse_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from phala_secrets.chain.sender import Sender
+    from phala_secrets.chain.owner import Sender
 
 ALREADY_REGISTERED: Final = "already-registered"
 """What the service takes for the transaction hash of an approval that was there before."""

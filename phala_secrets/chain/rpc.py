@@ -18,9 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from phala_secrets.chain import abi
+from phala_secrets.dstack.ids import parse_app_id, parse_hash
+from phala_secrets.dstack.key_proof import parse_signer
 from phala_secrets.errors import AnswerError, InputError
-from phala_secrets.identifiers import parse_app_id, parse_hash
-from phala_secrets.proof import parse_signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

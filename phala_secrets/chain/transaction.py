@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from phala_secrets.chain import rpc
 from phala_secrets.chain.abi import checksum_address
 from phala_secrets.chain.flow import Flow, Sleep, ask
-from phala_secrets.chain.wellknown import transaction_link
+from phala_secrets.chain.networks import transaction_link
 from phala_secrets.errors import AnswerError, ApiError, ApprovalRequiredError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from phala_secrets.chain.owner import Sender
     from phala_secrets.chain.rpc import Receipt
-    from phala_secrets.chain.sender import Sender
 
 MAX_GAS = 300_000
 """The most gas that one transaction may ask for; an approval through a proxy takes some 60,000."""

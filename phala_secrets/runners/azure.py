@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from phala_secrets.runners.sinks import Value, as_text, variable
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
+from phala_secrets.runners.files import Value, as_text, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.runners.sinks import MAX_VARIABLE_BYTES, DotenvFile
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
+from phala_secrets.runners.files import MAX_VARIABLE_BYTES, DotenvFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.runners.sinks import Value, append, as_text, variable
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
+from phala_secrets.runners.files import Value, append, as_text, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

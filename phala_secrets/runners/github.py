@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.errors import Finding, InputError
-from phala_secrets.report import Report
-from phala_secrets.runners.sinks import Value, append, as_text
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
+from phala_secrets.runners.files import Value, append, as_text
+from phala_secrets.runners.report import Report
 from phala_secrets.runners.text import one_line
 
 if TYPE_CHECKING:

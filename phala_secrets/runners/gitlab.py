@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
-from phala_secrets.runners.terminal import Runner
+from phala_secrets.runners.base import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,25 +11,3 @@ specifications alone.
         ...  # PHALA_CLOUD_API_PREFIX=simulator.url, PHALA_CLOUD_API_KEY=simulator.cloud.api_key
         assert cvm.wait().environment == {"NEW": "2"}
 """
-
-from .cloud import Cloud, RateLimit
-from .cvm import Cvm, Operation
-from .faults import Fault, Faults
-from .kms import Kms
-from .serve import serve
-from .server import Simulator
-from .wire import Answer, Request
-
-__all__ = [
-    "Answer",
-    "Cloud",
-    "Cvm",
-    "Fault",
-    "Faults",
-    "Kms",
-    "Operation",
-    "RateLimit",
-    "Request",
-    "Simulator",
-    "serve",
-]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sha3 import keccak_256
 
-from .wire import RefusalError
+from phala_secrets.simulator.wire import RefusalError
 
 ALREADY_REGISTERED = "already-registered"
 """Stands for a transaction where the hash was approved before."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .composefile import DEFAULT_COMPOSE, Form, Order
-from .cvm import Cvm, Identity
-from .kms import CENTRAL, Kms
-from .wire import Answer, RefusalError, Request
+from phala_secrets.simulator.composefile import DEFAULT_COMPOSE, Form, Order
+from phala_secrets.simulator.cvm import Cvm, Identity
+from phala_secrets.simulator.kms import CENTRAL, Kms
+from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

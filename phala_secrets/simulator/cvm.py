@@ -11,15 +11,15 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .composefile import app_compose, compose_hash
-from .guest import BootFailedError, boot, seal
+from phala_secrets.simulator.composefile import app_compose, compose_hash
+from phala_secrets.simulator.guest import BootFailedError, boot, seal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from .cloud import Cloud
-    from .kms import Kms
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.kms import Kms
 
 
 @dataclass(slots=True)

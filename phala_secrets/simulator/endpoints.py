@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from . import shapes
-from .stream import Stream
-from .updates import update_envs
-from .wire import Answer, RefusalError, Request, boolean, integer, invalid
+from phala_secrets.simulator import shapes
+from phala_secrets.simulator.stream import Stream
+from phala_secrets.simulator.updates import update_envs
+from phala_secrets.simulator.wire import Answer, RefusalError, Request, boolean, integer, invalid
 
 if TYPE_CHECKING:
-    from .cloud import Cloud
-    from .cvm import Cvm, Operation
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.cvm import Cvm, Operation
 
 _Endpoint = Callable[..., Answer | Stream]
 _Route = tuple[str, list[str], _Endpoint]

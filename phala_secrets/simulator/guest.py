@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from phala_secrets.errors import PhalaSecretsError
-
-from .envfile import EnvFileError, read_environment
+from phala_secrets.simulator.envfile import EnvFileError, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

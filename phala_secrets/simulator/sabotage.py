@@ -9,12 +9,12 @@ import zlib
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, NoReturn
 
-from .wire import Answer
+from phala_secrets.simulator.wire import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .faults import Fault
+    from phala_secrets.simulator.faults import Fault
 
 _BLOCK = b" " * (1024 * 1024)
 _ERROR_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>502</h1></body></html>"

@@ -6,9 +6,8 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets.errors import InputError
-
-from .cloud import Cloud
-from .server import Simulator
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.server import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

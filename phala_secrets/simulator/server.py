@@ -15,12 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .cloud import Cloud
-from .endpoints import respond
-from .faults import Fault, Faults
-from .sabotage import Sabotage
-from .stream import Stream
-from .wire import Answer, RefusalError, Request
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.endpoints import respond
+from phala_secrets.simulator.faults import Fault, Faults
+from phala_secrets.simulator.sabotage import Sabotage
+from phala_secrets.simulator.stream import Stream
+from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from .cvm import Cvm, Operation
-    from .kms import Kms, KmsNode
+    from phala_secrets.simulator.cvm import Cvm, Operation
+    from phala_secrets.simulator.kms import Kms, KmsNode
 
 LEGACY = "2025-10-28"
 CONTRACTS_SINCE = "2026-06-23"

@@ -6,13 +6,13 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import shapes
+from phala_secrets.simulator import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .cloud import Cloud
-    from .cvm import Cvm
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.cvm import Cvm
 
 _PAUSE = 0.25  # seconds between looks at whether the reader, or the server, has gone
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from . import approval, shapes
-from .composefile import new_names
-from .guest import SEALED_OVERHEAD
-from .wire import Answer, RefusalError, invalid
+from phala_secrets.simulator import approval, shapes
+from phala_secrets.simulator.composefile import new_names
+from phala_secrets.simulator.guest import SEALED_OVERHEAD
+from phala_secrets.simulator.wire import Answer, RefusalError, invalid
 
 if TYPE_CHECKING:
-    from .cloud import Cloud
-    from .cvm import Cvm
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.cvm import Cvm
 
 
 @dataclass(frozen=True, slots=True)

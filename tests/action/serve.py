@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trustme
 
-from phala_secrets.simulator import Simulator
+from phala_secrets.simulator.server import Simulator
 
 PORT = 8443
 

@@ -17,7 +17,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phala_secrets.simulator import Cloud, Cvm, Simulator
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -21,9 +21,9 @@ def fuzz(name: str, arguments: list[str]) -> None:
     """In a process of its own, since libFuzzer ends it."""
     import atheris
 
-    sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+    sys.path.insert(0, str(HERE.parents[1]))
     with atheris.instrument_imports(include=["phala_secrets", "dotenv", "httpx_sse"]):
-        from targets import TARGETS
+        from tests.fuzz.targets import TARGETS
     atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
     atheris.Fuzz()
 

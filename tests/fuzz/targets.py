@@ -21,20 +21,21 @@ from typing import Any
 import httpx
 from dotenv import dotenv_values
 from pydantic import BaseModel
-from step import command_of, read_outputs
 
-from phala_secrets import answers, api, composehash, guest, proof, references
-from phala_secrets.calls import Exchange, Pause
 from phala_secrets.chain import rpc
-from phala_secrets.client import Client
-from phala_secrets.environment import Environment, Origin, Variable
+from phala_secrets.cloud import records, requests
+from phala_secrets.cloud.call import Exchange, Pause
+from phala_secrets.cloud.client import Client
+from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_proof
+from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
-from phala_secrets.report import Report, Table
+from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.runners import azure, circleci, gitlab
+from phala_secrets.runners.files import DotenvFile, as_json, as_text
 from phala_secrets.runners.github import GitHub, heredoc
-from phala_secrets.runners.sinks import DotenvFile, as_json, as_text
+from phala_secrets.runners.report import Report, Table
 from phala_secrets.simulator.envfile import read_environment
-from phala_secrets.sources import Sources, gather
+from tests.support.step import command_of, read_outputs
 
 Target = Callable[[bytes], None]
 
@@ -134,12 +135,12 @@ def guests(data: bytes) -> None:
     if not re.search("[\ufdd0-\ufdef]|[\ufffe\uffff]", file) and not any(
         ord(c) & 0xFFFE == 0xFFFE for c in file
     ):
-        assert guest.delivered(values) == read_environment(file)
-    for finding in guest.review(environment):
+        assert guest_check.delivered(values) == read_environment(file)
+    for finding in guest_check.review(environment):
         for value in values.values():
             assert len(value) < 12 or value not in finding.message + finding.hint
     with only(PhalaSecretsError):
-        guest.check_limits(environment)
+        guest_check.check_limits(environment)
 
 
 def written(value: str) -> str:
@@ -152,17 +153,17 @@ def written(value: str) -> str:
 def compose(data: bytes) -> None:
     """A compose file is searched for names, and an app-compose hashed, whatever they are."""
     text, file = texts(data, 2)
-    found = references.references({"docker_compose_file": file, "pre_launch_script": text})
-    references.missing_and_unused(found, ["A"])
+    found = compose_refs.references({"docker_compose_file": file, "pre_launch_script": text})
+    compose_refs.missing_and_unused(found, ["A"])
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return
     if isinstance(content, dict):
         with only(InputError):
-            for form in composehash.FORMS:
-                composehash.serialise(content, form)
-            composehash.find_form(content, composehash.get_compose_hash(content))
+            for form in compose_hash.FORMS:
+                compose_hash.serialise(content, form)
+            compose_hash.find_form(content, compose_hash.get_compose_hash(content))
 
 
 # The proof
@@ -178,14 +179,14 @@ def proofs(data: bytes) -> None:
     key, app, signature, v1, timestamp = texts(data, 5)
     moment = int(timestamp) if re.fullmatch(r"-?[0-9]{1,12}", timestamp) else None
     with only(ProofError):
-        proven = proof.prove(
+        proven = key_proof.prove(
             key, app, signature=signature, signature_v1=v1 or None, timestamp=moment, now=moment
         )
         if proven.signer in {signer for signer, *_ in _ROOTS}:
             signed = (proven.signer, proven.public_key.hex(), proven.app_id.hex(), proven.timestamp)
             assert signed in _ROOTS, "a signer signed what it never saw"
     with only(InputError):
-        for signer in proof.parse_signers(key):
+        for signer in key_proof.parse_signers(key):
             assert re.fullmatch(r"0[23][0-9a-f]{64}", signer)
 
 
@@ -194,29 +195,29 @@ def proofs(data: bytes) -> None:
 _APP = "0x" + "ab" * 20
 _WORD = "0x" + "cd" * 32
 _CALLS: list[Any] = [
-    answers.cvm("a"),
-    answers.app_cvms(_APP),
-    answers.contracts(),
-    answers.key("phala", _APP),
-    answers.compose("a"),
-    answers.newest_operation("a"),
-    answers.update("a", "00", ["A"]),
-    api.get_kms_info("phala"),
-    api.get_kms_list(),
-    api.get_kms_on_chain_detail("base"),
-    api.get_app_env_encrypt_pub_key(kms="phala", app_id=_APP),
-    api.next_app_ids(),
-    api.list_kms_contracts(),
-    api.get_kms_contract("phala"),
-    api.list_kms_contract_nodes("phala"),
-    api.get_cvm_info("a"),
-    api.get_cvm_compose_file("a"),
-    api.get_cvm_state("a"),
-    api.get_cvm_operations("a"),
-    api.get_app_cvms(_APP),
-    api.patch_cvm_envs("a", "00", ["A"]),
+    records.cvm("a"),
+    records.app_cvms(_APP),
+    records.contracts(),
+    records.key("phala", _APP),
+    records.compose("a"),
+    records.newest_operation("a"),
+    records.update("a", "00", ["A"]),
+    requests.get_kms_info("phala"),
+    requests.get_kms_list(),
+    requests.get_kms_on_chain_detail("base"),
+    requests.get_app_env_encrypt_pub_key(kms="phala", app_id=_APP),
+    requests.next_app_ids(),
+    requests.list_kms_contracts(),
+    requests.get_kms_contract("phala"),
+    requests.list_kms_contract_nodes("phala"),
+    requests.get_cvm_info("a"),
+    requests.get_cvm_compose_file("a"),
+    requests.get_cvm_state("a"),
+    requests.get_cvm_operations("a"),
+    requests.get_app_cvms(_APP),
+    requests.patch_cvm_envs("a", "00", ["A"]),
     *(
-        api.rpc("https://rpc.example", request)
+        requests.rpc("https://rpc.example", request)
         for request in (
             rpc.chain_id(),
             rpc.kms_root(_APP),
@@ -281,7 +282,7 @@ def strings(value: Any) -> Iterator[str]:
 
 
 _CLIENT = Client("phak_key", "http://127.0.0.1:9")
-_STREAM = api.stream_cvm_state("a", "running", 5, 60)
+_STREAM = requests.stream_cvm_state("a", "running", 5, 60)
 
 
 def events(data: bytes) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .container import SETTINGS, Container, buildah
+from tests.image.container import SETTINGS, Container, buildah
 
 ROOT = Path(__file__).parents[2]
 LOCAL_BASE = "localhost/phala-secrets/python:3.13"

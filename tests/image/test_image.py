@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 
 import phala_secrets
-
-from .container import Container
+from tests.image.container import Container
 
 MEGABYTE = 1_000_000
 

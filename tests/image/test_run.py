@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from phala_secrets.simulator import Cvm, Simulator
-
-from .container import Container
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
+from tests.image.container import Container
 
 GIVEN = {
     "DATABASE_URL": "postgres://app:p4$$w0rd${X}@db/app",

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from phala_secrets.simulator import Cloud, Simulator
-
-from .container import Container
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.server import Simulator
+from tests.image.container import Container
 
 ROUNDS = 7
 MEGABYTE = 1_000_000

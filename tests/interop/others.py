@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from phala_secrets.simulator import Simulator
+from phala_secrets.simulator.server import Simulator
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node") or "node is missing: make test-interop"

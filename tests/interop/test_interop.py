@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from phala_secrets import (
-    create_client,
-    encrypt_env_vars,
-    get_compose_hash,
-    verify_env_encrypt_public_key,
-)
-from phala_secrets.composehash import FORMS, find_form, serialise
+from phala_secrets import create_client, encrypt_env_vars, get_compose_hash, verify_env_encrypt_public_key
+from phala_secrets.dstack.compose_hash import FORMS, find_form, serialise
+from phala_secrets.dstack.key_proof import prove
 from phala_secrets.errors import ProofError
-from phala_secrets.proof import prove
-from phala_secrets.simulator import Cloud, Cvm, Kms, Simulator
-
-from .others import OfficialCommand, independent, npm, pypi
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.kms import Kms
+from phala_secrets.simulator.server import Simulator
+from tests.interop.others import OfficialCommand, independent, npm, pypi
 
 APP_ID = "0123456789abcdef0123456789abcdef01234567"
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"

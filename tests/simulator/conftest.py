@@ -6,8 +6,9 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from phala_secrets.simulator import Cloud, Simulator
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.guest import seal
+from phala_secrets.simulator.server import Simulator
 
 
 class Api(httpx.Client):

@@ -9,9 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from phala_secrets.simulator import Answer, Cloud, Cvm, RateLimit, Request, Simulator
-
-from .conftest import Api
+from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
+from phala_secrets.simulator.wire import Answer, Request
+from tests.simulator.conftest import Api
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "data/phala-cloud-openapi.json").read_text())
 VERSIONS = ["2025-10-28", "2026-01-21", "2026-05-22", "2026-06-23"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import systemd
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phala_secrets.simulator.envfile import EnvFileError, read_environment
+from tests.support import systemd
 
 CHARACTERS = st.sampled_from(list("\\\\\\\"\"''\n\n\r \t=#;$`ab_A1ä€😀\x1f\x7f\ufdd0\ufffe"))
 TEXT = st.text(CHARACTERS | st.characters(exclude_categories=["Cs"]), max_size=40)

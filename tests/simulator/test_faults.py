@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from phala_secrets.simulator import Cvm, Fault, Simulator
-
-from .conftest import Api
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.faults import Fault
+from phala_secrets.simulator.server import Simulator
+from tests.simulator.conftest import Api
 
 if TYPE_CHECKING:
-    from phala_secrets.simulator import Cloud
+    from phala_secrets.simulator.cloud import Cloud
 
 MIB = 1024 * 1024
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 
 import pytest
-import systemd
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phala_secrets.simulator.guest import _LAUNCHER, BootFailedError, _write, boot, seal
+from tests.support import systemd
 
 KEY = X25519PrivateKey.from_private_bytes(bytes(range(32)))
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
@@ -145,6 +146,7 @@ def test_the_total_counts_every_occurrence_of_an_allowed_name_alone() -> None:
         (sealed({"env": [{"key": "A", "value": 1}]}), "without key and value"),
         (pairs(("A", "\ud800")), "lone surrogate"),
     ],
+    ids=itertools.count(),
 )
 def test_what_cannot_be_opened(envelope: bytes, reason: str) -> None:
     with pytest.raises(BootFailedError, match=reason):

@@ -11,11 +11,12 @@ from btclib_secp256k1 import recovery
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sha3 import keccak_256
 
-from phala_secrets.simulator import Cloud, Kms
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.composefile import compose_hash, new_names
+from phala_secrets.simulator.kms import Kms
 
 if TYPE_CHECKING:
-    from .conftest import Api
+    from tests.simulator.conftest import Api
 
 APP = "12" * 20
 VECTORS = Path(__file__).parents[1] / "vectors"

@@ -15,15 +15,18 @@ import pytest
 import trustme
 
 from phala_secrets.errors import InputError
-from phala_secrets.simulator import Cloud, Kms, Simulator, serve
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.kms import Kms
+from phala_secrets.simulator.serve import serve
+from phala_secrets.simulator.server import Simulator
 
 if TYPE_CHECKING:
-    from .conftest import Api
+    from tests.simulator.conftest import Api
 
 # A process that a script runs in the background starts with SIGINT ignored; a terminal's does not.
 PROGRAM = """
 import signal
-from phala_secrets.simulator import serve
+from phala_secrets.simulator.serve import serve
 signal.signal(signal.SIGINT, signal.default_int_handler)
 serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)
 """

@@ -14,9 +14,10 @@ import pytest
 from phala_secrets.simulator.stream import Stream
 
 if TYPE_CHECKING:
-    from phala_secrets.simulator import Cloud, Cvm, Simulator
-
-    from .conftest import Api
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.cvm import Cvm
+    from phala_secrets.simulator.server import Simulator
+    from tests.simulator.conftest import Api
 
 Event = tuple[str, dict[str, Any]]
 

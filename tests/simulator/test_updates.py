@@ -12,9 +12,10 @@ import pytest
 from sha3 import keccak_256
 
 if TYPE_CHECKING:
-    from phala_secrets.simulator import Cloud, Cvm, Simulator
-
-    from .conftest import Api
+    from phala_secrets.simulator.cloud import Cloud
+    from phala_secrets.simulator.cvm import Cvm
+    from phala_secrets.simulator.server import Simulator
+    from tests.simulator.conftest import Api
 
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 TRANSACTION = "0x" + "ab" * 32

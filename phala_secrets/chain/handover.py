@@ -1,0 +1,137 @@
+"""What an approval made elsewhere takes: calldata, a file for a Safe, and a digest over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from sha3 import keccak_256
+
+from phala_secrets.chain import abi
+from phala_secrets.dstack.ids import parse_app_id, parse_hash
+from phala_secrets.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ADD_COMPOSE_HASH = "dfc77223"
+_ADD_DEVICE = "2a819728"
+
+
+def calldata_add_compose_hash(compose_hash: str) -> str:
+    """Calldata, ``0x`` hex, of ``addComposeHash(bytes32)``, to be sent to the app's contract by its owner."""
+    return abi.call(_ADD_COMPOSE_HASH, parse_hash(compose_hash, "compose hash"))
+
+
+def calldata_add_device(device: str) -> str:
+    """Calldata, ``0x`` hex, of ``addDevice(bytes32)``, to be sent to the app's contract by its owner."""
+    return abi.call(_ADD_DEVICE, parse_hash(device, "device id"))
+
+
+def safe_transaction(
+    chain_id: int, app: str, *, compose_hash: str | None = None, device: str | None = None
+) -> str:
+    """A batch for Safe's Transaction Builder (JSON, ASCII), to be imported as it is.
+
+    Adds the device first, where one is given, and then the compose hash: the order of the
+    approvals that the service asks for. The same arguments give the same bytes, so those who
+    approve can make the file again and compare. The builder goes by ``data`` (the rest of a
+    transaction is for who reads the file), and warns of a batch without the right checksum.
+
+    Raises ``InputError`` if there is nothing to approve, or for malformed ids.
+    """
+    to = abi.checksum_address(app)
+    transactions = []
+    if device is not None:
+        values = {"deviceId": "0x" + parse_hash(device, "device id")}
+        transactions.append(_safe_call(to, "addDevice", values, calldata_add_device(device)))
+    if compose_hash is not None:
+        values = {"composeHash": "0x" + parse_hash(compose_hash, "compose hash")}
+        transactions.append(_safe_call(to, "addComposeHash", values, calldata_add_compose_hash(compose_hash)))
+    if not transactions:
+        raise InputError("there is neither a compose hash nor a device to approve")
+    meta = {
+        "name": "Approve an update of a Phala Cloud app",
+        "description": f"Written by phala-secrets for app {to}",
+    }
+    batch = {
+        "version": "1.0",
+        "chainId": str(chain_id),
+        "createdAt": 0,
+        "meta": meta,
+        "transactions": transactions,
+    }
+    return json.dumps({**batch, "meta": {**meta, "checksum": safe_checksum(batch)}}, indent=2)
+
+
+def safe_checksum(batch: dict[str, Any]) -> str:
+    """The checksum that Safe's Transaction Builder gives a batch: over all of it but its name.
+
+    As ``tx-builder/src/lib/checksum.ts`` of safe-global/safe-react-apps defines it.
+    """
+    unnamed = {**batch, "meta": {**batch["meta"], "name": None}}
+    unnamed["meta"].pop("checksum", None)
+    digest: str = keccak_256(_safe_serialisation(unnamed).encode()).hexdigest()
+    return "0x" + digest
+
+
+def prepared_digest(
+    *,
+    app_id: str,
+    cvm_id: str,
+    chain_id: int,
+    device_id: str | None,
+    public_key: str,
+    env_keys: Sequence[str],
+    compose_hash: str,
+    encrypted_env: str,
+) -> str:
+    """SHA-256, hex, over all that an approval is for: change any part, and it is another digest.
+
+    Hashed is one line of JSON, UTF-8, keys sorted, no spaces (as ``jq -cSj .`` writes it), with
+    exactly these arguments and ``"version": 1``. Hex is lower case without ``0x``: ``app_id``
+    (20 bytes), ``device_id`` (32, or ``null``), ``public_key`` (32, the app's X25519 key),
+    ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their order, which counts in the
+    compose hash; ``cvm_id`` is the service's own ``cvm_…``.
+
+    Raises ``InputError`` for malformed hex.
+    """
+    try:
+        ciphertext = bytes.fromhex(encrypted_env.removeprefix("0x")).hex()
+    except ValueError:
+        raise InputError("encrypted-env is not hex") from None
+    prepared = {
+        "version": 1,
+        "app_id": parse_app_id(app_id),
+        "cvm_id": cvm_id,
+        "chain_id": chain_id,
+        "device_id": None if device_id is None else parse_hash(device_id, "device id"),
+        "public_key": parse_hash(public_key, "public key"),
+        "env_keys": list(env_keys),
+        "compose_hash": parse_hash(compose_hash, "compose hash"),
+        "encrypted_env": ciphertext,
+    }
+    line = json.dumps(prepared, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(line.encode()).hexdigest()
+
+
+def _safe_call(to: str, method: str, values: dict[str, str], calldata: str) -> dict[str, Any]:
+    inputs = [{"internalType": "bytes32", "name": name, "type": "bytes32"} for name in values]
+    return {
+        "to": to,
+        "value": "0",
+        "data": calldata,
+        "contractMethod": {"inputs": inputs, "name": method, "payable": False},
+        "contractInputsValues": values,
+    }
+
+
+def _safe_serialisation(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(map(_safe_serialisation, value)) + "]"
+    if isinstance(value, dict):
+        keys = sorted(value)
+        names = json.dumps(keys, separators=(",", ":"))
+        return "{" + names + "".join(_safe_serialisation(value[key]) + "," for key in keys) + "}"
+    return json.dumps(value)

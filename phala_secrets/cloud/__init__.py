@@ -1,0 +1,1 @@
+"""Phala Cloud's API, sync and async."""

@@ -1,0 +1,259 @@
+"""What a run reads of Phala Cloud's answers: plain records, each field checked as it is read.
+
+The library answers with pydantic models, whole. A run acts on a handful of fields, and
+loading pydantic takes as long as all the rest of a step, so it reads them itself: the
+calls are those of ``api``, with another reader.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from phala_secrets.cloud import requests
+from phala_secrets.errors import AnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from phala_secrets.cloud.call import Call
+
+T = TypeVar("T")
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
+"""What an id may look like: it becomes an output, which a script of the next step may hold."""
+
+
+class Cvm(NamedTuple):
+    """A CVM. ``chain_id`` is None for the central KMS; ``unsigned_key`` is never to be encrypted to."""
+
+    id: str
+    name: str
+    status: str
+    app_id: str | None
+    compose_hash: str | None
+    device_id: str | None
+    chain_id: int | None
+    kms_address: str | None
+    unsigned_key: str | None
+
+
+class Contract(NamedTuple):
+    """A KMS contract and its root's public key (SEC1 hex), as the API publishes them."""
+
+    id: str
+    slug: str | None
+    address: str
+    chain_id: int
+    root: str | None
+
+    @property
+    def central(self) -> bool:
+        """Whether this is the KMS that Phala runs, with no contract on chain."""
+        return self.chain_id == 0 or self.address == "phala"
+
+    @property
+    def name(self) -> str:
+        """What to ask the API for it by."""
+        return _identifier(self.slug or self.id, "KMS contract", "slug or id")
+
+
+class Contracts(NamedTuple):
+    """A page of KMS contracts, and how many pages there are."""
+
+    items: tuple[Contract, ...]
+    pages: int
+
+
+class Key(NamedTuple):
+    """An app's key with its signatures, as given: nothing of it is proven."""
+
+    public_key: str
+    signature: str | None
+    signature_v1: str | None
+    timestamp: Any
+
+
+class Compose(NamedTuple):
+    """An app-compose: today's names, None where it has no list of them, and all of its content."""
+
+    allowed_envs: tuple[str, ...] | None
+    content: Mapping[str, Any]
+
+
+class Accepted(NamedTuple):
+    """202: the update is under way. ``inferred`` is whether its operations say so, and no answer."""
+
+    correlation_id: str
+    allowed_envs_changed: bool | None = None
+    inferred: bool = False
+
+
+class Precondition(NamedTuple):
+    """465: this compose hash has to be approved on chain first."""
+
+    compose_hash: str
+    app_id: str
+    device_id: str | None
+
+
+def cvm(cvm_id: str) -> Call[Cvm]:
+    """One CVM."""
+    return _read(requests.get_cvm_info(cvm_id), _cvm)
+
+
+def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
+    """Every CVM of an app."""
+    return _read(
+        requests.get_app_cvms(app_id), lambda answer: tuple(_cvm(row) for row in requests.rows(answer))
+    )
+
+
+def contracts(page: int = 1) -> Call[Contracts]:
+    """One page of the KMS contracts, as large as the API gives it."""
+    return _read(requests.list_kms_contracts(page=page if page > 1 else None, page_size=100), _contracts)
+
+
+def key(kms: str, app_id: str) -> Call[Key]:
+    """An app's key and what it is signed with."""
+    return _read(requests.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id), _key)
+
+
+def compose(cvm_id: str) -> Call[Compose]:
+    """A CVM's app-compose."""
+    return _read(requests.get_cvm_compose_file(cvm_id), _compose)
+
+
+def newest_operation(cvm_id: str) -> Call[str]:
+    """The correlation id of a CVM's newest operation, empty where there was none yet."""
+    return _read(requests.get_cvm_operations(cvm_id, limit=1), _newest)
+
+
+def update(
+    cvm_id: str,
+    encrypted_env: str,
+    names: Sequence[str],
+    compose_hash: str | None = None,
+    transaction_hash: str | None = None,
+) -> Call[Accepted | Precondition]:
+    """The update itself, sent once; 465 is an answer to it, and no error."""
+    call = requests.patch_cvm_envs(cvm_id, encrypted_env, list(names), compose_hash, transaction_hash)
+    return _read(replace(call, when_busy=False), _accepted, {465: _precondition})
+
+
+def _read(
+    call: Call[Any], parse: Callable[[Any], T], answers: Mapping[int, Callable[[Any], T]] | None = None
+) -> Call[T]:
+    read: Any = replace(call, parse=parse, answers=answers or {})
+    return read  # type: ignore[no-any-return]  # replace() keeps the call's type, not its reader's
+
+
+class _Fields:
+    """The fields of one object in an answer; AnswerError names the field that is not what it has to be."""
+
+    def __init__(self, answer: Any, what: str) -> None:
+        if not isinstance(answer, dict):
+            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
+        self.all: dict[str, Any] = answer
+        self._what = what
+
+    def text(self, name: str) -> str:
+        value = self.optional(name, str)
+        if not value:
+            raise self._wrong(name)
+        return value
+
+    def identifier(self, name: str) -> str:
+        return _identifier(self.text(name), self._what, name)
+
+    def optional(self, name: str, kind: type[T]) -> T | None:
+        value = self.all.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._wrong(name)
+        return value
+
+    def part(self, name: str) -> _Fields:
+        return _Fields(self.optional(name, dict) or {}, self._what)
+
+    def _wrong(self, name: str) -> AnswerError:
+        return AnswerError(
+            f"Phala Cloud's answer is no {self._what}: {name} is missing or of another kind",
+            hint="check api-url; if it is right, the API has changed: report it",
+        )
+
+
+def _identifier(text: str, what: str, name: str) -> str:
+    if not _IDENTIFIER.fullmatch(text):
+        raise AnswerError(
+            f"Phala Cloud's answer is no {what}: {name} has what no id has ({text[:60]!a})",
+            hint="check api-url; if it is right, do not trust this API",
+        )
+    return text
+
+
+def _cvm(answer: Any) -> Cvm:
+    fields = _Fields(answer, "CVM")
+    kms, node = fields.part("kms_info"), fields.part("node_info")
+    return Cvm(
+        id=fields.identifier("id"),
+        name=fields.text("name"),
+        status=fields.text("status"),
+        app_id=fields.optional("app_id", str),
+        compose_hash=fields.optional("compose_hash", str),
+        device_id=node.optional("device_id", str),
+        chain_id=kms.optional("chain_id", int) or None,
+        kms_address=kms.optional("dstack_kms_address", str),
+        unsigned_key=kms.optional("encrypted_env_pubkey", str),
+    )
+
+
+def _contracts(answer: Any) -> Contracts:
+    pages = _Fields(answer, "list of KMS contracts").optional("pages", int)
+    return Contracts(tuple(_contract(row) for row in requests.rows(answer)), pages or 1)
+
+
+def _contract(answer: Any) -> Contract:
+    fields = _Fields(answer, "KMS contract")
+    return Contract(
+        id=fields.text("id"),
+        slug=fields.optional("slug", str),
+        address=fields.text("contract_address"),
+        chain_id=fields.optional("chain_id", int) or 0,
+        root=fields.optional("k256_pubkey", str),
+    )
+
+
+def _key(answer: Any) -> Key:
+    fields = _Fields(answer, "app's key")
+    return Key(
+        public_key=fields.text("public_key"),
+        signature=fields.optional("signature", str),
+        signature_v1=fields.optional("signature_v1", str),
+        timestamp=fields.all.get("timestamp"),
+    )
+
+
+def _compose(answer: Any) -> Compose:
+    fields = _Fields(answer, "app-compose")
+    names = fields.optional("allowed_envs", list)
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise AnswerError("Phala Cloud's answer is no app-compose: allowed_envs", hint="check api-url")
+    return Compose(None if names is None else tuple(names), fields.all)
+
+
+def _newest(answer: Any) -> str:
+    rows = requests.rows(answer)
+    return _Fields(rows[0], "operation").identifier("correlation_id") if rows else ""
+
+
+def _accepted(answer: Any) -> Accepted:
+    fields = _Fields(answer, "accepted update")
+    return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
+
+
+def _precondition(answer: Any) -> Precondition:
+    fields = _Fields(requests.precondition_fields(answer), "precondition")
+    return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

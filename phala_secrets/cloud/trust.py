@@ -1,0 +1,290 @@
+"""Whose key it is: the app's key, its proof, and what vouches for the signer.
+
+Any well-formed signature recovers to some signer, so the signer is compared with a
+KMS root that is trusted: one that the user pinned, one read from the KMS contract
+on chain, or else the one that the API publishes, which is only as good as the API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from phala_secrets.cloud import records, requests
+from phala_secrets.dstack.ids import parse_app_id
+from phala_secrets.dstack.key_proof import Proof, parse_signer, prove
+from phala_secrets.errors import AnswerError, Finding, InputError, ProofError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from phala_secrets.cloud.call import Call, Flow
+    from phala_secrets.cloud.records import Contract, Contracts, Cvm, Key
+
+Level = Literal["api", "chain", "pinned"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""What a proof can rest on, weakest first."""
+
+_MOST_PAGES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user trusts.
+
+    ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
+    and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
+    ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
+    that everything has to be of; ``kms`` is the slug or id to ask for the key.
+    """
+
+    signers: tuple[str, ...] = ()
+    rpc_url: str | None = field(default=None, repr=False)
+    rpc_given: bool = False
+    kms_contract: str | None = None
+    require: Level | None = None
+    app_id: str | None = None
+    kms: str | None = None
+
+    def check(self) -> None:
+        """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing.
+
+        InputError when there is a contract, but no RPC to ask about it.
+        """
+        if self.kms_contract and not self.rpc_url:
+            raise InputError(
+                "kms-contract is given without rpc-url, so it would not be asked",
+                hint="check the name of the variable that rpc-url is taken from",
+            )
+        reachable = LEVELS[2] if self.signers else LEVELS[1] if self.rpc_url else LEVELS[0]
+        if self.require and LEVELS.index(reachable) < LEVELS.index(self.require):
+            missing = (
+                "trusted-signers is" if self.require == "pinned" else "trusted-signers and rpc-url are both"
+            )
+            raise ProofError(
+                f"require-trust is {self.require}, but {missing} empty",
+                hint="check the name of the variable that it is taken from",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenKey:
+    """An app's key, proven: its signer was compared with one that is trusted.
+
+    ``app_id`` is 40 hex digits, ``kms`` the slug or id that was asked, ``trust`` what
+    vouches for the signer, ``chain_id`` the chain of the KMS contract (None for the central KMS).
+    """
+
+    proof: Proof
+    app_id: str
+    kms: str
+    trust: Level
+    chain_id: int | None
+    kms_contract: str | None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def signer(self) -> str:
+        """The KMS root that signed, compressed SEC1 hex without ``0x``."""
+        return self.proof.signer
+
+    @property
+    def public_key(self) -> bytes:
+        """The X25519 key, 32 bytes."""
+        return self.proof.public_key
+
+
+def app_of(cvm: Cvm, expected: str | None) -> str:
+    """The CVM's app id, 40 hex digits; ProofError when it is not the expected one."""
+    if not cvm.app_id:
+        raise AnswerError(
+            f"Phala Cloud names no app for the CVM {cvm.name!a}", hint="its KMS gives out no key: redeploy it"
+        )
+    try:
+        app_id = parse_app_id(cvm.app_id)
+    except InputError:
+        raise AnswerError(
+            f"Phala Cloud names something that is no app id: {cvm.app_id[:60]!a}", hint="check api-url"
+        ) from None
+    if expected and app_id != expected:
+        raise ProofError(
+            f"the CVM {cvm.name!a} belongs to the app {app_id}, not to {expected}",
+            hint="check cvm and app-id; if both are right, do not trust this API",
+        )
+    return app_id
+
+
+def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
+    """The KMS contract of a CVM among those listed, by chain and address, never by ``kms_type``."""
+    chain_id, address = cvm.chain_id, cvm.kms_address
+    if chain_id:
+        found = [c for c in contracts if c.chain_id == chain_id and _same(c.address, address)]
+    else:
+        found = [c for c in contracts if c.central]
+        found = [c for c in found if c.slug == "phala"] or found
+    if len(found) == 1:
+        return found[0]
+    where = f"contract {address} on chain {chain_id}" if chain_id else "central KMS"
+    count = "lists no" if not found else f"lists {len(found)} times the"
+    raise AnswerError(
+        f"Phala Cloud {count} KMS for the CVM {cvm.name!a} ({where[:120]!a})",
+        hint="give its slug or id as kms, with trusted-signers",
+    )
+
+
+def _same(a: str, b: str | None) -> bool:
+    return b is not None and a.lower() == b.lower()
+
+
+def all_contracts(first: Contracts) -> Flow[tuple[Contract, ...]]:
+    """The contracts of the first page, and of the pages after it if there are any."""
+    rest: list[Contracts] = []
+    if first.pages > 1:
+        rest = yield tuple(records.contracts(page) for page in range(2, min(first.pages, _MOST_PAGES) + 1))
+    return tuple(contract for page in (first, *rest) for contract in page.items)
+
+
+def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[ProvenKey]:
+    """Fetches the app's key and proves it. Raises ProofError for every way in which it is not.
+
+    One round trip: what is read from the chain goes together with the key.
+    """
+    app_id = app_of(cvm, policy.app_id)
+    on_chain = cvm.chain_id
+    if policy.rpc_given and not on_chain:
+        raise ProofError(
+            f"rpc-url is given, but Phala Cloud says that the app {app_id} has no KMS contract on chain",
+            hint="leave rpc-url out for an app of the central KMS, and pin its root with trusted-signers",
+        )
+    rpc_url = policy.rpc_url if on_chain else None
+    contract = _listed(cvm, contracts, policy)
+    kms = policy.kms or (contract.name if contract else "")
+    calls: list[Call[Any]] = [records.key(kms, app_id)]
+    kms_address = None
+    if rpc_url and on_chain:
+        kms_address = _kms_contract(on_chain, policy)
+        calls += _ask_chain(rpc_url, on_chain, kms_address, app_id)
+    answer, *from_chain = yield tuple(calls)
+    proof = _prove(answer, app_id)
+    if policy.signers and proof.signer not in policy.signers:
+        raise ProofError(
+            f"the key of the app {app_id} is signed by {proof.signer}, which is not in trusted-signers",
+            hint="do not send secrets to it, unless you know that the KMS root has changed",
+        )
+    if from_chain:
+        _check_chain(proof, on_chain, from_chain, kms_address or "")
+    trust: Level = "pinned" if policy.signers else "chain" if from_chain else "api"
+    if trust == "api":
+        _check_published(proof, contract)
+    if policy.require and LEVELS.index(trust) < LEVELS.index(policy.require):
+        raise ProofError(
+            f"require-trust is {policy.require}, but the proof rests on {trust}",
+            hint="give trusted-signers, or for an app on chain rpc-url",
+        )
+    return ProvenKey(
+        proof=proof,
+        app_id=app_id,
+        kms=kms,
+        trust=trust,
+        chain_id=on_chain,
+        kms_contract=kms_address or (contract.address if contract and on_chain else None),
+        findings=tuple(_remarks(cvm, proof)),
+    )
+
+
+def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract | None:
+    """The CVM's contract; it may be missing only where neither key nor root has to come from it."""
+    try:
+        return contract_of(cvm, contracts)
+    except AnswerError:
+        if policy.kms and (policy.signers or policy.rpc_url):
+            return None
+        raise
+
+
+def _kms_contract(chain_id: int, policy: Policy) -> str:
+    from phala_secrets.chain.networks import WELL_KNOWN_KMS
+
+    address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)
+    if not address:
+        raise ProofError(
+            f"no KMS contract of chain {chain_id} is known here", hint="give its address as kms-contract"
+        )
+    return address
+
+
+def _ask_chain(rpc_url: str, chain_id: int, contract: str, app_id: str) -> list[Call[Any]]:
+    """The contract's root and whether it knows the app; before them, whether it is the right chain."""
+    from phala_secrets.chain import rpc
+
+    asked = requests.rpc(rpc_url, rpc.chain_id())
+
+    def same_chain(answer: Any) -> int:
+        if (there := asked.parse(answer)) != chain_id:
+            raise ProofError(
+                f"rpc-url is of chain {there}, but the app's KMS is on chain {chain_id}",
+                hint="give an rpc-url of the app's chain",
+            )
+        return there
+
+    about = (rpc.kms_root(contract), rpc.registered_app(contract, app_id))
+    return [replace(asked, parse=same_chain), *(requests.rpc(rpc_url, request) for request in about)]
+
+
+def _check_chain(proof: Proof, chain_id: int | None, told: Sequence[Any], contract: str) -> None:
+    _, root, registered = told
+    if not registered:
+        raise ProofError(
+            f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",
+            hint="check app-id and kms-contract; if both are right, do not trust this API",
+        )
+    if root != proof.signer:
+        raise ProofError(
+            f"the key is signed by {proof.signer}, but the root in the KMS contract {contract} is {root}",
+            hint="do not send secrets to it: this key is not from the KMS of the contract",
+        )
+
+
+def _prove(answer: Key, app_id: str) -> Proof:
+    return prove(
+        answer.public_key,
+        app_id,
+        signature=answer.signature,
+        signature_v1=answer.signature_v1,
+        timestamp=answer.timestamp,
+    )
+
+
+def _check_published(proof: Proof, contract: Contract | None) -> None:
+    published = contract.root if contract else None
+    name = contract.name if contract else "of this CVM"
+    if not published:
+        raise ProofError(
+            f"Phala Cloud publishes no root for the KMS {name[:80]!a}, so there is nothing to compare with",
+            hint=f"if you know that it is the KMS root, pin it: trusted-signers: 0x{proof.signer}",
+        )
+    try:
+        root = parse_signer(published)
+    except InputError as error:
+        raise ProofError(
+            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.message}",
+            hint="pin the KMS root with trusted-signers",
+        ) from None
+    if root != proof.signer:
+        raise ProofError(
+            f"the key is signed by {proof.signer}, but the KMS {name[:80]!a} has the root {root}",
+            hint="do not send secrets to it: this key is not from the app's KMS",
+        )
+
+
+def _remarks(cvm: Cvm, proof: Proof) -> list[Finding]:
+    unsigned = cvm.unsigned_key
+    proven = proof.public_key.hex()
+    if unsigned and unsigned.lower().removeprefix("0x") != proven:
+        return [
+            Finding(
+                f"the CVM {cvm.name!a} names the key {unsigned[:80]!a}, unsigned; the proven key is {proven}",
+                hint="the proven key is used; tell Phala's support that the two differ",
+            )
+        ]
+    return []

@@ -1,0 +1,102 @@
+"""Following a CVM's state through streams that end, break off, or are none. No I/O."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.cloud import requests
+from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.models import CvmState, CvmStateEvent
+
+_MAX_BREAKS = 4
+_FIRST_PAUSE = 0.5
+
+
+class Watch:
+    """One wait for a target state: which stream to open next, what an event means, when it is over."""
+
+    def __init__(
+        self,
+        request: requests.Request | str | None = None,
+        *,
+        id: str | None = None,
+        target: str | None = None,
+        interval: int | None = None,
+        timeout: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        keywords = {"id": id, "target": target, "interval": interval, "timeout": timeout}
+        given = requests.merged(request, "id", keywords)
+        self._id = given.get("id", "")
+        self._target = given.get("target", "running")
+        self._interval = _within("interval", given.get("interval", 5), 5, 30)
+        timeout = _within("timeout", given.get("timeout", 300), 10, 600)
+        self._seconds = timeout
+        self._clock = clock
+        self._call_for(timeout)  # checks the id before anything is sent
+        self._deadline = clock() + timeout
+        self._breaks = 0
+        self._pause = float(self._interval)
+        self.complete = False
+
+    def _call_for(self, seconds: int) -> Call[CvmState]:
+        return requests.stream_cvm_state(self._id, self._target, self._interval, seconds)
+
+    @property
+    def over(self) -> bool:
+        """Whether the target is reached, or the time is up."""
+        return self.complete or self._left() <= 0
+
+    def call(self) -> Call[CvmState]:
+        """The stream to open next."""
+        return self._call_for(min(600, max(10, int(self._left()))))
+
+    def silence(self) -> float:
+        """Seconds that the stream may be silent: it tells the state at the interval."""
+        return max(0.1, min(2.0 * self._interval, self._left()))
+
+    def saw(self, event: CvmStateEvent) -> bool:
+        """Whether the watcher gets this event: any but the end of a stream before the time is up."""
+        if event.type == "state":
+            self._breaks = 0
+        self.complete = event.type == "complete"
+        ended_in_time = event.type == "timeout"
+        self._pause = _FIRST_PAUSE if ended_in_time else self._interval
+        return not ended_in_time
+
+    def broke(self, error: PhalaSecretsError) -> None:
+        """A stream broke off; raises the error when it is no use to try again."""
+        self._breaks += 1
+        if not isinstance(error, TransportError | ServerError | RateLimitError):
+            raise error
+        if self._breaks >= _MAX_BREAKS and self._left() > 0:
+            raise error
+        self._pause = _FIRST_PAUSE * 2 ** (self._breaks - 1)
+        if isinstance(error, RateLimitError):
+            self._pause = self._interval if error.retry_after is None else max(self._pause, error.retry_after)
+
+    def pause(self) -> float:
+        """Seconds until the next stream."""
+        return 0.0 if self.over else min(self._pause, self._left())
+
+    def timed_out(self) -> CvmStateEvent:
+        """The last event, when the time is up."""
+        from phala_secrets.cloud.models import CvmStateEvent
+
+        message = f"not {self._target} after {self._seconds} s"
+        return CvmStateEvent(type="timeout", data={"message": message})
+
+    def _left(self) -> float:
+        return self._deadline - self._clock()
+
+
+def _within(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InputError(f"{name} has to be a whole number from {low} to {high}", hint=f"change {name}")
+    return value

@@ -1,0 +1,1 @@
+"""What dstack specifies: pure, no network, no clock but an argument."""

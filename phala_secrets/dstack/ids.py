@@ -1,0 +1,30 @@
+"""Ids that dstack defines: app ids (20 bytes) and hashes (32 bytes), as hex."""
+
+from __future__ import annotations
+
+import re
+
+from phala_secrets.errors import InputError
+
+APP_ID = re.compile(r"(?:0x|app_)?([0-9a-f]{40})", re.IGNORECASE)
+_HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
+
+
+def parse_app_id(text: str, what: str = "app-id") -> str:
+    """40 lower-case hex digits from an app id, with or without ``0x`` or ``app_``."""
+    match = APP_ID.fullmatch(text.strip())
+    if not match:
+        raise InputError(
+            f"{what}: {text[:60]!a} is not an app id", hint="an app id is 40 hex digits, 0x in front or not"
+        )
+    return match[1].lower()
+
+
+def parse_hash(text: str, what: str) -> str:
+    """64 lower-case hex digits from a 32-byte hash with or without ``0x``; InputError names ``what``."""
+    match = _HASH.fullmatch(text.strip())
+    if not match:
+        raise InputError(
+            f"{what}: {text[:80]!a} is not 32 bytes of hex", hint="give 64 hex digits, 0x in front or not"
+        )
+    return match[1].lower()

@@ -1,0 +1,1 @@
+"""What the user gives, up to a Job."""

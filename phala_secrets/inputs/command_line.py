@@ -1,0 +1,276 @@
+"""The command line: modes, flags, and the help that a person reads."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+from phala_secrets import __version__
+from phala_secrets.errors import InputError
+from phala_secrets.inputs.given import BY_NAME, Input
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SUMMARY = {
+    "update": "put secrets into a CVM, and wait until it runs with them",
+    "plan": "everything but the update: what would change, and what would be refused",
+    "encrypt": "prove the app's key and print the ciphertext; nothing is sent",
+    "verify": "prove the app's key alone",
+    "list": "the CVMs of an app",
+    "kms": "the KMSes, and keys they give out",
+    "simulate": "a Phala Cloud on this machine, to try things out",
+}
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "which CVM, on whose account": ("cvm", "app", "app-id", "api-key-file", "api-url"),
+    "the secrets": (
+        "env-file",
+        "secrets",
+        "secrets-include",
+        "files",
+        "base64",
+        "allow-empty",
+        "guest-check",
+    ),
+    "trust": ("kms", "trusted-signers", "require-trust", "kms-contract", "rpc-url"),
+    "the update": ("allow-removal", "wait", "wait-timeout", "max-parallel", "fail-fast"),
+    "an approval on chain": (
+        "private-key-file",
+        "allow-device",
+        "prepare-only",
+        "encrypted-env",
+        "encrypted-env-file",
+        "env-keys",
+        "prepared-digest",
+        "compose-hash",
+        "transaction-hash",
+    ),
+    "how it runs": ("timeout", "output-file", "json", "quiet", "verbose"),
+}
+_LOOKING_UP = ("api-key-file", "api-url", "timeout", "json", "quiet", "verbose")
+
+
+def _sections(*titles: str) -> Mapping[str, tuple[str, ...]]:
+    return {title: _SECTIONS[title] for title in titles or _SECTIONS}
+
+
+_FLAGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "update": _sections(),
+    "plan": _sections(),
+    "encrypt": _sections("which CVM, on whose account", "the secrets", "trust", "how it runs"),
+    "verify": _sections("which CVM, on whose account", "trust", "how it runs"),
+    "list": {"what it takes": ("app", *_LOOKING_UP)},
+    "kms": {"what it takes": _LOOKING_UP},
+}
+_USAGE = {
+    "update": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
+    "plan": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
+    "encrypt": "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
+    "verify": "--cvm CVM [flags]",
+    "list": "--app APP_ID [flags]",
+}
+_LOOKUPS = {
+    "list": ((), "every KMS, with its id and slug"),
+    "info": (("KMS",), "one KMS, by its slug or id"),
+    "on-chain": (("CHAIN",), "the KMS contracts, devices and OS images of a chain"),
+    "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
+    "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),
+}
+# Beside the flags of a section, or of every mode.
+_VARIABLES = (
+    ("", "PHALA_CLOUD_API_KEY", "the Phala Cloud API key"),
+    ("the secrets", "PHALA_SECRETS_ENV", "dotenv text"),
+    ("the secrets", "PHALA_SECRETS_SECRETS_JSON", "a JSON object of strings"),
+    ("an approval on chain", "PRIVATE_KEY", "the app owner's key"),
+)
+_EXIT_CODES = """\
+exit codes:
+  0  done                                    5  Phala Cloud refused
+  1  a bug of ours                           6  Phala Cloud or the RPC could not be reached
+  2  an input is wrong; nothing was sent     7  an approval on chain is needed
+  3  the key is not proven; nothing sent     8  accepted, but the CVM did not come up
+  4  the guest would not get what was given  130  interrupted
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the command line says: the mode (empty: the input ``mode``), inputs by name, and other options."""
+
+    mode: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Parser(argparse.ArgumentParser):
+    def read(self, arguments: Sequence[str]) -> dict[str, object]:
+        """The values by name; what follows an unknown flag is not shown, for it may be a secret."""
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [word for word in unknown if word.startswith("-")] or unknown
+            self.error(f"unrecognized arguments: {' '.join(word.partition('=')[0][:40] for word in flags)}")
+        return vars(values)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, hint=f"see {self.prog} --help")
+
+
+class _HelpPrinted(Exception):  # noqa: N818 (no error: the help or version was asked for)
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        raise _HelpPrinted(parser.format_help())
+
+
+def parse(arguments: Sequence[str]) -> Command | str:
+    """The command, or the text of ``--help`` or ``--version``; InputError for what is neither."""
+    if not arguments:
+        return Command("")
+    mode, *rest = arguments
+    if mode in ("--version", "-V"):
+        return f"phala-secrets {__version__}\n"
+    if mode in ("--help", "-h", "help"):
+        return _overview()
+    if mode not in _SUMMARY:
+        raise InputError(
+            f"{mode[:60]!a} is no mode", hint=f"use one of {', '.join(_SUMMARY)}; see phala-secrets --help"
+        )
+    try:
+        return _parse_mode(mode, rest)
+    except _HelpPrinted as help_:
+        return help_.text
+
+
+def _overview() -> str:
+    modes = "\n".join(f"  {name:<10}{what}" for name, what in _SUMMARY.items())
+    return (
+        "usage: phala-secrets MODE [flags]\n\n"
+        "Puts secrets into confidential VMs on Phala Cloud: proves the key, checks what the guest\n"
+        "will get, encrypts, updates, waits.\n\n"
+        f"modes:\n{modes}\n\n"
+        "Every flag can be given as an environment variable, too: --env-file as PHALA_SECRETS_ENV_FILE.\n"
+        "phala-secrets MODE --help shows the flags of a mode.\n\n" + _EXIT_CODES
+    )
+
+
+def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
+    if mode == "simulate":
+        return _parse_simulate(rest)
+    if mode == "kms":
+        return _parse_lookup(rest)
+    parser = _parser(f"phala-secrets {mode}", _SUMMARY[mode], _USAGE[mode], _epilog(mode))
+    _add_flags(parser, mode)
+    return Command(mode, _flags(parser.read(rest)))
+
+
+def _epilog(mode: str) -> str:
+    """What a person needs to know beside the flags."""
+    variables = "".join(
+        f"  {name:<28}{what}\n" for section, name, what in _VARIABLES if section in ("", *_FLAGS[mode])
+    )
+    return (
+        f"without a flag, since a command line is public:\n{variables}\n"
+        "Every flag can be given as an environment variable, too: --api-url as PHALA_SECRETS_API_URL.\n\n"
+        f"{_EXIT_CODES}"
+    )
+
+
+def _parse_lookup(rest: Sequence[str]) -> Command:
+    if not rest or rest[0] not in _LOOKUPS:
+        lines = "\n".join(
+            f"  {f'{name} {chr(32).join(args)}':<24}{what}" for name, (args, what) in _LOOKUPS.items()
+        )
+        text = f"usage: phala-secrets kms LOOKUP [flags]\n\nlookups:\n{lines}\n\n--json prints the answer.\n"
+        if not rest or rest[0] in ("--help", "-h"):
+            raise _HelpPrinted(text)
+        raise InputError(f"{rest[0][:60]!a} is no lookup", hint=f"use one of {', '.join(_LOOKUPS)}")
+    lookup = rest[0]
+    names, what = _LOOKUPS[lookup]
+    parser = _parser(f"phala-secrets kms {lookup}", what, " ".join((*names, "[flags]")), _epilog("kms"))
+    for name in names:
+        optional = name.startswith("[")
+        parser.add_argument(
+            name.strip("[]").lower(), metavar=name.strip("[]"), nargs="?" if optional else None
+        )
+    _add_flags(parser, "kms")
+    values = parser.read(rest[1:])
+    own = {name.strip("[]").lower() for name in names}
+    options = {name: str(values.pop(name)) for name in own if values.get(name) is not None}
+    return Command(
+        "kms", _flags({k: v for k, v in values.items() if k not in own}), {"lookup": lookup, **options}
+    )
+
+
+def _parse_simulate(rest: Sequence[str]) -> Command:
+    parser = _parser("phala-secrets simulate", _SUMMARY["simulate"])
+    parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
+    parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
+    parser.add_argument(
+        "--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)"
+    )
+    values = parser.read(rest)
+    return Command("simulate", {}, {**_flags(values), "names": _flags(values).get("cvm", "my-app")})
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a port from 0 to 65535")
+    return int(text)
+
+
+def _parser(prog: str, what: str, usage: str | None = None, epilog: str | None = None) -> _Parser:
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} {usage}" if usage else None,
+        description=f"{what[0].upper()}{what[1:]}.",
+        epilog=epilog,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="this text")
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser, mode: str) -> None:
+    for title, names in _FLAGS[mode].items():
+        section = parser.add_argument_group(title)
+        for name in names:
+            entry = BY_NAME[name]
+            if entry.kind == "bool":
+                section.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_help(entry))
+            elif entry.kind in ("lines", "names"):
+                section.add_argument(f"--{name}", action="append", metavar=entry.metavar, help=_help(entry))
+            else:
+                choices = "{" + ",".join(entry.choices) + "}" if entry.choices else entry.metavar
+                section.add_argument(f"--{name}", metavar=choices, help=_help(entry))
+
+
+def _help(entry: Input) -> str:
+    text = entry.help.replace("%", "%%")
+    if entry.kind in ("lines", "names"):
+        text += "; repeatable"
+    return f"{text} ({entry.default})" if entry.default else text
+
+
+def _flags(values: Mapping[str, object]) -> dict[str, str]:
+    """What was given, as the text that an environment variable would have."""
+    flags = {}
+    for key, value in values.items():
+        name = key.replace("_", "-")
+        if name == "help" or value is None:
+            continue
+        if isinstance(value, bool):
+            flags[name] = str(value).lower()
+        else:
+            flags[name] = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flags
+
+
+def flags_of(mode: str) -> tuple[str, ...]:
+    """The names of the inputs that a mode has flags for."""
+    return tuple(name for names in _FLAGS[mode].values() for name in names)

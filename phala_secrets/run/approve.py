@@ -1,0 +1,390 @@
+"""An app whose KMS is a contract: its owner approves the compose hash that new names make.
+
+Nothing is approved blindly. The API says which hash to approve, and an approval lets
+that code run with the app's keys; so the hash is recomputed here, from an app-compose
+that is today's in all but its names.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from phala_secrets.cloud import requests
+from phala_secrets.dstack.ids import parse_app_id, parse_hash
+from phala_secrets.errors import ApprovalRequiredError, Finding, InputError, ProofError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from phala_secrets.chain import flow, register
+    from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.records import Precondition
+    from phala_secrets.cloud.trust import ProvenKey
+    from phala_secrets.inputs.job import Job, Prepared
+    from phala_secrets.run.find import Target
+    from phala_secrets.runners.base import Runner
+
+
+T = TypeVar("T")
+
+
+class Approval(NamedTuple):
+    """What an update with new names is committed with: the compose hash (hex), and its transaction.
+
+    The latter with ``0x``, or ``already-registered``.
+    """
+
+    compose_hash: str
+    transaction_hash: str
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Both, as outputs."""
+        return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What has to be approved: hex without ``0x``; ``device_id`` is the machine that the CVM is on.
+
+    ``hash_allowed`` and ``device_allowed`` are what the contract says, None where no RPC was asked.
+    """
+
+    app_id: str
+    chain_id: int
+    compose_hash: str
+    device_id: str | None
+    hash_allowed: bool | None
+    device_allowed: bool | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def approved(self) -> bool:
+        """Whether there is nothing left to approve."""
+        return bool(self.hash_allowed and self.device_allowed)
+
+    @property
+    def missing(self) -> str:
+        """What is left to approve, in words."""
+        missing = [] if self.hash_allowed else [f"the compose hash {self.compose_hash}"]
+        missing += [f"the device {self.device_id}"] if self.device_allowed is False else []
+        return " and ".join(missing)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What was asked for, as outputs."""
+        return {
+            "compose-hash": self.compose_hash,
+            "device-id": self.device_id or "",
+            "chain-id": str(self.chain_id),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """All that an approval made elsewhere takes, as outputs; the device that is added; where to look."""
+
+    outputs: dict[str, Any] = field(repr=False)
+    asked: Asked
+    device: str | None
+    explorer: str | None
+
+
+class Approver:
+    """Gets one compose hash approved, or says what it takes.
+
+    ``transaction`` is the newest one that was signed here (``0x``): known before it is sent.
+    """
+
+    def __init__(self, job: Job, client: Client, runner: Runner) -> None:
+        self._job = job
+        self._client = client
+        self._runner = runner
+        self._one_at_a_time = threading.Lock()
+        self.transaction: str | None = None
+
+    def obtain(
+        self,
+        target: Target,
+        key: ProvenKey,
+        names: Sequence[str],
+        sealed: str,
+        said: Precondition,
+        output: Callable[[Mapping[str, str]], None],
+    ) -> Approval | Preparation:
+        """The approval that the API asks for; with ``prepare-only`` all that others need to give it.
+
+        ``output`` gets what is known as soon as it is, each transaction before it is sent. Raises
+        ProofError when it is not this app with these names, ApprovalRequiredError when there is no
+        way to approve here, and what signing and sending raises.
+        """
+        asked = self._check(target, key, names, said)
+        output(asked.outputs)
+        if self._job.prepare_only and not asked.approved:
+            preparation = self._prepare(target, key, names, sealed, asked)
+            output(preparation.outputs)
+            return preparation
+        for remark in asked.remarks:
+            self._runner.say(remark)
+        transaction = self._settle(asked, lambda signed: output({"transaction-hash": signed}))
+        approval = Approval(asked.compose_hash, transaction)
+        output(approval.outputs)
+        return approval
+
+    def _check(self, target: Target, key: ProvenKey, names: Sequence[str], said: Precondition) -> Asked:
+        """What the API asks to approve, after seeing that it is this app with these names."""
+        compose_hash = _hex(said.compose_hash, "compose hash")
+        here = _device_of(target)
+        device_id = _hex(said.device_id, "device id") if said.device_id else here
+        app_id = _hex(said.app_id, "app id", parse_app_id)
+        if app_id != target.app_id:
+            raise ProofError(
+                f"Phala Cloud asks for an approval for the app {app_id}, not {target.app_id}",
+                hint="approve nothing, and do not trust this API",
+            )
+        if not key.chain_id:
+            raise ProofError(
+                f"Phala Cloud asks for an approval on chain for {target.app_id}, which has no KMS there",
+                hint="approve nothing, and ask Phala's support",
+            )
+        remarks = self._recompute(target, names, key.chain_id, compose_hash)
+        if device_id != here:
+            where = here or "one that it does not name"
+            remarks.append(f"Phala Cloud asks for the device {device_id}, but has the CVM on {where}.")
+        today = self._approvals(app_id, key.chain_id, compose_hash, device_id)
+        return Asked(
+            app_id,
+            key.chain_id,
+            compose_hash,
+            device_id,
+            hash_allowed=today.compose_hash if today else None,
+            device_allowed=today.device if today else None,
+            remarks=tuple(remarks),
+        )
+
+    def _settle(self, asked: Asked, signed: Callable[[str], None]) -> str:
+        """The transaction hash to commit with; ``signed`` gets that of each transaction before it is sent."""
+        from phala_secrets.chain import register
+
+        if asked.approved:
+            return register.ALREADY_REGISTERED
+        if not (self._job.private_key and self._job.policy.rpc_url):
+            raise ApprovalRequiredError(
+                f"the names changed, so the owner of the app {asked.app_id} has to approve "
+                f"{asked.missing} on chain {asked.chain_id} first",
+                hint="approve it here: private-key and rpc-url, both; "
+                "or elsewhere: prepare-only: true outputs all that it takes",
+            )
+        with self._one_at_a_time:
+            return self._register(asked, signed)
+
+    def _prepare(
+        self, target: Target, key: ProvenKey, names: Sequence[str], sealed: str, asked: Asked
+    ) -> Preparation:
+        """The outputs of ``prepare-only``.
+
+        The file for a Safe adds the device where ``allow-device`` names it, unless it is allowed already.
+        """
+        from phala_secrets.chain import handover, networks
+
+        device = asked.device_id if asked.device_id in self._job.allow_device else None
+        device = None if asked.device_allowed else device
+        if asked.device_allowed is False and not device:
+            self._runner.tell(
+                Finding(
+                    f"the app may not run on the device {asked.device_id}, and allow-device does not name it",
+                    "what is prepared does not add it: until the owner does, the update will be refused",
+                )
+            )
+        outputs = {
+            "calldata": handover.calldata_add_compose_hash(asked.compose_hash),
+            "safe-transaction": handover.safe_transaction(
+                asked.chain_id, asked.app_id, compose_hash=asked.compose_hash, device=device
+            ),
+            "encrypted-env": sealed,
+            "prepared-digest": _digest(target, key, names, sealed, asked.compose_hash),
+        }
+        return Preparation(outputs, asked, device, networks.address_link(asked.chain_id, asked.app_id))
+
+    def prepared(self, target: Target, key: ProvenKey) -> Approval | None:
+        """The approval that came with a prepared ciphertext, if one did.
+
+        Raises ProofError when it is not what ``prepared-digest`` was given out for, and
+        ApprovalRequiredError when the contract does not allow it yet.
+        """
+        prepared = self._job.prepared
+        if not prepared or not prepared.compose_hash:
+            return None
+        from phala_secrets.chain import register
+
+        if not key.chain_id:
+            raise ProofError(
+                f"compose-hash is given, but Phala Cloud says that {target.app_id} has no KMS on chain",
+                hint="an app without takes no approval: if it is one, leave compose-hash out",
+            )
+        if prepared.digest:
+            _check_digest(target, key, prepared)
+        else:
+            self._runner.tell(
+                Finding(
+                    "prepared-digest is not given, so nothing shows that this is the ciphertext approved",
+                    "anyone can make another for the same key: give the digest that prepare-only gave out",
+                )
+            )
+        device = _device_of(target)
+        today = self._approvals(target.app_id, key.chain_id, prepared.compose_hash, device)
+        if today and not (today.compose_hash and today.device):
+            what = f"device {device}" if today.compose_hash else f"compose hash {prepared.compose_hash}"
+            raise ApprovalRequiredError(
+                f"the {what} is not approved on chain {key.chain_id} yet",
+                hint="run again with the same inputs when the owner's transaction is confirmed",
+            )
+        transaction = prepared.transaction_hash or (today and register.ALREADY_REGISTERED)
+        if not transaction:
+            raise InputError(
+                "compose-hash is given without transaction-hash",
+                hint="give it too, or rpc-url to look for the approval",
+            )
+        return Approval(prepared.compose_hash, transaction)
+
+    def _recompute(self, target: Target, names: Sequence[str], chain_id: int, compose_hash: str) -> list[str]:
+        """ProofError unless it is the hash of today's app-compose with these names; what that rests on."""
+        from phala_secrets.dstack.compose_hash import candidates, find_form
+
+        prepared = self._job.prepared and self._job.prepared.compose_hash
+        if prepared and prepared != compose_hash:
+            raise ProofError(
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, but {prepared} was prepared",
+                hint="the app has changed since: prepare it again",
+            )
+        if not prepared and self._job.compose_hash == compose_hash:
+            return [f"The compose hash {compose_hash} is approved by name (compose-hash), not recomputed."]
+        present = (target.cvm.compose_hash or "").lower().removeprefix("0x")
+        content = target.compose.content if target.compose else {}
+        form = find_form(content, present) if present else None
+        if not form:
+            raise ProofError(
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, which cannot be checked: "
+                f"today's app-compose does not hash to today's compose hash {present[:80] or '(none)'!a}",
+                hint=_APPROVE_NOTHING,
+            )
+        possible = candidates(content, names, form)
+        if compose_hash not in possible:
+            expected = next(hash_ for hash_, order in possible.items() if order == "as sent")
+            raise ProofError(
+                f"Phala Cloud asks to approve the compose hash {compose_hash}, "
+                f"but today's app-compose with these names has {expected}",
+                hint=_APPROVE_NOTHING,
+            )
+        today = self._approvals(target.app_id, chain_id, present)
+        if today is None:
+            return [
+                f"That today's compose hash {present} is approved is Phala Cloud's word: rpc-url checks it."
+            ]
+        if not today.compose_hash:
+            raise ProofError(
+                f"today's compose hash {present} is not approved on chain {chain_id}, so {compose_hash}, "
+                "which Phala Cloud asks to approve, rests on nothing",
+                hint=_APPROVE_NOTHING,
+            )
+        return []
+
+    def _approvals(
+        self, app_id: str, chain_id: int, compose_hash: str, device: str | None = None
+    ) -> register.Approvals | None:
+        """What the app's contract allows; None without an RPC to ask."""
+        from phala_secrets.chain import register
+
+        if not self._job.policy.rpc_url:
+            return None
+        return self._drive(
+            register.approvals(chain_id=chain_id, app=app_id, compose_hash=compose_hash, device=device)
+        )
+
+    def _register(self, asked: Asked, signed: Callable[[str], None]) -> str:
+        from phala_secrets.chain import networks, owner, register
+
+        key = self._job.private_key
+        registered = self._drive(
+            register.register(
+                owner.Sender(key.reveal() if key else ""),
+                chain_id=asked.chain_id,
+                app=asked.app_id,
+                compose_hash=asked.compose_hash,
+                device=asked.device_id,
+                allow_device=self._job.allow_device,
+                patience=self._job.wait_timeout,
+            ),
+            signed,
+        )
+        for sent in registered.sent:
+            link = networks.transaction_link(asked.chain_id, sent.transaction_hash)
+            self._runner.say(f"{sent.call} is confirmed: {link or f'transaction {sent.transaction_hash}'}")
+        return registered.transaction_hash
+
+    def _drive(self, asked: flow.Flow[T], signed: Callable[[str], None] = lambda _: None) -> T:
+        """Drives a chain's flow to its result over rpc-url, which is given wherever this is called."""
+        from phala_secrets.chain import flow
+
+        url = self._job.policy.rpc_url or ""
+
+        def tell(step: flow.Sleep) -> None:
+            if step.transaction_hash and step.transaction_hash != self.transaction:
+                self.transaction = step.transaction_hash
+                self._runner.no_way_back()
+                signed(step.transaction_hash)
+            self._runner.progress(step.message)
+
+        return flow.drive(asked, lambda request: self._client.send(_once(url, request)), tell)
+
+
+_APPROVE_NOTHING = "approve nothing; if you know what that hash is of, name it as compose-hash"
+
+
+def _once(url: str, request: Any) -> Call[Any]:
+    """What sends a transaction is repeated by the flow alone, which knows what became of it."""
+    return requests.rpc(url, request, repeatable=request.method != "eth_sendRawTransaction")
+
+
+def _digest(target: Target, key: ProvenKey, names: Sequence[str], sealed: str, compose_hash: str) -> str:
+    """The digest over all that an approval is for; the device is where the CVM is, both times."""
+    from phala_secrets.chain import handover
+
+    return handover.prepared_digest(
+        app_id=target.app_id,
+        cvm_id=target.cvm.id,
+        chain_id=key.chain_id or 0,
+        device_id=_device_of(target),
+        public_key=key.public_key.hex(),
+        env_keys=names,
+        compose_hash=compose_hash,
+        encrypted_env=sealed,
+    )
+
+
+def _check_digest(target: Target, key: ProvenKey, prepared: Prepared) -> None:
+    now = _digest(target, key, prepared.env_keys, prepared.encrypted_env, prepared.compose_hash or "")
+    if now == prepared.digest:
+        return
+    hint = "app, CVM, chain, device, key, names, compose hash or ciphertext is another: prepare it again"
+    if not _device_of(target):
+        hint += " (Phala Cloud does not say which device the CVM is on now)"
+    raise ProofError(f"prepared-digest is {prepared.digest}, but what is here has {now}", hint=hint)
+
+
+def _device_of(target: Target) -> str | None:
+    """The machine that the CVM is on: 32 bytes of hex, or None where the API does not say."""
+    try:
+        return parse_hash(target.cvm.device_id or "", "device id")
+    except InputError:
+        return None
+
+
+def _hex(text: str, what: str, parse: Callable[[str, str], str] = parse_hash) -> str:
+    try:
+        return parse(text, what)
+    except InputError as error:
+        raise ProofError(f"Phala Cloud's answer: {error.message}", hint="approve nothing") from None

@@ -1,0 +1,183 @@
+"""The command: inputs in, exit code out. The only place that catches every error.
+
+What a mode does not need is imported by no other: a step runs for a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets import __version__
+from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
+from phala_secrets.inputs.command_line import Command, parse
+from phala_secrets.inputs.given import Given, read
+from phala_secrets.run import interrupts
+from phala_secrets.runners.detect import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from phala_secrets.runners.base import Runner
+
+_REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
+    _drop_core_dumps()
+    os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
+    _open_streams()
+    with interrupts.caught():
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        except OSError:  # there is nobody left to tell: the reader went away, or the disk is full
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            return CancelledError.exit_code
+
+
+class _Run:
+    """One command; ``runner`` is whom to tell of its end, once it is known where it runs."""
+
+    runner: Runner | None = None
+
+    def __call__(self, arguments: Sequence[str]) -> None:
+        command = parse(arguments)
+        if isinstance(command, str):
+            sys.stdout.write(command)
+            sys.stdout.flush()
+            return
+        given = read(command.flags, os.environ)
+        self.runner = _runner(given)
+        _carry_out(command, given, self.runner)
+        self.runner.finish()
+
+
+def _main(arguments: Sequence[str]) -> int:
+    run = _Run()
+    try:
+        try:
+            run(arguments)
+        finally:
+            interrupts.over()
+    except PhalaSecretsError as error:
+        return _failed(run.runner, error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a file or of the network it would be an error of ours by now
+        return _failed(run.runner, _unwritten(error))
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
+        interrupted = CancelledError("interrupted", hint="run again")
+        return _failed(run.runner, interrupted if interrupts.received() else _bug(error))
+    return 0
+
+
+def _carry_out(command: Command, given: Given, runner: Runner) -> None:
+    if command.mode == "simulate":
+        _simulate(command)
+    elif command.mode in ("kms", "list"):
+        from phala_secrets.run import lookup
+
+        lookup.run(command, given, os.environ, runner)
+    else:
+        mode = command.mode or given.choice("mode")
+        _inject(mode, given, runner, stdin=sys.stdin.buffer.read if command.mode else None)
+        if command.mode == "encrypt" and not runner.json:
+            sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
+
+
+def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
+    from phala_secrets.inputs.job import read_job
+
+    runner.mask(filter(None, (given.text("api-key"), given.text("private-key"))))
+    job = read_job(mode, given, os.environ, Path())
+    runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
+
+    from phala_secrets.cloud.client import Client
+    from phala_secrets.run.inject import Injection
+
+    trace = runner.trace if runner.verbose else None
+    with Client(job.api_key.reveal(), job.api_url, timeout=job.timeout, trace=trace) as client:
+        injection = Injection(job, client, runner, os.environ, stdin)
+        try:
+            injection.run()
+        except PhalaSecretsError:
+            raise
+        except BaseException:
+            if not interrupts.received():
+                raise
+            interrupts.over()
+            raise injection.interrupted() from None
+
+
+def _simulate(command: Command) -> None:
+    from phala_secrets.simulator.serve import serve
+
+    serve(int(command.options["port"]), command.options["key"], command.options["names"].split("\n"))
+
+
+def _runner(given: Given) -> Runner:
+    debug = os.environ.get("RUNNER_DEBUG") == "1"
+    options: Mapping[str, Any] = {
+        "output_file": given.text("output-file") or None,
+        "json_output": given.flag("json"),
+        "quiet": given.flag("quiet"),
+        "verbose": given.flag("verbose") or debug,
+    }
+    return detect(os.environ, **options)
+
+
+def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
+    interrupts.over()
+    runner = runner or detect(os.environ)
+    with suppress(InputError):  # the outputs cannot be written, which may be the very error
+        runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")
+    runner.fail(error)
+    runner.finish()
+    return error.exit_code
+
+
+def _unwritten(error: OSError) -> CancelledError:
+    return CancelledError(
+        f"standard output cannot be written: {error.strerror or type(error).__name__}",
+        hint="check that the disk is not full; what was sent until then stays sent",
+    )
+
+
+def _bug(error: BaseException) -> PhalaSecretsError:
+    """A bug of ours as one line: its kind and place, and nothing that it says, which could be a value."""
+    frame, line = error.__traceback__, 0
+    file = "?"
+    while frame:
+        file, line = Path(frame.tb_frame.f_code.co_filename).name, frame.tb_lineno
+        frame = frame.tb_next
+    return PhalaSecretsError(
+        f"a bug in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}",
+        hint=f"report this line at {_REPORT_TO}",
+    )
+
+
+def _open_streams() -> None:
+    """A stream that was closed is one that nobody reads; what it cannot encode is shown escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_core_dumps() -> None:
+    """A crash leaves no image of the memory, which holds the secrets.
+
+    Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
+    ``fs/coredump.c``); where only 0 is allowed, it is 0 already.
+    """
+    import resource
+
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

@@ -1,0 +1,89 @@
+"""``phala-secrets kms …`` and ``phala-secrets list``: what the API knows, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.cloud.client import Client
+from phala_secrets.dstack.ids import parse_app_id
+from phala_secrets.errors import InputError
+from phala_secrets.inputs.job import Project, credentials
+from phala_secrets.runners.files import as_json
+from phala_secrets.runners.report import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from phala_secrets.inputs.command_line import Command
+    from phala_secrets.inputs.given import Given
+    from phala_secrets.runners.base import Runner
+
+
+def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
+    """Asks, and prints the answer on standard output. Raises what the client raises."""
+    key, url = credentials(given, environ, Project(Path()))
+    runner.mask([key.reveal()])
+    trace = runner.trace if runner.verbose else None
+    with Client(key.reveal(), url, timeout=given.number("timeout", 1, 600), trace=trace) as client:
+        answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
+    if runner.json:
+        sys.stdout.write(as_json(answer) + "\n")
+        runner.json = False  # the outputs of a job are no part of this
+    else:
+        for line in runner.columns(table):
+            sys.stdout.write(line + "\n")
+
+
+def _list(client: Client, given: Given) -> tuple[Any, Table]:
+    app = given.text("app")
+    if not app:
+        raise InputError("no app is given", hint="give --app, an app id")
+    cvms = client.get_app_cvms(parse_app_id(app, "app"))
+    rows = [
+        {"id": cvm.id, "name": cvm.name, "app_id": cvm.app_id or "", "status": cvm.status} for cvm in cvms
+    ]
+    return rows, _table(("id", "name", "app_id", "status"), rows)
+
+
+def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
+    lookup = options["lookup"]
+    answer: Any
+    if lookup == "list":
+        answer = {"items": _every_kms(client)}
+        return answer, _table(("id", "slug", "chain_id", "contract_address", "k256_pubkey"), answer["items"])
+    if lookup == "info":
+        answer = client.get_kms_info(options["kms"]).model_dump(mode="json")
+    elif lookup == "on-chain":
+        answer = client.get_kms_on_chain_detail(options["chain"]).model_dump(mode="json")
+    elif lookup == "pubkey":
+        key = client.get_app_env_encrypt_pub_key(kms=options["kms"], app_id=options["app_id"])
+        answer = key.model_dump(mode="json")
+    else:
+        count = options.get("count", "1")
+        if count not in map(str, range(1, 21)):
+            raise InputError(f"COUNT: {count[:40]!a} is not a whole number from 1 to 20", hint="give 1 to 20")
+        answer = client.next_app_ids(counts=int(count)).model_dump(mode="json")
+        return answer, _table(("app_id", "nonce"), answer["app_ids"])
+    return answer, Table(("field", "value"), [(name, _cell(value)) for name, value in answer.items()])
+
+
+def _every_kms(client: Client) -> list[dict[str, Any]]:
+    first = client.get_kms_list(page_size=100)
+    rest = [
+        client.get_kms_list(page=number, page_size=100) for number in range(2, min(first.pages or 1, 50) + 1)
+    ]
+    return [kms.model_dump(mode="json") for page in (first, *rest) for kms in page.items]
+
+
+def _table(names: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:
+    shown = [name for name in names if any(row.get(name) not in (None, "") for row in rows)] or list(names)
+    return Table(shown, [[_cell(row.get(name)) for name in shown] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

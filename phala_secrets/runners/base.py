@@ -1,0 +1,240 @@
+"""The base of all runners: a shell, with a person before it or not."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from phala_secrets.errors import Finding, InputError, PhalaSecretsError
+from phala_secrets.runners.files import MAX_VARIABLE_BYTES, DotenvFile, Value, as_json, lacks, variable
+from phala_secrets.runners.live import Live
+from phala_secrets.runners.text import Redactor, maskable_lines, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from phala_secrets.runners.report import Report, Table
+
+_COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
+
+
+class Runner:
+    """Where a run happens: how it is told to people, and where its outputs go.
+
+    This one is for a shell: people's text goes to standard error, so that standard
+    output is free for a ciphertext or JSON. A subclass per CI says what differs there.
+    """
+
+    name = "shell"
+    ci = False
+    output_limit: int | None = None
+    """Bytes that ``output-file`` may have where this CI reads it."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        output_file: str | None = None,
+        json_output: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.environ = environ
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json = json_output
+        self._redactor = Redactor()
+        self._masked: set[str] = set()
+        self.outputs: dict[str, Value] = {}
+        self._files: list[DotenvFile] = []
+        if output_file:
+            what = f"output-file {output_file[:200]!a}"
+            self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
+        self._no_way_back = False
+        self._lock = threading.RLock()
+        self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
+        self._under_way: dict[str, str] = {}
+        self._live: Live | None = None
+
+    # -- to people ---------------------------------------------------------------------------
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line of what is going on; not with ``--quiet``."""
+        if not self.quiet:
+            self._write(self.paint(text, style))
+
+    def trace(self, text: str) -> None:
+        """One line for ``--verbose``."""
+        if self.verbose:
+            self._write(self.paint(text, "dim"))
+
+    def tell(self, finding: Finding) -> None:
+        """A notice, a warning, or one of several errors."""
+        if finding.severity == "notice" and self.quiet:
+            return
+        self._problem(finding.severity, finding.message, finding.hint, finding.file, finding.line)
+
+    def fail(self, error: PhalaSecretsError) -> None:
+        """The error that ends the run, after the findings that it is made of."""
+        for finding in error.findings:
+            self.tell(finding)
+        self._problem("error", error.message, error.hint, error.file, error.line)
+
+    def progress(self, text: str, *, cvm: str = "") -> None:
+        """What is being waited for: a spinner for a person, a line per change in a log.
+
+        With ``cvm`` it is about one of a fleet: a line of a live table for a person, and nothing
+        in a log, where each has its line when it is done. Without text that one is done.
+        """
+        if self.quiet:
+            return
+        if not self._talks_to_person():
+            if not cvm:
+                self.say(text)
+            return
+        with self._lock:
+            self._under_way = {**self._under_way, cvm: self.clean(text)}
+            if cvm:
+                self._under_way.pop("", None)
+            if not text:
+                del self._under_way[cvm]
+            if not self._under_way:
+                self._end_live()
+            elif self._live:
+                self._live.show(self._under_way.values())
+            else:
+                self._live = Live(self.stderr, self._under_way.values())
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:  # noqa: ARG002 (a CI that can fold lines shows it)
+        """Lines that belong together: under a title where a CI can fold them, and as they are elsewhere."""
+        yield
+
+    def report(self, report: Report) -> None:
+        """What the run came to."""
+        if self.quiet:
+            return
+        self._write(self.paint(report.title, "good"))
+        width = max((len(label) for label, _ in report.facts), default=0)
+        for label, value in report.facts:
+            self._write(f"  {label.ljust(width)}  {self.clean(value)}")
+        for label, url in report.links:
+            self._write(self.clean(f"{label}: {url}"))
+        for table in report.tables:
+            for line in self.columns(table):
+                self._write(f"  {line}")
+        for sentence, paste in report.advice:
+            self._write(self.clean(sentence))
+            if paste:
+                self._write(f"    {self.clean(paste)}")
+
+    def clean(self, text: str) -> str:
+        """Text from elsewhere as one line that holds no secret and starts no command here."""
+        return self.disarm(one_line(self._redactor.clean(text)))
+
+    def columns(self, table: Table) -> list[str]:
+        """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""
+        rows = [[self.clean(cell) for cell in row] for row in (table.header, *table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return [self.disarm(line) for line in lines]
+
+    def disarm(self, text: str) -> str:
+        """What could start a command in this runner's log, made harmless."""
+        return text
+
+    def paint(self, text: str, style: str) -> str:
+        """Text, harmless, in a colour where a person reads it."""
+        text = self.clean(text)
+        return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if style and self._colour else text
+
+    # -- secrets -----------------------------------------------------------------------------
+
+    def mask(self, values: Iterable[str]) -> None:
+        """Registers secrets before anything else is printed, so that no log shows them."""
+        lines = [line for line in maskable_lines(values) if line not in self._masked]
+        self._masked.update(lines)
+        self._redactor.learn(lines)
+        self._mask(lines)
+
+    def _mask(self, lines: list[str]) -> None:
+        """Tells the runner, where it can mask."""
+
+    # -- outputs -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """InputError when outputs could not be written, before anything is sent."""
+        for file in self._files:
+            file.check()
+
+    def output(self, name: str, value: Value) -> None:
+        """One output, written at once so that later steps have it whatever happens next."""
+        with self._lock:
+            self.outputs[name] = value
+            try:
+                self._write_output(name, value)
+            except InputError as error:
+                if not self._no_way_back:
+                    raise
+                self.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+
+    def no_way_back(self) -> None:
+        """From here on something may have been sent: an output that cannot be written ends no run."""
+        self._no_way_back = True
+
+    def last_status(self) -> str:
+        """The status so far, for a run that is cut short."""
+        status = self.outputs.get("status")
+        return status if isinstance(status, str) else "failed"
+
+    def _write_output(self, name: str, value: Value) -> None:
+        for file in self._files:
+            for finding in file.put(name, value):
+                self.tell(finding)
+
+    def _fits(self, name: str, text: str, where: str) -> bool:
+        """Whether an output can be an environment variable of later steps; one that cannot is told of.
+
+        With a longer one they could start no program at all.
+        """
+        fits = len(f"{variable(name)}={text}".encode()) < MAX_VARIABLE_BYTES
+        if not fits:
+            self.tell(lacks(where, name, "it is longer than an environment variable can be"))
+        return fits
+
+    def finish(self) -> None:
+        """The end of all output."""
+        with self._lock:
+            self._end_live()
+        if self.json:
+            named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
+            self.stdout.write(as_json(named) + "\n")
+        self.stdout.flush()
+
+    # -- underneath --------------------------------------------------------------------------
+
+    def _talks_to_person(self) -> bool:
+        return not self.ci and self.stderr.isatty() and self.environ.get("TERM") != "dumb"
+
+    def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file and file not in message else ""
+        self._write(self.paint(f"{severity}: {where}{message}", severity))
+        if hint:
+            self._write(self.clean(f"hint: {hint}"))
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            self._end_live()
+            self.stderr.write(line + "\n")
+            self.stderr.flush()
+
+    def _end_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None

@@ -1,0 +1,47 @@
+"""Where a run happens. Each CI has a room of its own; a shell is the base of them all.
+
+A runner masks secrets, tells people what goes on, writes outputs where that CI looks for
+them, and disarms whatever in foreign text would be a command to it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from phala_secrets.runners.base import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ROOMS = {
+    "GITHUB_ACTIONS": ("github", "GitHub"),
+    "GITLAB_CI": ("gitlab", "GitLab"),
+    "CIRCLECI": ("circleci", "CircleCI"),
+    "TF_BUILD": ("azure", "Azure"),
+    "BITBUCKET_BUILD_NUMBER": ("bitbucket", "Bitbucket"),
+    "BUILDKITE": ("buildkite", "Buildkite"),
+}
+"""The variable that a CI is recognised by, and its room; only that one is imported."""
+
+
+def in_ci(environ: Mapping[str, str]) -> bool:
+    """Whether a CI runs this, known or not."""
+    return _says_yes(environ.get("CI", "")) or detect_class(environ).ci
+
+
+def detect_class(environ: Mapping[str, str]) -> type[Runner]:
+    """The runner that these variables are of."""
+    for variable, (module, name) in _ROOMS.items():
+        if _says_yes(environ.get(variable, "")):
+            return cast("type[Runner]", getattr(import_module(f"phala_secrets.runners.{module}"), name))
+    return Runner
+
+
+def detect(environ: Mapping[str, str], **options: Any) -> Runner:
+    """The runner for these variables, with the options of Runner."""
+    return detect_class(environ)(environ, **options)
+
+
+def _says_yes(value: str) -> bool:
+    return value.lower() not in ("", "false", "0")

@@ -1,0 +1,299 @@
+"""What README.md, action.yml and docs/ say is what the program does: they are read here, and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from phala_secrets import errors
+from phala_secrets.inputs.command_line import flags_of, parse
+from phala_secrets.inputs.given import BY_NAME, INPUTS
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
+from tests.support.command import Command
+from tests.support.step import Step
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+PAGES = [
+    path
+    for glob in ("*.md", "docs/*.md", "examples/**/*.md", "requirements/*.md")
+    for path in ROOT.glob(glob)
+]
+MODES = ("update", "plan", "encrypt", "verify")
+
+
+def capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def rows(text: str, first: str) -> Iterator[tuple[str, list[str]]]:
+    """Every row, cells without backticks, of the tables whose first column is called so; with its heading."""
+    heading, header = "", ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        cells = [cell.strip().replace("`", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        header = header if cells and header else (cells[0] if cells else "")
+        if header == first and cells[0] != first and set(cells[0]) != {"-"}:
+            yield heading, cells
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def steps() -> list[dict[str, Any]]:
+    """Every step in the README that uses the action, whole or only its inputs."""
+    found = []
+    for block in map(yaml.safe_load, blocks("yaml")):
+        jobs = block.get("jobs", {"": {"steps": [block]}})
+        found += [step for job in jobs.values() for step in job["steps"] if "with" in step]
+    return found
+
+
+def step_with(name: str) -> dict[str, Any]:
+    return next(step for step in steps() if name in step["with"])
+
+
+def filled(given: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
+    """As GitHub fills in what stands in ``${{ }}``; a boolean of YAML becomes its text."""
+    expression = re.compile(r"\$\{\{ \w+\.(\w+) \}\}")
+    texts = {name: str(value).lower() if value in (True, False) else value for name, value in given.items()}
+    return {name: expression.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
+
+
+# The action
+
+
+def test_the_action_has_every_input_with_its_default() -> None:
+    described = {
+        name: (entry["description"], entry.get("default", "")) for name, entry in ACTION["inputs"].items()
+    }
+    assert described == {
+        entry.name: (capitalised(entry.help), entry.default) for entry in INPUTS if entry.action
+    }
+
+
+def test_the_action_has_what_the_marketplace_asks_for() -> None:
+    assert ACTION["name"]
+    assert len(ACTION["description"]) < 125
+    assert set(ACTION["branding"]) == {"icon", "color"}
+    assert ACTION["runs"] == {"using": "docker", "image": "Dockerfile"}
+
+
+def test_the_code_writes_each_output_of_the_action_and_no_other() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "phala_secrets").glob("*.py"))
+    assert set(re.findall(r'\boutput\("([\w-]+)"', code)) <= set(ACTION["outputs"])
+    assert [name for name in ACTION["outputs"] if f'"{name}"' not in code] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_has_no_output_that_is_not_described(step: Step, cvm: Cvm, mode: str) -> None:
+    done = step(mode=mode, env="OLD=2")
+    assert done.code == 0, done.log
+    assert {"status", "cvm-id", "app-id", "kms-signer", "trust", "public-key"} <= set(done.outputs)
+    assert set(done.outputs) <= set(ACTION["outputs"])
+
+
+def test_a_fleet_has_no_output_that_is_not_described(step: Step, cloud: Cloud, cvm: Cvm) -> None:
+    cloud.add_cvm("replica", app_id=cvm.app_id, environment={"OLD": "1"})
+    done = step(cvm=None, app=cvm.app_id, env="OLD=2")
+    assert done.code == 0, done.log
+    assert "results" in done.outputs
+    assert set(done.outputs) <= set(ACTION["outputs"])
+
+
+# The README's tables
+
+
+def test_the_readme_has_every_input_with_its_default_and_meaning() -> None:
+    told = {cells[0].removeprefix("--"): tuple(cells[1:]) for _, cells in rows(README, "input")}
+    assert told == {entry.name: (entry.default, entry.help) for entry in INPUTS}
+
+
+def test_the_readme_marks_what_the_command_alone_takes_and_what_has_no_flag() -> None:
+    marked = {cells[0] for _, cells in rows(README, "input") if cells[0].startswith("--")}
+    assert marked == {f"--{entry.name}" for entry in INPUTS if not entry.action}
+    sentence = re.search(r"public, so (.*?) have no flag", README, re.DOTALL)
+    assert sentence
+    assert set(re.findall(r"`([\w-]+)`", sentence[1])) == {entry.name for entry in INPUTS if not entry.flag}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_has_the_flags_that_the_readme_gives_it(mode: str) -> None:
+    told = set()
+    for heading, cells in rows(README, "input"):
+        only = re.search(r"\((.*)\)", heading)
+        if not only or mode in re.findall(r"`(\w+)`", only[1]):
+            told.add(cells[0].removeprefix("--"))
+    text = parse([mode, "--help"])
+    assert isinstance(text, str)
+    flags = set(re.findall(r"--((?!no-)[\w-]+)", text.partition("options:")[2])) - {"help"}
+    assert flags >= {name for name in told if BY_NAME[name].flag}
+    assert flags <= told | set(flags_of(mode))
+    assert set(flags_of(mode)) == {name for name in told if BY_NAME[name].flag}
+
+
+def test_the_lookups_have_the_flags_that_the_readme_gives_them() -> None:
+    sentence = re.search(r"Both take (.*?)\.", README, re.DOTALL)
+    assert sentence
+    told = re.findall(r"`--([\w-]+)`", sentence[1])
+    assert set(told) == set(flags_of("kms")) == set(flags_of("list")) - {"app"}
+
+
+def test_the_readme_has_the_outputs_of_the_action() -> None:
+    told = {name: capitalised(what) for _, (name, what) in rows(README, "output")}
+    assert told == {name: capitalised(entry["description"]) for name, entry in ACTION["outputs"].items()}
+
+
+def test_the_readme_has_every_exit_code() -> None:
+    def codes(error: type[errors.PhalaSecretsError]) -> set[int]:
+        return {error.exit_code}.union(*map(codes, error.__subclasses__()))
+
+    assert {int(cells[0]) for _, cells in rows(README, "code")} == {0} | codes(errors.PhalaSecretsError)
+
+
+# The README's examples
+
+
+def test_examples_give_inputs_that_there_are() -> None:
+    assert len(steps()) >= 4
+    for step in steps():
+        assert set(step["with"]) <= set(ACTION["inputs"]), step
+
+
+def test_the_workflow_to_copy_works_as_it_stands(step: Step, cloud: Cloud) -> None:
+    cvm = cloud.add_cvm("my-app")
+    example = steps()[0]
+    secrets = {"DATABASE_URL": "postgres://a b", "API_TOKEN": "t0ken", "PHALA_CLOUD_API_KEY": cloud.api_key}
+    done = step(environ=filled(example["env"], secrets), **filled(example["with"], secrets))
+    assert done.code == 0, done.log
+    assert cvm.environment == {"DATABASE_URL": "postgres://a b", "API_TOKEN": "t0ken"}
+    assert f"app-id: {cvm.app_id}" in done.summary
+    assert "trusted-signers: 0x" in done.summary
+
+
+def test_pinned_as_the_readme_pins_it_the_proof_rests_on_the_pin(step: Step, cloud: Cloud, cvm: Cvm) -> None:
+    values = {
+        "PHALA_CLOUD_API_KEY": cloud.api_key,
+        "PHALA_APP_ID": cvm.app_id,
+        "PHALA_KMS_ROOT": cvm.kms.root_public_key,
+    }
+    inputs = step_with("require-trust")["with"]
+    step.write(".env", "OLD=2\n")
+    done = step(**filled(inputs, values))
+    assert (done.code, done.outputs["trust"]) == (0, "pinned"), done.log
+    done = step(**filled(inputs, values | {"PHALA_KMS_ROOT": ""}))
+    assert done.code == errors.ProofError.exit_code, done.log
+
+
+def test_a_pem_key_arrives_and_is_decoded_as_the_readme_says(step: Step, cloud: Cloud) -> None:
+    cvm = cloud.add_cvm("my-app")
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB$`\"'\\==\n-----END CERTIFICATE-----"
+    step.write("certs/key.pem", pem)
+    inputs = step_with("base64")["with"]
+    assert step(**{**inputs, "base64": None}).code == errors.DeliveryError.exit_code
+    assert step(**inputs).code == 0
+    (decoding,) = (block for block in blocks("sh") if "base64 -d" in block)
+    script = f'{decoding}\nprintf %s "$TLS_KEY"'
+    shell = subprocess.run(
+        ["sh", "-c", script], env=cvm.environment, capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == pem
+
+
+def test_an_approval_made_elsewhere_is_committed_as_the_readme_says(step: Step, cloud: Cloud) -> None:
+    address = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
+    cvm = cloud.add_cvm("my-app", kms=cloud.add_kms("kms-base", 8453, address), environment={"OLD": "1"})
+    prepared = step(env="OLD=1\nNEW=2", prepare_only="true")
+    assert (prepared.code, prepared.outputs["status"]) == (0, "precondition_required"), prepared.log
+    assert set(prepared.outputs) <= set(ACTION["outputs"])
+    step.write("prepared.hex", prepared.outputs["encrypted-env"])
+    transaction = "0x" + "ab" * 32
+    cloud.approved_transactions.add(transaction)
+    values = {
+        "PHALA_CLOUD_API_KEY": cloud.api_key,
+        "PREPARED_ENV_KEYS": prepared.outputs["env-keys"],
+        "PREPARED_COMPOSE_HASH": prepared.outputs["compose-hash"],
+        "APPROVAL_TRANSACTION": transaction,
+        "PREPARED_DIGEST": prepared.outputs["prepared-digest"],
+    }
+    done = step(**filled(step_with("prepared-digest")["with"], values))
+    assert done.code == 0, done.log
+    assert cvm.environment == {"OLD": "1", "NEW": "2"}
+
+
+def test_commands_are_ones_that_the_command_takes(run: Command, cvm: Cvm) -> None:
+    (container,) = (block for block in blocks("sh") if "docker run" in block)
+    words = container.replace("\\\n", " ").split()
+    arguments = words[
+        next(i for i, word in enumerate(words) if word.startswith("ghcr.io/")) + 1 : words.index("<")
+    ]
+    done = run(*arguments, stdin=b"OLD=from standard input", environ={"PHALA_SECRETS_CVM": "my-app"})
+    assert done.code == 0, done.printed
+    assert cvm.environment == {"OLD": "from standard input"}
+
+
+def test_the_library_example_runs_as_it_stands(simulator: Simulator, run: Command, cvm: Cvm) -> None:
+    (example,) = blocks("python")
+    script = f"KMS_ROOT = {cvm.kms.root_public_key!r}\n{example}"
+    subprocess.run([sys.executable, "-c", script], env=run.variables(), cwd=run.folder, check=True)
+    assert cvm.wait().environment == {"GREETING": "hello"}
+
+
+def test_the_demo_shows_that_all_arrived() -> None:
+    demo = subprocess.run(
+        [sys.executable, ROOT / "examples/demo/demo.py"], capture_output=True, encoding="utf-8", check=False
+    )
+    assert demo.returncode == 0, demo.stderr
+    assert "All 9 arrived as given." in demo.stdout
+    assert "≠" not in demo.stdout
+    assert demo.stdout.count("p4$$w0rd${X}") == 2
+    assert "p4$$w0rd" not in demo.stderr
+    assert max(map(len, demo.stdout.splitlines())) <= 80
+
+
+# All pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings
+            }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_to_be_made_can_be_made(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    code = re.findall(r"`([^`\n]+)`|^    (.+)$", page.read_text(), re.MULTILINE)
+    named = {
+        match for words in code for match in re.findall(r"^make ((?!PYTHON)[a-z-]+)", words[0] or words[1])
+    }
+    assert named <= targets
+
+
+def test_each_row_on_trust_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs/trust.md").read_text()
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", page)
+    assert named
+    assert [name for name in named if f"def {name}(" not in tests] == []

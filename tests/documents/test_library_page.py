@@ -1,0 +1,128 @@
+"""docs/library.md: its code runs as it stands, sync and async, and its tables name what there is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import phala_secrets
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/library.md").read_text()
+QUICK, QUICK_ASYNC, WORKFLOW, LOOKUPS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+APP_ID = "a1" * 20
+SENT = {"DATABASE_URL": "postgres://...", "API_SECRET": "s3cr3t"}
+
+
+@pytest.fixture
+def cvm(cloud: Cloud) -> Cvm:
+    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"API_SECRET": "old"})
+
+
+def script(simulator: Simulator, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code that may use APP_ID. A warning, as of a connection left open, would be on standard error."""
+    environ = {
+        **os.environ,
+        "PHALA_CLOUD_API_PREFIX": simulator.url,
+        "PHALA_CLOUD_API_KEY": simulator.cloud.api_key,
+    }
+    command = [sys.executable, "-W", "error", "-c", f"APP_ID = {APP_ID!r}\n{code}"]
+    return subprocess.run(command, env=environ, capture_output=True, encoding="utf-8", check=False)
+
+
+def run(simulator: Simulator, code: str) -> str:
+    done = script(simulator, code)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def awaited(code: str) -> str:
+    """The same code in an async function, where methods are awaited and functions are not."""
+    code = re.sub(
+        r"client\.(\w+)\(", r"await client.\1(", code.replace("create_client", "create_async_client")
+    )
+    imports, _, body = code.partition("client = create_async_client()\n")
+    lines = "".join(f"        {line}" for line in body.splitlines(keepends=True))
+    return (
+        f"import asyncio\n{imports}\nasync def main():\n"
+        f"    async with create_async_client() as client:\n{lines}\nasyncio.run(main())\n"
+    )
+
+
+def test_the_quickstart_runs_as_it_stands(simulator: Simulator, cvm: Cvm) -> None:
+    printed = run(simulator, QUICK)
+    assert printed == f"under way: {cvm.operations[-1].correlation_id}\n"
+    assert cvm.wait().environment == {**SENT, "DATABASE_URL": "postgres://…"}
+
+
+def test_the_async_quickstart_runs_as_it_stands(simulator: Simulator, cvm: Cvm) -> None:
+    assert run(simulator, QUICK_ASYNC).splitlines()[-1].split() == ["complete"]
+    assert cvm.wait().environment == {"API_SECRET": "s3cr3t"}
+
+
+def test_the_quickstart_stops_where_an_approval_is_needed(simulator: Simulator) -> None:
+    kms = simulator.cloud.add_kms("kms-base", 8453, "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C")
+    cvm = simulator.cloud.add_cvm("my-app", kms=kms)
+    done = script(simulator, QUICK)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert cvm.hash_with(list(SENT)) in done.stderr
+
+
+@pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
+def test_the_documented_workflow_runs_as_it_stands(simulator: Simulator, cvm: Cvm, form: type[str]) -> None:
+    assert run(simulator, form(WORKFLOW)) == ""
+    assert cvm.wait().environment == SENT
+
+
+@pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
+def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm, form: type[str]) -> None:
+    """With the client of the workflow before them."""
+    printed = run(
+        simulator, form(f"from phala_secrets import create_client\nclient = create_client()\n{LOOKUPS}")
+    )
+    kms = cvm.kms
+    info, listed, detail, ids = printed.splitlines()
+    assert listed == f"{kms.id} phala"
+    assert f"'k256_pubkey': '{kms.root_public_key}'" in info
+    assert kms.root_public_key in detail
+    assert len(re.findall(r"'app_id': '[0-9a-f]{40}'", ids)) == 3
+
+
+def first_cells(heading: str) -> list[str]:
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
+def test_the_page_has_every_method_and_argument() -> None:
+    public = [
+        name
+        for name, value in vars(phala_secrets.Client).items()
+        if not name.startswith("_") and callable(value)
+    ]
+    assert set(first_cells("Methods")) == set(public) - {"close", "send", "run", "stream"}
+    assert first_cells("Clients") == list(inspect.signature(phala_secrets.create_client).parameters)
+    for name in first_cells("Methods"):
+        parameters = [*inspect.signature(getattr(phala_secrets.Client, name)).parameters][2:]
+        row = re.search(rf"^\| `{name}` \|.*$", PAGE, re.MULTILINE)
+        assert row
+        if not re.search(r"see below \| `|as `", row[0]):
+            assert [parameter for parameter in parameters if f"`{parameter}`" not in row[0]] == []
+
+
+def test_the_page_names_every_error_and_answer() -> None:
+    errors = [name for name in phala_secrets.__all__ if name.endswith("Error")]
+    answers = [
+        name
+        for name in phala_secrets.__all__
+        if re.match(r"(Get|List|Next|Update)\w+(Response|Result)", name)
+    ]
+    assert [name for name in errors + answers if f"`{name}`" not in PAGE] == []

@@ -1,0 +1,254 @@
+"""What an app-compose refers to, and what is missing or idle beside it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phala_secrets.dstack.compose_refs import References, missing_and_unused, references
+from phala_secrets.dstack.reserved import FOR_PHALA, built_in, registry_hints
+
+APP = """\
+# $COMMENTED and ${COMMENTED_TOO} are not referred to
+name: ${PROJECT}
+x-environment: &common
+  LOG_LEVEL: ${LOG_LEVEL:-info}
+  SHARED_KEY:
+services:
+  web:
+    image: "registry/${IMAGE:?which image}:$TAG"
+    command: ["sh", "-c", "echo $$NOT_OURS $${NOT_OURS_EITHER} ${FLAG+--flag}"]
+    environment:
+      <<: *common
+      DB_URL: postgres://$DB_USER:${DB_PASSWORD?}@db
+      PASSED: null
+      GIVEN_HERE: ""
+      ALSO: here
+    build:
+      context: .
+      args:
+        - BUILD_KEY
+        - BUILD_MODE=fast
+    secrets: [token]
+    labels:
+      ${NOT_A_KEY}: "${LABEL}"
+      LABEL_WITHOUT_VALUE:
+  worker:
+    environment:
+      - WORKER_KEY
+      - WORKER_MODE=${WORKER_MODE-${FALLBACK_MODE:-$LAST_RESORT}}
+      - "not a name"
+      - 1
+secrets:
+  token:
+    environment: TOKEN
+  file:
+    file: ./token
+configs:
+  site:
+    environment: SITE_CONFIG
+"""
+
+
+def test_what_a_compose_file_refers_to() -> None:
+    refs = references({"docker_compose_file": APP})
+    assert refs.required == {
+        *("PROJECT", "SHARED_KEY", "IMAGE", "TAG", "DB_USER", "DB_PASSWORD", "PASSED"),
+        *("BUILD_KEY", "LABEL", "WORKER_KEY", "TOKEN", "SITE_CONFIG"),
+    }
+    assert refs.optional == {"LOG_LEVEL", "FLAG", "WORKER_MODE", "FALLBACK_MODE", "LAST_RESORT"}
+    assert (refs.mentioned, refs.problem) == (frozenset(), "")
+
+
+@pytest.mark.parametrize(
+    ("value", "required", "optional"),
+    [
+        ("$X", "X", ""),
+        ("${X}", "X", ""),
+        ("$Xy-z", "Xy", ""),
+        ("${X:?needed} ${Y?needed}", "X Y", ""),
+        ("${X:-x} ${Y-y} ${Z:+z} ${W+w}", "", "X Y Z W"),
+        ("$$X $${Y}", "", ""),
+        ("$$$X", "X", ""),
+        ("${A:-${B}} $C", "C", "A B"),
+        ("${A:?no $B given} $C", "A C", "B"),
+        ("${A:-{$B}} $C} ${D}", "C D", "A B"),
+        ("${A:-${B:-${C}}}${D}", "D", "A B C"),
+        ("${A} ${A:-again}", "A", ""),
+        ("$ ${} $1 ${1} $-", "", ""),
+        ("${X", "X", ""),
+    ],
+)
+def test_each_form_of_reference(value: str, required: str, optional: str) -> None:
+    refs = references({"docker_compose_file": f"services: {{a: {{image: '{value}'}}}}"})
+    assert refs.required == set(required.split())
+    assert refs.optional == set(optional.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "required"),
+    [
+        ("services: {a: {environment: {X: , Y: 1, Z: ~, '': }}}", "X Z"),
+        ("services: {a: {environment: {? [X] : }}}", ""),
+        ("services: {a: {environment: [X, [Y], Z=1, {W: }]}}", "X"),
+        ("services: {a: {environment: X}}", ""),
+        ("services: {a: {build: {args: {X: }}}, b: {build: ., args: [Y]}}", "X"),
+        ("services: {a: {build: {environment: {X: }}}}", ""),
+        ("services: {environment: {X: }}", ""),
+        ("services: [X]", ""),
+        ("environment: [X]", ""),
+        ("secrets: {a: {environment: [X]}, b: {environment: not a name}, c: }", ""),
+        ("a: &a {X: }\nb: &b {Y: , <<: *a}\nservices: {s: {environment: {<<: [*b, {Z: }]}}}", "X Y Z"),
+        ("x: &x {environment: [X]}\nservices: {s: {<<: *x}, t: *x}", "X"),
+        ("services: !reset {a: !override {environment: [X]}}", "X"),
+        ("services: {a: &a {<<: *a, environment: &e {X: , <<: *e}}}", "X"),
+        ("x: &x [*x, $X]", "X"),
+        ("$X", "X"),
+        ("", ""),
+    ],
+)
+def test_each_way_to_hand_a_variable_on(text: str, required: str) -> None:
+    refs = references({"docker_compose_file": text})
+    assert (refs.required, refs.problem) == (set(required.split()), "")
+
+
+def test_scripts_mention_whatever_they_have_as_a_word() -> None:
+    script = "echo $A ${B:-b}; printenv C; python -c 'os.environ[\"D\"]'"
+    assert references({"pre_launch_script": script, "docker_compose_file": ""}).mentioned >= set("ABCD")
+    refs = references({"bash_script": script, "docker_compose_file": None, "pre_launch_script": 1})
+    assert refs.mentioned >= set("ABCD")
+    assert refs.problem == ""
+    assert missing_and_unused(refs, "ABCD") == []
+
+
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+BOMB = "a: &a [$X]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 20)}]\n" for a, b in pairwise("abcdefghi")
+)
+
+
+def test_aliases_multiply_nothing() -> None:
+    assert references({"docker_compose_file": BOMB}).required == {"X"}
+
+
+def test_many_heirs_of_a_large_part_take_linear_time() -> None:
+    """Quadratic work would be 10^8 steps and more."""
+    fields = ", ".join(f"F{number}: " for number in range(10_000))
+    heirs = "\n".join(f"  s{number}: {{<<: *x}}" for number in range(10_000))
+    refs = references({"docker_compose_file": f"x: &x {{environment: {{{fields}}}}}\nservices:\n{heirs}\n"})
+    assert len(refs.required) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: ]", "it is not YAML that can be read (line 1)"),
+        ("a: 1\nb: 'canary", "it is not YAML that can be read (line 2)"),
+        ("a: 1\n---\nb: 2", "it is not YAML that can be read (line 2)"),
+        ("a: *canary", "it is not YAML that can be read (line 1)"),
+        ("a: \a", "it is not YAML that can be read"),
+        ("a: \ud800", "it is not YAML that can be read"),
+        (deep(100_000), "it is not YAML that can be read (line 1)"),
+        ("#" * (1024 * 1024 + 1), "it is too large"),
+        (None, "there is none"),
+        (["canary"], "there is none"),
+    ],
+)
+def test_a_compose_file_that_cannot_be_read_is_a_notice(text: object, problem: str) -> None:
+    refs = references({"docker_compose_file": text, "pre_launch_script": "echo $A"})
+    assert refs == References(mentioned=frozenset({"echo", "A"}), problem=problem)
+    (finding,) = missing_and_unused(refs, ["UNUSED"])
+    assert finding.message == f"The CVM's compose file could not be searched for variables: {problem}"
+    assert finding.severity == "notice"
+
+
+def test_what_is_missing_is_a_warning_and_what_is_unused_a_notice() -> None:
+    refs = References(frozenset({"A", "B", "DSTACK_APP_ID"}), frozenset({"C"}), frozenset({"D"}))
+    findings = missing_and_unused(refs, ["B", "C", "D", "E", "DSTACK_DOCKER_PASSWORD", "COMPOSE_PROFILES"])
+    assert [(finding.message.rpartition(": ")[2], finding.severity) for finding in findings] == [
+        ("A", "warning"),
+        ("E", "notice"),
+    ]
+    assert all(finding.hint for finding in findings)
+    assert missing_and_unused(refs, "ABCD") == []
+
+
+def test_a_long_list_is_cut() -> None:
+    refs = References(required=frozenset(f"V{number:02}" for number in range(12)))
+    (finding,) = missing_and_unused(refs, [])
+    assert finding.message.endswith(": V00, V01, V02, V03, V04, V05, V06, V07, V08, V09 and 2 more")
+
+
+@pytest.mark.parametrize(
+    "name", ["DSTACK_APP_ID", "DSTACK_APP_DOMAIN", "DSTACK_GATEWAY_DOMAIN", "PWD", "PATH"]
+)
+def test_what_is_there_anyway_is_not_missing(name: str) -> None:
+    assert built_in(name)
+    assert missing_and_unused(References(required=frozenset({name})), []) == []
+
+
+@pytest.mark.parametrize("name", ["DSTACK_DOCKER_USERNAME", "DSTACK_APP", "APP_ID", "MY_PATH"])
+def test_what_has_to_be_given_is_not_built_in(name: str) -> None:
+    assert not built_in(name)
+
+
+DOCKER = ["DSTACK_DOCKER_USERNAME", "DSTACK_DOCKER_PASSWORD"]
+ECR = [f"DSTACK_AWS_{part}" for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ECR_REGISTRY")]
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["DB_URL"], []),
+        (DOCKER, []),
+        (ECR, []),
+        ([*DOCKER, *ECR, "DSTACK_DOCKER_REGISTRY"], []),
+        (["DSTACK_ROOT_PASSWORD", "DSTACK_ROOT_PUBLIC_KEY", "DSTACK_AUTHORIZED_KEYS"], []),
+        (DOCKER[:1], ["Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given"]),
+        (DOCKER[1:], ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME not given"]),
+        (
+            ["DSTACK_DOCKER_REGISTRY"],
+            ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME, DSTACK_DOCKER_PASSWORD not given"],
+        ),
+        (ECR[:3], ["AWS ECR registry login is incomplete: DSTACK_AWS_ECR_REGISTRY not given"]),
+        (
+            [*DOCKER[:1], *ECR[1:]],
+            [
+                "Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given",
+                "AWS ECR registry login is incomplete: DSTACK_AWS_ACCESS_KEY_ID not given",
+            ],
+        ),
+    ],
+)
+def test_an_incomplete_registry_login_is_told(names: list[str], missing: list[str]) -> None:
+    hints = registry_hints(iter(names))
+    assert [hint.message for hint in hints] == [f"The {message}" for message in missing]
+    assert all(hint.severity == "warning" and hint.hint for hint in hints)
+
+
+def test_every_name_of_phala_s_script_is_known() -> None:
+    assert {*DOCKER, *ECR, "DSTACK_DOCKER_REGISTRY", "DSTACK_ROOT_PASSWORD"} <= FOR_PHALA
+
+
+pieces = st.one_of(
+    st.sampled_from(
+        ["services: ", "{", "}", "[", "]", "&a ", "*a", "<<: ", "environment: ", "a: ", "\n", "  ", "- "]
+    ),
+    st.sampled_from(["$", "${", "}", "$$", ":-", "?", "X", "Y", "!t ", "'", '"', ",", "# ", "~"]),
+    st.characters(),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(pieces, max_size=25).map("".join), st.one_of(st.none(), st.text()))
+def test_whatever_the_app_compose_holds_it_is_searched_or_a_problem(text: str, script: str | None) -> None:
+    refs = references({"docker_compose_file": text, "pre_launch_script": script})
+    assert not refs.required & refs.optional
+    assert all(name.isidentifier() and name.isascii() for name in refs.required | refs.optional)
+    missing_and_unused(refs, ["X"])

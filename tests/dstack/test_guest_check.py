@@ -1,0 +1,394 @@
+"""What the guest accepts and reads, judged by systemd's own parser, by bash and by the kernel."""
+
+from __future__ import annotations
+
+import errno
+import random
+import subprocess
+import sys
+import traceback
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phala_secrets.dstack.environment import Environment, Origin, Variable
+from phala_secrets.dstack.guest_check import check_limits, delivered, fallen, review
+from phala_secrets.errors import DeliveryError
+from tests.support import systemd
+
+NASTY = '\\\\\\""\'$`#;= \t\n\r'
+PLAIN = "ABab1\x0b\x1b\x7f\x85é\u2028\ufeff漢🔑"
+REFUSED = "\0\ufffe\uffff\ufdd0\ufdef\U0001ffff\U0010fffe"
+"""What makes systemd refuse a whole file: a NUL, and Unicode's noncharacters."""
+
+NAMES = [*"ABCDEF", "A1", "_", "a", "AB", "BA"]
+
+
+def environment(variables: dict[str, str]) -> Environment:
+    return Environment(
+        tuple(
+            Variable(name, value, Origin("env-file .env", ".env", line))
+            for line, (name, value) in enumerate(variables.items(), 1)
+        )
+    )
+
+
+def written(variables: dict[str, str]) -> bytes:
+    """The guest's file, written as simply as the rule is told."""
+    lines = []
+    for name in sorted(variables):
+        value = variables[name]
+        quote = '"' if set(value) & set(" \t|&;<>()$`\\\"'\n") else ""
+        text = "".join({"\n": "\\n", '"': '\\"', "$": "\\$", "`": "\\`"}.get(c, c) for c in value)
+        lines.append(f"{name}={quote}{text}{quote}\n")
+    return "".join(lines).encode()
+
+
+def judged(variables: dict[str, str]) -> dict[str, str]:
+    return systemd.environment(written(variables)) or {}
+
+
+def holds(variables: dict[str, str]) -> None:
+    """The prediction is the judge's, and what is said to fall is exactly what falls."""
+    arrived = judged(variables)
+    assert delivered(variables) == arrived
+    casualties = fallen(environment(variables))
+    told = [name for one in casualties for name in (one.variable.name, *one.neighbours)]
+    assert sorted(told) == sorted(name for name in variables if arrived.get(name) != variables[name])
+
+    sound = {n: v for n, v in variables.items() if n not in {one.variable.name for one in casualties}}
+    assert judged(sound) == sound, "without the culprits the others arrive"
+
+    findings = [finding for finding in review(environment(variables)) if "not read it" in finding.message]
+    assert len(findings) == len(casualties)
+    assert all(finding.severity == "error" and finding.hint and finding.line for finding in findings)
+
+
+values = st.text(
+    st.one_of(
+        st.sampled_from(NASTY),
+        st.sampled_from(NASTY),
+        st.sampled_from(PLAIN),
+        st.characters(exclude_categories=["Cs"]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), values, max_size=6))
+def test_the_prediction_is_what_systemd_reads(variables: dict[str, str]) -> None:
+    holds(variables)
+
+
+def test_the_prediction_is_what_systemd_reads_of_thousands_of_environments() -> None:
+    dice = random.Random(20260801)
+    for _ in range(6000):
+        alphabet = NASTY + PLAIN + (REFUSED if dice.random() < 0.05 else "")
+        holds(
+            {
+                name: "".join(dice.choice(alphabet) for _ in range(dice.choice((0, 1, 2, 3, 5, 9))))
+                for name in dice.sample(NAMES, dice.randint(1, 6))
+            }
+        )
+
+
+@pytest.mark.parametrize("character", NASTY + PLAIN + REFUSED)
+@pytest.mark.parametrize(
+    "shape", ["{}", "{}x", "x{}", "x{}y", "{0}{0}", " {}", "{} ", "\\{}", "{}\\", '"{}"']
+)
+def test_every_odd_character_everywhere_in_a_value(character: str, shape: str) -> None:
+    holds({"A": shape.format(character), "B": "neighbour", "C": "next but one"})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "hint"),
+    [
+        (
+            "-----BEGIN KEY-----\nMII\n-----END KEY-----\n",
+            "contains a newline",
+            'export B="$(printf %s "$B" |',
+        ),
+        ("token\n", "ends in a newline", "Remove the end of line"),
+        ("token\r\n", "ends in a newline", "Remove the end of line"),
+        ("token\\\n", "ends in a newline", "Add B to `base64`"),
+        ("token\r", "ends in a carriage return", "Remove the end of line"),
+        ("one\rtwo", "contains a carriage return", "Add B to `base64`"),
+        ("C:\\", "ends in a backslash", "Add B to `base64`"),
+        ('{"a": "\\"b\\""}', 'contains a backslash before "', "Add B to `base64`"),
+        ("\\\\server\\share", "contains two backslashes in a row", "Add B to `base64`"),
+        ("a\0b", "contains a NUL", "base64 -d > b.bin"),
+        ("a\uffffb", "contains a Unicode noncharacter", "Add B to `base64`"),
+    ],
+)
+def test_each_way_to_be_mangled_has_its_reason_and_its_remedy(value: str, reason: str, hint: str) -> None:
+    (finding,) = review(environment({"A": "fine", "B": value}))
+    assert finding.message.startswith(f"B (env-file .env, line 2) {reason}: ")
+    assert hint in finding.hint
+    assert (finding.file, finding.line, finding.severity) == (".env", 2, "error")
+    assert value not in finding.message + finding.hint
+
+
+def test_the_decoding_line_brings_the_value_back() -> None:
+    value = '-----BEGIN KEY-----\n"$HOME" \\ `x`\n-----END KEY-----'
+    (finding,) = review(environment({"TLS_KEY": value}))
+    line = finding.hint.partition(": ")[2]
+    encoded = subprocess.run(["base64", "-w0"], input=value.encode(), capture_output=True, check=True).stdout
+    assert judged({"TLS_KEY": encoded.decode()}) == {"TLS_KEY": encoded.decode()}
+    script = f'{line}\nprintf %s "$TLS_KEY"'
+    run = subprocess.run(
+        ["sh", "-c", script], env={"TLS_KEY": encoded, "PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    assert run.stdout.decode() == value
+
+
+def test_a_value_that_swallows_its_neighbours_is_blamed_for_them() -> None:
+    variables = {"PATTERN": "\\d+\\", "Q1": "a b", "Q2": "sound", "Z": "sound"}
+    (casualty,) = fallen(environment(variables))
+    assert casualty.variable.name == "PATTERN"
+    assert casualty.neighbours == ("Q1",)
+    (finding,) = review(environment(variables))
+    assert finding.message.endswith(
+        "ends in a backslash: the guest would not read it as given, and would lose Q1 with it"
+    )
+
+
+def test_a_value_that_writes_over_another_is_blamed_for_it() -> None:
+    casualties = fallen(environment({"B": "sound", "A": "new\nline", "Z": "x\rB=forged"}))
+    assert [(one.variable.name, one.neighbours) for one in casualties] == [("A", ()), ("Z", ("B",))]
+
+
+def test_of_two_that_swallow_the_first_is_blamed_for_what_follows_it() -> None:
+    variables = {"A": "\\", "B": "", "C": "\\", "D": ""}
+    holds(variables)
+    casualties = fallen(environment(variables))
+    assert [(one.variable.name, one.neighbours) for one in casualties] == [("A", ("B",)), ("C", ())]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"A": "\\", "C": "''"},
+        {"D": "\rA\x0b="},
+        {"A": "\\", "B": '"A\rC\t=', "C": "\x0b\\\x0b"},
+    ],
+    ids=["empty quotes", "a key with a vertical tab", "a key with a tab"],
+)
+def test_what_breaks_out_of_its_line_is_read_as_systemd_reads_it(variables: dict[str, str]) -> None:
+    holds(variables)
+
+
+def test_one_that_spoils_the_whole_file_is_blamed_for_all() -> None:
+    variables = dict.fromkeys("BCDEFGHI", "sound") | {"A": "new\nline", "Z": "\uffff"}
+    first, last = review(environment(variables))
+    assert "lose" not in first.message
+    assert last.message.endswith("and would lose B, C, D, E, F and 3 more with it")
+
+
+@pytest.mark.parametrize(("others", "listed"), [("BCDEF", "E, F with"), ("BCDEFG", "F and 1 more with")])
+def test_of_many_that_are_lost_five_are_named(others: str, listed: str) -> None:
+    (finding,) = review(environment(dict.fromkeys(others, "sound") | {"Z": "\uffff"}))
+    assert f"{listed} it" in finding.message
+
+
+def test_only_line_ends_count_as_pasted_along() -> None:
+    (finding,) = review(environment({"A": "X\n"}))
+    assert finding.hint.startswith("Remove the end of line")
+    findings = review(environment({"A": "one\n ", "B": "nul\0 ", "C": "one\nX"}))
+    assert [finding.hint[:3] for finding in findings] == ["Add", "Add", "Add"]
+
+
+def test_a_nul_spoils_the_file_wherever_it_lands() -> None:
+    hidden = {
+        "A": '\\"\r#\0',
+        "B": "sound",
+    }  # A breaks out of its quotes and its line: the NUL is in a comment
+    holds(hidden)
+    (finding,) = review(environment(hidden))
+    assert finding.message.endswith("and would lose B with it")
+
+
+def test_an_empty_environment_has_nothing_wrong() -> None:
+    assert delivered({}) == {}
+    assert review(Environment()) == []
+    check_limits(Environment())
+
+
+@pytest.mark.parametrize(
+    "spoil", ["", "\n", "x\ny", "\r", "\r=x", "\\", '\\"', "\\\\", "\0", "\uffff", "x" * 131072]
+)
+@pytest.mark.parametrize("canary", ["canary-3f9a17c2", "3f9a17c2=x", "::error::3f9a17c2%0A", "'\"3f9a17c2"])
+def test_no_value_is_ever_spoken_of(canary: str, spoil: str) -> None:
+    given = environment({"A": canary + spoil, "B": canary, "PATH": canary, "1": canary, "N" * 256: canary})
+    with pytest.raises(DeliveryError) as refusal:
+        check_limits(given)
+    said = "".join(traceback.format_exception(refusal.value)) + repr(vars(refusal.value))
+    said += repr(review(given)) + repr(fallen(given))
+    assert "3f9a17c2" not in said
+
+
+# Limits
+
+
+def at_the_limits() -> dict[str, str]:
+    """1,024 variables of 1,048,576 bytes in all; one name has 255, one value 131,072."""
+    variables = {f"V{number:04}": "x" * 891 for number in range(1022)}
+    variables["N" * 255] = ""
+    variables["LARGEST"] = "é" * 65536
+    used = sum(len(name) + len(value.encode()) for name, value in variables.items())
+    variables["V0000"] += "x" * (1048576 - used)
+    return variables
+
+
+def test_what_is_just_within_the_limits_passes() -> None:
+    variables = at_the_limits()
+    assert len(variables) == 1024
+    assert sum(len(name) + len(value.encode()) for name, value in variables.items()) == 1048576
+    check_limits(environment(variables))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"LARGEST": "é" * 65536 + "x", "V0001": ""}, "LARGEST (env-file .env, line 1024) has 131073 bytes"),
+        ({"N" * 256: ""}, "A name from env-file .env, line 1025 has 256 bytes"),
+        ({"ONE": ""}, "1025 variables are given"),
+        ({"V0001": "x" * 892}, "Names and values have 1048577 bytes in all"),
+        ({"V0001": "é" + "x" * 890}, "Names and values have 1048577 bytes in all"),
+        ({"1BAD": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
+        ({"BAD\n": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
+        ({"É": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
+    ],
+)
+def test_what_is_just_beyond_a_limit_is_refused(change: dict[str, str], message: str) -> None:
+    with pytest.raises(DeliveryError) as refusal:
+        check_limits(environment(at_the_limits() | change))
+    assert any(finding.message.startswith(message) for finding in refusal.value.findings)
+    assert refusal.value.exit_code == 4
+    assert all(finding.severity == "error" and finding.hint for finding in refusal.value.findings)
+
+
+def test_a_refusal_names_the_first_and_counts_the_rest() -> None:
+    with pytest.raises(DeliveryError) as refusal:
+        check_limits(environment({"A": "x" * 131073, "B": "y" * 131073, "C": ""}))
+    assert str(refusal.value) == (
+        "A (env-file .env, line 1) has 131073 bytes, and the guest takes 131072 (and 1 more)"
+    )
+    assert (refusal.value.file, refusal.value.line, len(refusal.value.findings)) == (".env", 1, 2)
+    assert refusal.value.hint == refusal.value.findings[0].hint
+    with pytest.raises(DeliveryError, match=r"131072$"):
+        check_limits(environment({"A": "x" * 131073}))
+
+
+def test_linux_passes_on_a_little_less_than_the_guest_takes() -> None:
+    def run(variables: dict[str, str]) -> str:
+        code = "import os; print(len(os.environ['LARGE']))"
+        return subprocess.run(
+            [sys.executable, "-Sc", code], env=variables, capture_output=True, text=True
+        ).stdout
+
+    longest = {"LARGE": "x" * (131071 - len("LARGE="))}
+    assert run(longest) == f"{131071 - len('LARGE=')}\n"
+    assert review(environment(longest)) == []
+
+    too_long = {"LARGE": longest["LARGE"] + "x"}
+    with pytest.raises(OSError) as refusal:  # noqa: PT011 - the number says which
+        run(too_long)
+    assert refusal.value.errno == errno.E2BIG
+    check_limits(environment(too_long))
+    (finding,) = review(environment(too_long))
+    assert finding.message == "LARGE (env-file .env, line 1) has 131072 bytes with its name"
+    assert "131071" in finding.hint
+    assert finding.severity == "warning"
+
+
+# The launcher's names
+
+LAUNCHER = """
+HOST_SHARED_DIR=/shared SYS_CONFIG_FILE=/shared/config CFG_PCCS_URL=
+ACTION=${1:-start} runner=docker-compose snapshotter=overlayfs
+env -0
+"""
+OVERWRITTEN = [
+    "ACTION",
+    "runner",
+    "snapshotter",
+    "HOST_SHARED_DIR",
+    "SYS_CONFIG_FILE",
+    "CFG_PCCS_URL",
+    "IFS",
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "UID",
+    "EUID",
+    "PPID",
+    "BASH",
+    "BASHOPTS",
+    "BASH_VERSION",
+    "BASHPID",
+    "BASH_ANYTHING",
+]
+ACTING = [
+    "APP_COMPOSE_FILE",
+    "COMPOSE_FILE",
+    "COMPOSE_PATH_SEPARATOR",
+    "COMPOSE_ENV_FILES",
+    "COMPOSE_PROJECT_NAME",
+    "NERDCTL_NAMESPACE",
+    "PATH",
+    "HOME",
+    "ENV",
+    "BASH_ENV",
+    "SHELLOPTS",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_TLS_VERIFY",
+    "DOCKER_API_VERSION",
+]
+KEPT = {"UID", "EUID", "BASH_ANYTHING"}
+"""Bash hands these on as given. It takes the first two for the user's own id, and calls BASH… its own."""
+
+
+@pytest.mark.parametrize("name", OVERWRITTEN)
+def test_a_name_that_the_launcher_overwrites_is_refused(name: str) -> None:
+    run = subprocess.run(
+        ["bash", "-c", LAUNCHER], env={"PATH": "/usr/bin:/bin", name: "mine"}, capture_output=True, check=True
+    )
+    handed_on = dict(entry.split("=", 1) for entry in run.stdout.decode().split("\0") if entry)
+    assert (handed_on.get(name) == "mine") == (name in KEPT)
+    (finding,) = review(environment({name: "mine"}))
+    assert finding.message == f"{name} (env-file .env, line 1) is overwritten by the guest's launcher"
+    assert f"`{name}: ${{APP_{name}}}`" in finding.hint
+    assert finding.severity == "error"
+
+
+@pytest.mark.parametrize("name", ACTING)
+def test_a_name_that_acts_on_the_launcher_is_refused(name: str) -> None:
+    (finding,) = review(environment({name: "mine"}))
+    assert finding.message == f"{name} (env-file .env, line 1) changes what the guest's launcher does"
+    assert (finding.severity, finding.line) == ("error", 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DOCKER_PASSWORD", "COMPOSE_PROFILES", "DSTACK_DOCKER_PASSWORD", "RUNNER", "action", "path"),
+        *("MY_PATH", "PATHS", "HOSTNAME", "_X", "A", "NODE_ENV", "REBASH"),
+    ],
+)
+def test_an_app_s_own_names_pass(name: str) -> None:
+    assert review(environment({name: "mine"})) == []
+
+
+def test_every_second_of_a_thousand_variables_is_swallowed_by_the_one_before() -> None:
+    variables = {f"V{number:04}": "\\" if number % 2 else "x y" for number in range(1000)}
+    casualties = fallen(environment(variables))
+    assert sum(len(one.neighbours) for one in casualties) == 499

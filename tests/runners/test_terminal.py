@@ -1,0 +1,128 @@
+"""Stories of a person at a terminal: what is waited for is shown while it lasts, and leaves nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import struct
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from phala_secrets.errors import Finding
+from phala_secrets.runners.base import Runner
+from phala_secrets.runners.detect import detect
+
+
+class Terminal:
+    """A terminal's two ends: a runner's standard error, and what a person sees."""
+
+    def __init__(self, columns: int = 80) -> None:
+        self._person, self.descriptor = pty.openpty()
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.stream = os.fdopen(self.descriptor, "w", newline="")
+        self.seen = ""
+
+    def shows(self, text: str) -> bool:
+        """Whether a text comes up within a while."""
+        while text not in self.seen and select.select([self._person], [], [], 5)[0]:
+            self.seen += os.read(self._person, 65536).decode()
+        return text in self.seen
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._person)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def test_a_person_sees_what_is_waited_for_and_no_more_of_it_afterwards(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("finding the CVM")
+    assert terminal.shows("⠋ finding the CVM")
+    runner.progress("waiting\x1b[2J")
+    assert terminal.shows("waiting\\u001b[2J")
+    runner.say("done", "good")
+    assert terminal.shows("\r\x1b[J\x1b[32mdone\x1b[0m\r\n")
+    runner.progress("one more")
+    runner.finish()
+    runner.finish()
+    assert terminal.shows("\r\x1b[J")
+
+
+def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("the update")
+    for number in range(20):
+        runner.progress(f"web-{number}: restarting", cvm=f"web-{number}")
+    assert terminal.shows("web-15: restarting\r\n  and 4 more")
+    assert "the update" not in terminal.seen
+    assert terminal.shows("\r\x1b[16A\x1b[J"), "back to the first line"
+    for number in range(20):
+        runner.progress("", cvm=f"web-{number}")
+    runner.say("over")
+    assert terminal.shows("\x1b[Jover\r\n")
+
+
+def test_a_line_is_no_wider_than_the_terminal() -> None:
+    terminal = Terminal(columns=20)
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner.progress("x" * 50 + "END")
+    assert terminal.shows("⠙ " + "x" * 17)
+    runner.finish()
+    assert not re.search("x{18}", terminal.seen)
+    terminal.close()
+
+
+class NoDescriptor(io.StringIO):
+    """What a notebook or an editor has for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
+    stream = NoDescriptor()
+    runner = Runner({}, stderr=stream)
+    runner.progress("x" * 100)
+    for _ in range(500):
+        if "x" in stream.getvalue():
+            break
+        time.sleep(0.01)
+    runner.finish()
+    assert re.findall("x+", stream.getvalue())[0] == "x" * 77
+
+
+@pytest.mark.parametrize(
+    ("environ", "printed"),
+    [
+        ({"TERM": "xterm"}, "\x1b[33mwarning: odd\x1b[0m\r\n"),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "warning: odd\r\n"),
+        ({"TERM": "dumb"}, "waiting\r\nwarning: odd\r\n"),
+        ({"TERM": "xterm", "GITLAB_CI": "true"}, "waiting\r\nwarning: odd\r\n"),
+    ],
+    ids=["colours", "no colours", "a dumb terminal", "a CI with a terminal"],
+)
+def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], printed: str, terminal: Terminal) -> None:
+    runner = detect(environ, stderr=terminal.stream)
+    runner.progress("waiting")
+    runner.tell(Finding("odd"))
+    assert terminal.shows(printed)
+    assert printed.startswith("\x1b") == ("\x1b[33m" in terminal.seen)
+
+
+def test_what_is_traced_is_pale(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream, verbose=True)
+    runner.trace("GET /kms")
+    assert terminal.shows("\x1b[2mGET /kms\x1b[0m\r\n")

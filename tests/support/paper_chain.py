@@ -1,0 +1,139 @@
+"""A chain on paper: JSON-RPC on loopback that answers what a test has it say, and takes all that is sent.
+
+A KMS contract and the apps' contracts, as far as they are asked; written from the contracts' ABI alone.
+A real chain, with its own mind about fees and nonces, is in ``tests/anvil``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import rlp
+from sha3 import keccak_256
+
+BASE_KMS = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
+
+
+class PaperChain:
+    """``approved`` and ``devices`` are of every app on it. ``meddle`` has the last word on each answer."""
+
+    def __init__(self, chain_id: int = 8453, kms: str = BASE_KMS) -> None:
+        self.chain_id = chain_id
+        self.kms = kms.lower()
+        self.root = ""
+        """The KMS root's public key, SEC1 hex."""
+        self.apps: set[str] = set()
+        self.approved: set[str] = set()
+        self.devices: set[str] = set()
+        self.any_device = False
+        self.owner = "0x" + "00" * 20
+        self.transactions: dict[str, str] = {}
+        """Receipts: the compose hash that a transaction (0x) added to the one app."""
+        self.meddle: Callable[[str, Any], Any] = lambda method, answer: answer
+        self.asked: list[str] = []
+        chain = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                chain.asked.append(request["method"])
+                answer = {"jsonrpc": "2.0", "id": request["id"], **chain._answer(request)}
+                answer = chain.meddle(request["method"], answer)
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        method, params = request["method"], request["params"]
+        if method == "eth_chainId":
+            return {"result": hex(self.chain_id)}
+        if method == "eth_call":
+            return {"result": self._view(params[0]["to"].lower(), params[0]["data"][2:])}
+        if method == "eth_getTransactionReceipt":
+            return {"result": self._receipt(params[0])}
+        if method == "eth_sendRawTransaction":
+            return {"result": self._take(bytes.fromhex(params[0][2:]))}
+        known = {
+            "eth_getBalance": hex(10**18),
+            "eth_getBlockByNumber": {"baseFeePerGas": hex(10**9)},
+            "eth_maxPriorityFeePerGas": hex(10**6),
+            "eth_estimateGas": hex(60_000),
+            "eth_getTransactionCount": hex(len(self.transactions)),
+        }
+        if method in known:
+            return {"result": known[method]}
+        return {"error": {"code": -32601, "message": f"no {method} on paper"}}
+
+    def _take(self, raw: bytes) -> str:
+        """A transaction of type 2 (EIP-1559), mined at once."""
+        data = rlp.decode(raw[1:])[7].hex()
+        transaction = "0x" + keccak_256(raw).hexdigest()
+        changed = {"dfc77223": self.approved, "2a819728": self.devices}[data[:8]]
+        changed.add(data[8:])
+        self.transactions[transaction] = data[8:]
+        return transaction
+
+    def _view(self, to: str, data: str) -> str:
+        selector, word = data[:8], data[8:]
+        if to == self.kms:
+            known = {"09177063": self._kms_info, "a6c4cce9": lambda: _truth(word[24:] in self.apps)}
+        elif to[2:] in self.apps:
+            known = {
+                "2f6622e5": lambda: _truth(word in self.approved),
+                "bf8b211b": lambda: _truth(word in self.devices),
+                "3440a16a": lambda: _truth(self.any_device),
+                "8da5cb5b": lambda: "0x" + self.owner[2:].rjust(64, "0"),
+            }
+        else:
+            return "0x"
+        return known[selector]()
+
+    def _kms_info(self) -> str:
+        strings = [bytes.fromhex(self.root), b"ca", b"quote", b""]
+        head, tail = b"", b""
+        for string in strings:
+            head += (32 * len(strings) + len(tail)).to_bytes(32, "big")
+            tail += len(string).to_bytes(32, "big") + string + bytes(-len(string) % 32)
+        return "0x" + (head + tail).hex()
+
+    def _receipt(self, transaction: str) -> dict[str, Any] | None:
+        if transaction not in self.transactions:
+            return None
+        (app,) = self.apps
+        topic = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
+        log = {"address": f"0x{app}", "topics": [topic], "data": "0x" + self.transactions[transaction]}
+        return {
+            "transactionHash": transaction,
+            "status": "0x1",
+            "blockNumber": "0x1",
+            "logs": [log],
+        }
+
+
+def _truth(value: bool) -> str:
+    return "0x" + int(value).to_bytes(32, "big").hex()

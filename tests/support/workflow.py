@@ -1,0 +1,155 @@
+"""GitHub's workflows, as far as the examples use them: jobs in order, matrices, steps, and ``${{ … }}``.
+
+The steps really run: a script in bash, our action as the image's entrypoint. What an expression means is
+from GitHub's documentation; what is not known here is an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.command import ENTRYPOINT, ROOT
+from tests.support.step import read_outputs
+
+_EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
+_ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+
+
+class Workflow:
+    """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars`` and ``inputs``.
+
+    ``base`` is the environment of every script, and what it has of the network every action has too.
+    """
+
+    def __init__(
+        self, path: Path, folder: Path, base: Mapping[str, str], **contexts: Mapping[str, str]
+    ) -> None:
+        self.content: dict[str, Any] = yaml.safe_load(path.read_text())
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        self.artifacts = folder / "artifacts"
+        self._folder = folder
+        self._base = dict(base)
+        self._contexts: dict[str, Any] = {"secrets": {}, "vars": {}, "inputs": {}, "needs": {}, **contexts}
+        self._contexts["github"] = {"token": "ghs_token", "ref": "refs/heads/main"}
+        self.logs: list[str] = []
+        self.outputs: list[dict[str, str]] = []
+        """Those of each step of our action."""
+
+    def run(self, **environ: str) -> None:
+        """Every job. AssertionError, with the log, for a step that fails; ``environ`` goes over ``env:``."""
+        for name, job in self.content["jobs"].items():
+            needed = job.get("needs", [])
+            for other in [needed] if isinstance(needed, str) else needed:
+                assert other in self._contexts["needs"], "the examples have their jobs in order"
+            for matrix in self._matrix(job):
+                contexts = {**self._contexts, "matrix": matrix, "steps": {}}
+                env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
+                contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
+                for step in job["steps"]:
+                    self._step(step, contexts)
+                outputs = {key: self._text(text, contexts) for key, text in job.get("outputs", {}).items()}
+                self._contexts["needs"][name] = {"outputs": outputs}
+
+    def _matrix(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        axes = {
+            name: self._value(values, self._contexts)
+            for name, values in job.get("strategy", {}).get("matrix", {}).items()
+        }
+        for combination in itertools.product(*axes.values()):
+            yield dict(zip(axes, combination, strict=True))
+
+    def _step(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> None:
+        if "if" in step and not self._evaluate(str(step["if"]), contexts):
+            return
+        env = {**contexts["env"], **{k: self._text(v, contexts) for k, v in step.get("env", {}).items()}}
+        given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
+        action = step.get("uses", "").partition("@")[0]
+        if action == "phala-secrets/phala-secrets":
+            outputs = self._inject(given, env)
+            self.outputs.append(outputs)
+        elif action == "actions/upload-artifact":
+            shutil.copytree(self.workspace / given["path"], self.artifacts / given["name"])
+            outputs = {}
+        elif action == "actions/download-artifact":
+            shutil.copytree(self.artifacts / given["name"], self.workspace / given["path"])
+            outputs = {}
+        elif action == "actions/checkout":
+            outputs = {}
+        else:
+            assert "run" in step, action
+            assert "${{" not in step["run"], "what a script is filled in with is run"
+            outputs = self._execute(["bash", "-e", "-c", step["run"]], {**self._base, **env})
+        contexts["steps"][step.get("id")] = {"outputs": outputs}
+
+    def _inject(self, given: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
+        assert set(given) <= set(_ACTION["inputs"]), set(given) - set(_ACTION["inputs"])
+        defaults = {name: entry.get("default", "") for name, entry in _ACTION["inputs"].items()}
+        inputs = {f"INPUT_{name.upper()}": value for name, value in {**defaults, **given}.items()}
+        summary = self._folder / "summary"
+        runner = {
+            "CI": "true",
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_WORKSPACE": str(self.workspace),
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "PHALA_CLOUD_API_PREFIX": self._base["SIMULATOR"],
+        }
+        return self._execute([sys.executable, "-IB", str(ENTRYPOINT)], {**env, **inputs, **runner})
+
+    def _execute(self, command: list[str], env: Mapping[str, str]) -> dict[str, str]:
+        output = self._folder / "output"
+        output.write_text("")
+        done = subprocess.run(
+            command,
+            cwd=self.workspace,
+            env={**env, "GITHUB_OUTPUT": str(output)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.logs.append(done.stdout)
+        assert done.returncode == 0, done.stdout
+        return read_outputs(output.read_text())
+
+    # -- expressions -----------------------------------------------------------------------------
+
+    def _value(self, value: Any, contexts: Mapping[str, Any]) -> Any:
+        """A value of the file, or what the one expression is that it consists of."""
+        match = _EXPRESSION.fullmatch(value) if isinstance(value, str) else None
+        return self._evaluate(match[1], contexts) if match else value
+
+    def _text(self, value: Any, contexts: Mapping[str, Any]) -> str:
+        """Text with its expressions filled in; GitHub spells a boolean as JSON does."""
+        if not isinstance(value, str):
+            return json.dumps(value)
+        return _EXPRESSION.sub(lambda match: str(self._evaluate(match[1], contexts)), value)
+
+    def _evaluate(self, expression: str, contexts: Mapping[str, Any]) -> Any:
+        expression = expression.strip()
+        if expression == "always()":
+            return True
+        if comparison := re.fullmatch(r"(\S+) == '(.*)'", expression):
+            return self._evaluate(comparison[1], contexts) == comparison[2]
+        if call := re.fullmatch(r"(toJSON|fromJSON)\((.*)\)", expression):
+            argument = self._evaluate(call[2], contexts)
+            return json.dumps(argument, indent=2) if call[1] == "toJSON" else json.loads(argument)
+        found: Any = contexts
+        for name in expression.split("."):
+            # What a context does not have is an empty string.
+            found = (
+                found.get(name, "") if isinstance(found, Mapping) and found is not contexts else found[name]
+            )
+        return found
