@@ -72,7 +72,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from phala_secrets.cloud.client import AsyncClient, Client, create_async_client, create_client
+    from phala_secrets.cloud.async_client import AsyncClient, create_async_client
+    from phala_secrets.cloud.client import Client, create_client
     from phala_secrets.cloud.models import (
         AppCompose,
         CvmInfo,
@@ -125,11 +126,11 @@ if TYPE_CHECKING:
     )
 else:  # a type checker that saw this would take any name
     _HOMES = {
-        "AsyncClient": "cloud.client",
+        "AsyncClient": "cloud.async_client",
         "Client": "cloud.client",
         "EnvEncryptPublicKey": "dstack.key_proof",
         "Finding": "errors",
-        "create_async_client": "cloud.client",
+        "create_async_client": "cloud.async_client",
         "create_client": "cloud.client",
         "encrypt_env_vars": "dstack.env_vars",
         "get_compose_hash": "dstack.compose_hash",

@@ -27,7 +27,7 @@ An error is a pair: what is wrong and where (``str(error)``), and what to do
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,13 @@ class PhalaSecretsError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def saying(self, message: str) -> Self:
+        """Return the same error with another message, such as one that begins with a CVM's name."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.message, other.args = message, (message,)
+        return other
 
 
 class InputError(PhalaSecretsError):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from phala_secrets import flow
 from phala_secrets.chain import rpc
 from phala_secrets.chain.abi import address
-from phala_secrets.chain.flow import Flow, Sleep, ask
 from phala_secrets.chain.handover import calldata_add_compose_hash, calldata_add_device
 from phala_secrets.chain.networks import chain_name
-from phala_secrets.chain.transaction import FAILURES, POLL_SECONDS, Call, Offer, price, transact
+from phala_secrets.chain.transaction import FAILURES, ContractCall, Offer, price, transact
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.errors import AnswerError, ApprovalRequiredError, InputError
+from phala_secrets.flow import Flow, Pause, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -71,12 +71,11 @@ def register(
     device: str | None = None,
     allow_device: Iterable[str] = (),
     patience: float = 600.0,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Flow[Registered]:
     """Approve ``compose_hash`` for the contract ``app``, and ``device`` if ``allow_device`` names it.
 
     Nothing is sent that is approved already, nor while earlier transactions of this key wait.
-    ``patience`` (seconds, by ``clock``) limits each of the waits.
+    ``patience`` (seconds) limits each of the waits.
 
     Raises ``InputError`` if the RPC is for another chain, or the key is not the owner's.
     ``ApprovalRequiredError`` if the owner is a contract, the device is not named, the balance
@@ -99,13 +98,13 @@ def register(
                 f"the app may not run on device {each.subject}, and allow-device does not name it",
                 hint="if that machine is to have the app's keys, name it in allow-device",
             )
-    if (yield from _wait_for_earlier(sender, patience, clock)):
+    if (yield from _wait_for_earlier(sender, patience)):
         missing = yield from _missing(missing)
 
     offers = yield from price(sender, chain_id, [each.call for each in missing])
     sent = []
     for each, offer in zip(missing, offers, strict=True):
-        if hash_ := (yield from _approve(sender, each, offer, patience, clock)):
+        if hash_ := (yield from _approve(sender, each, offer, patience)):
             sent.append(Sent(each.call.name, hash_))
     ours = {each.call: each.transaction_hash for each in sent}
     return Registered(ours.get("addComposeHash", ALREADY_REGISTERED), tuple(sent))
@@ -116,14 +115,14 @@ class _Approval:
     """What is to be allowed (32 bytes of hex), the call that does it, how to see it, and its event."""
 
     subject: str
-    call: Call
+    call: ContractCall
     allowed: Callable[[], Flow[bool]]
     topic: str | None = None
 
 
 def _compose_hash(app: str, text: str) -> _Approval:
     hash_ = parse_hash(text, "compose hash")
-    call = Call("addComposeHash", address(app), calldata_add_compose_hash(hash_))
+    call = ContractCall("addComposeHash", address(app), calldata_add_compose_hash(hash_))
     return _Approval(hash_, call, lambda: ask(rpc.compose_hash_allowed(app, hash_)), COMPOSE_HASH_ADDED)
 
 
@@ -135,7 +134,7 @@ def _device(app: str, text: str) -> _Approval:
             yield from ask(rpc.device_allowed(app, device))
         )
 
-    return _Approval(device, Call("addDevice", address(app), calldata_add_device(device)), allowed)
+    return _Approval(device, ContractCall("addDevice", address(app), calldata_add_device(device)), allowed)
 
 
 def _missing(wanted: Sequence[_Approval]) -> Flow[list[_Approval]]:
@@ -170,30 +169,28 @@ def _check_owner(sender: Sender, app: str) -> Flow[None]:
     )
 
 
-def _wait_for_earlier(sender: Sender, patience: float, clock: Callable[[], float]) -> Flow[bool]:
+def _wait_for_earlier(sender: Sender, patience: float) -> Flow[bool]:
     """Whether there was anything to wait for: one of them may be this very approval, of a run before."""
-    end = clock() + patience
+    end = flow.clock.monotonic() + patience
     waited = False
     while True:
         mined = yield from ask(rpc.nonce(sender.address, "latest"))
         waiting = (yield from ask(rpc.nonce(sender.address, "pending"))) - mined
         if waiting <= 0:
             return waited
-        if clock() >= end:
+        if flow.clock.monotonic() >= end:
             raise ApprovalRequiredError(
                 f"{waiting} earlier transaction(s) of {sender.address} are not mined, from nonce {mined} on",
                 hint="speed them up or cancel them in a wallet, then run again",
             )
         waited = True
-        yield Sleep(POLL_SECONDS, f"Waiting for {waiting} earlier transaction(s) of {sender.address}")
+        yield Pause(flow.CHAIN_POLL, f"Waiting for {waiting} earlier transaction(s) of {sender.address}")
 
 
-def _approve(
-    sender: Sender, approval: _Approval, offer: Offer, patience: float, clock: Callable[[], float]
-) -> Flow[str | None]:
+def _approve(sender: Sender, approval: _Approval, offer: Offer, patience: float) -> Flow[str | None]:
     """The hash of the transaction that did it, or ``None`` if another did meanwhile."""
     try:
-        receipt = yield from transact(sender, offer, patience=patience, clock=clock)
+        receipt = yield from transact(sender, offer, patience=patience)
     except (ApprovalRequiredError, *FAILURES):
         with suppress(*FAILURES):
             if (yield from approval.allowed()):
@@ -207,13 +204,13 @@ def _approve(
             f"{call.name}: transaction {hash_} succeeded, but the app's contract did not say so in an event",
             hint="is the app id that of a dstack app, and rpc-url one to trust?",
         )
-    end = clock() + patience
+    end = flow.clock.monotonic() + patience
     # An RPC is many nodes, and some are behind.
     while not (yield from approval.allowed()):
-        if clock() >= end:
+        if flow.clock.monotonic() >= end:
             raise AnswerError(
                 f"{call.name}: transaction {hash_} succeeded, but the contract does not show it",
                 hint="run again later: what is approved by then is not sent again",
             )
-        yield Sleep(POLL_SECONDS, f"Waiting for the contract to show transaction {hash_}", hash_)
+        yield Pause(flow.CHAIN_POLL, f"Waiting for the contract to show transaction {hash_}", hash_)
     return hash_

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from phala_secrets import flow
 from phala_secrets.chain import rpc
 from phala_secrets.chain.abi import checksum_address
-from phala_secrets.chain.flow import Flow, Sleep, ask
 from phala_secrets.chain.networks import transaction_link
 from phala_secrets.errors import AnswerError, ApiError, ApprovalRequiredError, TransportError
+from phala_secrets.flow import Flow, Pause, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from phala_secrets.chain.owner import Sender
     from phala_secrets.chain.rpc import Receipt
@@ -32,14 +33,6 @@ MAX_COST: Mapping[int, int] = MappingProxyType({1: 10**16})
 DEFAULT_MAX_COST = 10**15
 """… and 0.001 ETH anywhere else."""
 
-POLL_SECONDS = 3.0
-
-REFUSALS = 3
-"""How often an RPC may refuse a transaction that it does not know before we give up."""
-
-SIGHTINGS = 3
-"""How often in a row our nonce has to be seen used by another: an RPC is many nodes, some of them behind."""
-
 FAILURES = (TransportError, ApiError)
 """What a driver throws in for one request that failed; an ``ApiError`` for an HTTP status of the RPC."""
 
@@ -47,7 +40,7 @@ _DEARER = "try again when fees are lower, or with another rpc-url; or approve el
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ContractCall:
     """A call of a contract: its name in messages, and its address and calldata (both ``0x`` hex)."""
 
     name: str
@@ -59,14 +52,14 @@ class Call:
 class Offer:
     """A call with its price: ``fees`` as the transaction's fields (wei per gas), ``cost`` at most, in wei."""
 
-    call: Call
+    call: ContractCall
     chain_id: int
     gas: int
     fees: Mapping[str, int]
     cost: int
 
 
-def price(sender: Sender, chain_id: int, calls: Sequence[Call]) -> Flow[list[Offer]]:
+def price(sender: Sender, chain_id: int, calls: Sequence[ContractCall]) -> Flow[list[Offer]]:
     """Price the calls, and check that the balance covers them all.
 
     Raises ``ApprovalRequiredError`` over a cap or beyond the balance, and ``AnswerError`` if
@@ -103,7 +96,7 @@ def price(sender: Sender, chain_id: int, calls: Sequence[Call]) -> Flow[list[Off
     return offers
 
 
-def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[], float]) -> Flow[Receipt]:
+def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
     """Sign, send, and wait up to ``patience`` seconds for one confirmation.
 
     Raises ``ApprovalRequiredError`` for a transaction that was reverted, replaced or is stuck,
@@ -122,10 +115,10 @@ def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[
             **offer.fees,
         }
     )
-    yield Sleep(0, f"Sending {call.name} as transaction {hash_}", hash_)
+    yield Pause(0, f"Sending {call.name} as transaction {hash_}", hash_)
     look = transaction_link(offer.chain_id, hash_) or f"transaction {hash_}"
     go_on = f"look at {look}; then run again: what is approved by then is not sent again"
-    end = clock() + patience
+    end = flow.clock.monotonic() + patience
     absent, accepted = True, False
     refusals = sightings = 0
     trouble: TransportError | ApiError | None = None
@@ -150,19 +143,21 @@ def transact(sender: Sender, offer: Offer, *, patience: float, clock: Callable[[
             accepted = accepted or not absent
             sightings = sightings + 1 if taken else 0
             trouble = None if accepted else trouble
-        if sightings >= SIGHTINGS:
+        if sightings >= flow.SIGHTINGS:
             raise ApprovalRequiredError(
                 f"{call.name}: another transaction took nonce {count}, so transaction {hash_} is replaced",
                 hint=go_on,
             )
-        if trouble and not accepted and refusals >= REFUSALS and not sightings:
+        if trouble and not accepted and refusals >= flow.REFUSALS and not sightings:
             raise TransportError(f"{call.name}: transaction {hash_} was not taken: {trouble}", hint=go_on)
-        if clock() >= end:
+        if flow.clock.monotonic() >= end:
             stuck = f"{call.name}: transaction {hash_} is not confirmed after {patience:.0f} s"
             if trouble:
                 raise TransportError(f"{stuck}: {trouble}", hint=go_on)
             raise ApprovalRequiredError(stuck, hint=go_on)
-        yield Sleep(POLL_SECONDS, f"Waiting for one confirmation of {call.name}, transaction {hash_}", hash_)
+        yield Pause(
+            flow.CHAIN_POLL, f"Waiting for one confirmation of {call.name}, transaction {hash_}", hash_
+        )
     if not receipt.succeeded:
         raise ApprovalRequiredError(f"{call.name}: transaction {hash_} was reverted", hint=go_on)
     return receipt

@@ -10,22 +10,24 @@ import math
 import os
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
-from phala_secrets import __version__
+from phala_secrets import __version__, flow
 from phala_secrets.cloud import requests
-from phala_secrets.cloud.call import Call, Exchange, Pace, Pause
+from phala_secrets.cloud.call import Attempt, Call, Response
 from phala_secrets.cloud.ids import is_loopback, parse_api_key, parse_url
+from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.cloud.secret import Secret
 from phala_secrets.errors import AnswerError, InputError, TransportError
 
 if TYPE_CHECKING:
     import ssl
+
+    from phala_secrets.flow import Flow, Pause
 
 T = TypeVar("T")
 Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
@@ -95,6 +97,7 @@ class Connection(Generic[Http]):
         version: str = requests.API_VERSION,
         timeout: float = 30.0,
         trace: Trace | None = None,
+        show: Callable[[Pause], None] = lambda _: None,
     ) -> None:
         key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
         if not key:
@@ -112,6 +115,7 @@ class Connection(Generic[Http]):
         self.timeout = timeout
         self._key = Secret(key)
         self._trace = trace
+        self._show = show
         self._pace = Pace()
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[str, Http] = {}
@@ -152,10 +156,10 @@ class Connection(Generic[Http]):
             "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
         }
 
-    def _request(self, exchange: Exchange[Any], silence: float | None = None) -> dict[str, Any]:
-        """What httpx sends; ``silence`` is how many seconds a stream of events may be silent."""
-        call, accept = exchange.call, "text/event-stream" if silence else "application/json"
-        headers = {"Accept": accept}
+    def _request(self, attempt: Attempt, *, stream: bool = False) -> dict[str, Any]:
+        """Return what httpx is to send."""
+        call = attempt.call
+        headers = {"Accept": "text/event-stream" if stream else "application/json"}
         if not call.absolute:
             headers["X-API-Key"] = self._key.reveal()
             headers["X-Phala-Version"] = call.version or self.version
@@ -165,23 +169,19 @@ class Connection(Generic[Http]):
             "params": dict(call.params) or None,
             "json": call.body,
             "headers": headers,
-            "timeout": exchange.seconds_left(silence or self.timeout),
+            "timeout": attempt.seconds,
         }
 
-    def _answered(
-        self, exchange: Exchange[T], response: httpx.Response, body: bytes, began: float
-    ) -> T | Pause:
-        self._traced(exchange.call, response, began)
-        headers = {name: self._scrubbed(value, exchange.call) for name, value in response.headers.items()}
-        for secret in self._secrets(exchange.call):
+    def _response(self, call: Call[Any], response: httpx.Response, body: bytes, began: float) -> Response:
+        """Return what came back, without anything that must not come into a message."""
+        self._traced(call, response, began)
+        headers = {name: self._scrubbed(value, call) for name, value in response.headers.items()}
+        for secret in self._secrets(call):
             body = body.replace(secret.encode(), b"***")
-        outcome = exchange.answered(response.status_code, headers, body)
-        if isinstance(outcome, Pause) and response.status_code == 429:
-            self._pace.slow_down(exchange, outcome.seconds, began)
-        return outcome
+        return Response(response.status_code, headers, body)
 
     def _secrets(self, call: Call[Any]) -> list[str]:
-        """What an answer must not bring into a message: the API key, or what may be the RPC's."""
+        """Return what must not come into a message: the API key, or what may be the RPC's."""
         if not call.absolute:
             return [self._key.reveal()]
         parts = urlsplit(call.path)
@@ -196,17 +196,20 @@ class Connection(Generic[Http]):
         if self._trace:
             request_id = self._scrubbed(response.headers.get("x-request-id", "no request id"), call)
             where = host_of(call.path) if call.absolute else call.path
-            took = (time.monotonic() - began) * 1000
+            took = (flow.clock.monotonic() - began) * 1000
             self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
 
-    def _failed(self, exchange: Exchange[Any], error: Exception) -> Pause:
-        call = exchange.call
+    def _failed(self, call: Call[Any], error: Exception) -> TransportError:
+        """Return what an error of the transport means."""
         host = host_of(call.path if call.absolute else self.base_url)
         url = "rpc-url" if call.absolute else "api-url"
         known = error if isinstance(error, TransportError) else transport_error(error, host, url)
         if self._trace:
             self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
-        return exchange.failed(known)
+        return known
+
+    def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:
+        return exchange(call, self._pace, self.timeout, within=within)
 
 
 def host_of(url: str) -> str:

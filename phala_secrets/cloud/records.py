@@ -2,7 +2,7 @@
 
 The library answers with pydantic models, whole. A run acts on a handful of fields, and
 loading pydantic takes as long as all the rest of a step, so it reads them itself: the
-calls are those of ``api``, with another reader.
+requests are those of ``requests``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets.cloud import requests
+from phala_secrets.cloud.rows import precondition_fields, rows
 from phala_secrets.errors import AnswerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from phala_secrets.cloud.call import Call
 
 T = TypeVar("T")
+
+_OPERATIONS = 20
+"""Newest operations looked through for ours: more do not begin while it runs."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
 """What an id may look like: it becomes an output, which a script of the next step may hold."""
@@ -98,36 +102,66 @@ class Precondition(NamedTuple):
     device_id: str | None
 
 
+class State(NamedTuple):
+    """What a CVM is doing now. The texts are the guest's and the API's: untrusted."""
+
+    status: str
+    boot_progress: str
+    boot_error: str
+    shutdown_progress: str
+
+
+class Operation(NamedTuple):
+    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``."""
+
+    correlation_id: str
+    status: str
+    error: str
+
+
 def cvm(cvm_id: str) -> Call[Cvm]:
     """One CVM."""
-    return _read(requests.get_cvm_info(cvm_id), _cvm)
+    return requests.cvm(cvm_id).read_by(_cvm)
 
 
 def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
     """Every CVM of an app."""
-    return _read(
-        requests.get_app_cvms(app_id), lambda answer: tuple(_cvm(row) for row in requests.rows(answer))
-    )
+    return requests.app_cvms(app_id).read_by(lambda answer: tuple(_cvm(row) for row in rows(answer)))
 
 
 def contracts(page: int = 1) -> Call[Contracts]:
     """One page of the KMS contracts, as large as the API gives it."""
-    return _read(requests.list_kms_contracts(page=page if page > 1 else None, page_size=100), _contracts)
+    return requests.contracts(page=str(page) if page > 1 else None, page_size="100").read_by(_contracts)
 
 
 def key(kms: str, app_id: str) -> Call[Key]:
     """An app's key and what it is signed with."""
-    return _read(requests.get_app_env_encrypt_pub_key(kms=kms, app_id=app_id), _key)
+    return requests.key(kms, app_id).read_by(_key)
 
 
 def compose(cvm_id: str) -> Call[Compose]:
     """A CVM's app-compose."""
-    return _read(requests.get_cvm_compose_file(cvm_id), _compose)
+    return requests.compose_file(cvm_id).read_by(_compose)
+
+
+def state(cvm_id: str) -> Call[State]:
+    """What a CVM is doing now."""
+    return requests.state(cvm_id).read_by(_state)
 
 
 def newest_operation(cvm_id: str) -> Call[str]:
     """The correlation id of a CVM's newest operation, empty where there was none yet."""
-    return _read(requests.get_cvm_operations(cvm_id, limit=1), _newest)
+    return requests.operations(cvm_id, "1").read_by(_newest)
+
+
+def operation(cvm_id: str, correlation_id: str) -> Call[Operation | None]:
+    """One of a CVM's newest operations, or None where it is not among them (yet)."""
+
+    def find(answer: Any) -> Operation | None:
+        read = (_operation(row) for row in rows(answer))
+        return next((one for one in read if one.correlation_id == correlation_id), None)
+
+    return requests.operations(cvm_id, str(_OPERATIONS)).read_by(find)
 
 
 def update(
@@ -137,16 +171,10 @@ def update(
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
 ) -> Call[Accepted | Precondition]:
-    """The update itself, sent once; 465 is an answer to it, and no error."""
-    call = requests.patch_cvm_envs(cvm_id, encrypted_env, list(names), compose_hash, transaction_hash)
-    return _read(replace(call, when_busy=False), _accepted, {465: _precondition})
-
-
-def _read(
-    call: Call[Any], parse: Callable[[Any], T], answers: Mapping[int, Callable[[Any], T]] | None = None
-) -> Call[T]:
-    read: Any = replace(call, parse=parse, answers=answers or {})
-    return read  # type: ignore[no-any-return]  # replace() keeps the call's type, not its reader's
+    """The update itself, sent once. 465 is a result of it, and no error."""
+    call = requests.update_envs(cvm_id, encrypted_env, names, compose_hash, transaction_hash)
+    reader: Call[Accepted | Precondition] = call.read_by(_accepted, status_465=_precondition)
+    return replace(reader, when_busy=False)
 
 
 class _Fields:
@@ -212,7 +240,7 @@ def _cvm(answer: Any) -> Cvm:
 
 def _contracts(answer: Any) -> Contracts:
     pages = _Fields(answer, "list of KMS contracts").optional("pages", int)
-    return Contracts(tuple(_contract(row) for row in requests.rows(answer)), pages or 1)
+    return Contracts(tuple(_contract(row) for row in rows(answer)), pages or 1)
 
 
 def _contract(answer: Any) -> Contract:
@@ -244,9 +272,23 @@ def _compose(answer: Any) -> Compose:
     return Compose(None if names is None else tuple(names), fields.all)
 
 
+def _state(answer: Any) -> State:
+    fields = _Fields(answer, "state of a CVM")
+    words = (
+        fields.optional(name, str) or "" for name in ("boot_progress", "boot_error", "shutdown_progress")
+    )
+    return State(fields.text("status"), *words)
+
+
+def _operation(answer: Any) -> Operation:
+    fields = _Fields(answer, "operation")
+    error = fields.optional("error_message", str) or ""
+    return Operation(fields.identifier("correlation_id"), fields.text("status"), error)
+
+
 def _newest(answer: Any) -> str:
-    rows = requests.rows(answer)
-    return _Fields(rows[0], "operation").identifier("correlation_id") if rows else ""
+    listed = rows(answer)
+    return _operation(listed[0]).correlation_id if listed else ""
 
 
 def _accepted(answer: Any) -> Accepted:
@@ -255,5 +297,5 @@ def _accepted(answer: Any) -> Accepted:
 
 
 def _precondition(answer: Any) -> Precondition:
-    fields = _Fields(requests.precondition_fields(answer), "precondition")
+    fields = _Fields(precondition_fields(answer), "precondition")
     return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import json
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import httpx
 
-from phala_secrets.cloud.call import Body, Call, Pause, refuse_compressed
-from phala_secrets.errors import TransportError
+from phala_secrets import flow
+from phala_secrets.cloud import readers
+from phala_secrets.cloud.call import Body, Call, Response, read, refuse_compressed
+from phala_secrets.errors import AnswerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -44,7 +46,7 @@ class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def heard(self) -> None:
         """An event had come; the next one may take as long again."""
-        self._last = time.monotonic()
+        self._last = flow.clock.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
@@ -58,7 +60,7 @@ class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     def _check(self, chunk: bytes) -> None:
         self._body.count(chunk)
-        if time.monotonic() - self._last > self._silence:
+        if flow.clock.monotonic() - self._last > self._silence:
             raise TransportError("the stream of the CVM's state told nothing", hint="run again")
 
 
@@ -72,18 +74,31 @@ def end_of(call: Call[CvmState], began: float) -> float:
     return began + float(call.params["timeout"]) + GRACE
 
 
-def polled(outcome: CvmState | Pause, call: Call[CvmState]) -> list[CvmStateEvent]:
-    """A single answer as the events that a stream would have had so far."""
+def polled(call: Call[CvmState], response: Response) -> list[CvmStateEvent]:
+    """Return a single response as the events that a stream would have had so far."""
     from phala_secrets.cloud.models import CvmStateEvent
 
-    if isinstance(outcome, Pause):
-        raise TransportError(outcome.reason, hint="run again")
-    events = [CvmStateEvent(type="state", state=outcome, data=outcome.model_dump(mode="json"))]
-    if outcome.status == call.params["target"]:
-        events.append(CvmStateEvent(type="complete", data={"status": outcome.status}))
+    state = read(call, response)
+    events = [CvmStateEvent(type="state", state=state, data=state.model_dump(mode="json"))]
+    if state.status == call.params["target"]:
+        events.append(CvmStateEvent(type="complete", data={"status": state.status}))
     return events
 
 
-async def each(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
+def state_event(kind: str, data: str) -> CvmStateEvent:
+    """Read one server-sent event of a state stream. Raise AnswerError when it is not one."""
+    try:
+        content = json.loads(data) if data else {}
+    except (ValueError, RecursionError):
+        raise AnswerError("an event of the state stream is not JSON", hint="run again") from None
+    if not isinstance(content, dict):
+        raise AnswerError("an event of the state stream is not an object", hint="run again")
+    state = readers.read("CvmState")(content) if kind == "state" else None
+    event: CvmStateEvent = readers.read("CvmStateEvent")({"type": kind, "state": state, "data": content})
+    return event
+
+
+async def aiter_of(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
+    """Iterate over a list, for who awaits it."""
     for event in events:
         yield event

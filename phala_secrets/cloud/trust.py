@@ -18,8 +18,9 @@ from phala_secrets.errors import AnswerError, Finding, InputError, ProofError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from phala_secrets.cloud.call import Call, Flow
+    from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.records import Contract, Contracts, Cvm, Key
+    from phala_secrets.flow import Flow
 
 Level = Literal["api", "chain", "pinned"]
 LEVELS: tuple[Level, ...] = get_args(Level)

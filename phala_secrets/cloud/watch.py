@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.cloud import requests
+from phala_secrets import flow
+from phala_secrets.cloud import readers, requests
+from phala_secrets.cloud.arguments import Arguments, merged
 from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.models import CvmState, CvmStateEvent
-
-_MAX_BREAKS = 4
-_FIRST_PAUSE = 0.5
 
 
 class Watch:
@@ -23,30 +19,30 @@ class Watch:
 
     def __init__(
         self,
-        request: requests.Request | str | None = None,
+        request: Arguments | str | None = None,
         *,
         id: str | None = None,
         target: str | None = None,
         interval: int | None = None,
         timeout: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keywords = {"id": id, "target": target, "interval": interval, "timeout": timeout}
-        given = requests.merged(request, "id", keywords)
+        given = merged(request, "id", keywords)
         self._id = given.get("id", "")
         self._target = given.get("target", "running")
         self._interval = _within("interval", given.get("interval", 5), 5, 30)
         timeout = _within("timeout", given.get("timeout", 300), 10, 600)
         self._seconds = timeout
-        self._clock = clock
         self._call_for(timeout)  # checks the id before anything is sent
-        self._deadline = clock() + timeout
+        self._deadline = flow.clock.monotonic() + timeout
         self._breaks = 0
         self._pause = float(self._interval)
         self.complete = False
 
     def _call_for(self, seconds: int) -> Call[CvmState]:
-        return requests.stream_cvm_state(self._id, self._target, self._interval, seconds)
+        return requests.state_stream(self._id, self._target, self._interval, seconds).read_by(
+            readers.read("CvmState")
+        )
 
     @property
     def over(self) -> bool:
@@ -67,7 +63,7 @@ class Watch:
             self._breaks = 0
         self.complete = event.type == "complete"
         ended_in_time = event.type == "timeout"
-        self._pause = _FIRST_PAUSE if ended_in_time else self._interval
+        self._pause = flow.FIRST_PAUSE if ended_in_time else self._interval
         return not ended_in_time
 
     def broke(self, error: PhalaSecretsError) -> None:
@@ -75,9 +71,9 @@ class Watch:
         self._breaks += 1
         if not isinstance(error, TransportError | ServerError | RateLimitError):
             raise error
-        if self._breaks >= _MAX_BREAKS and self._left() > 0:
+        if self._breaks >= flow.STREAM_BREAKS and self._left() > 0:
             raise error
-        self._pause = _FIRST_PAUSE * 2 ** (self._breaks - 1)
+        self._pause = flow.FIRST_PAUSE * 2 ** (self._breaks - 1)
         if isinstance(error, RateLimitError):
             self._pause = self._interval if error.retry_after is None else max(self._pause, error.retry_after)
 
@@ -93,7 +89,7 @@ class Watch:
         return CvmStateEvent(type="timeout", data={"message": message})
 
     def _left(self) -> float:
-        return self._deadline - self._clock()
+        return self._deadline - flow.clock.monotonic()
 
 
 def _within(name: str, value: Any, low: int, high: int) -> int:

@@ -99,20 +99,27 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
     runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
 
     from phala_secrets.cloud.client import Client
-    from phala_secrets.run.inject import Injection
+    from phala_secrets.run.context import Run
+    from phala_secrets.run.inject import inject
 
     trace = runner.trace if runner.verbose else None
-    with Client(job.api_key.reveal(), job.api_url, timeout=job.timeout, trace=trace) as client:
-        injection = Injection(job, client, runner, os.environ, stdin)
+    with Client(
+        job.api_key.reveal(),
+        job.api_url,
+        timeout=job.timeout,
+        trace=trace,
+        show=lambda pause: runner.progress(pause.message) if pause.message else None,
+    ) as client:
+        run = Run(job, client, runner, os.environ, stdin)
         try:
-            injection.run()
+            inject(run)
         except PhalaSecretsError:
             raise
         except BaseException:
             if not interrupts.received():
                 raise
             interrupts.over()
-            raise injection.interrupted() from None
+            raise run.interrupted() from None
 
 
 def _simulate(command: Command) -> None:

@@ -1,7 +1,7 @@
 """The job itself: from the sources to a CVM that runs with them.
 
-Sources → CVMs → key and proof → plan → envelope → update → wait. Everything that can
-stop a run does so before anything is sent; what is known is output as soon as it is.
+Sources → CVMs → key and proof → plan → envelope → update → wait. Everything that can stop a run
+does so before anything is sent. What is known is output as soon as it is.
 """
 
 from __future__ import annotations
@@ -9,158 +9,173 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from phala_secrets.cloud.call import together
 from phala_secrets.dstack import guest_check
 from phala_secrets.dstack.encryption import seal
-from phala_secrets.dstack.environment import Environment
-from phala_secrets.errors import CancelledError, DeliveryError, Finding
+from phala_secrets.errors import DeliveryError
+from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import find, reports
-from phala_secrets.run.plan import Plan, compare
-from phala_secrets.run.update import Update
+from phala_secrets.run import approve, find, reports
+from phala_secrets.run.plan import compare, refuse_removal, refuse_several
+from phala_secrets.run.update import update_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
-    from phala_secrets.cloud.client import Client
-    from phala_secrets.cloud.trust import ProvenKey
-    from phala_secrets.inputs.job import Job
-    from phala_secrets.run.find import Found
-    from phala_secrets.runners.base import Runner
+    from phala_secrets.errors import Finding
+    from phala_secrets.run.context import Run
 
 
-class Injection:
-    """One run of a job, step by step."""
+def inject(run: Run) -> None:
+    """Do the whole job. Raise the error that ends it; the outputs have the rest."""
+    run.runner.check()
+    MODES[run.job.mode](run)
 
-    def __init__(
-        self,
-        job: Job,
-        client: Client,
-        runner: Runner,
-        environ: Mapping[str, str],
-        stdin: Callable[[], bytes] | None = None,
-    ) -> None:
-        self._job = job
-        self._client = client
-        self._runner = runner
-        self._environ = environ
-        self._stdin = stdin
-        self._update: Update | None = None
 
-    def run(self) -> None:
-        """The whole job. Raises the error that ends it; the outputs have the rest."""
-        self._runner.check()
-        environment = self._collect()
-        names = self._names(environment)
-        with self._runner.group("The key"):
-            found, keys = self._prove()
-        if self._job.mode == "verify":
-            self._finish("verified", found, keys, [])
-            return
-        plans = self._plan(found, names)
-        self._update = Update(self._job, self._client, self._runner, plans, keys)
-        if self._job.mode == "plan":
-            self._finish("planned", found, keys, plans)
-            self._review(environment)
-        self._update.refuse()
-        if self._job.mode == "plan":
-            return
-        sealed = self._seal(environment, keys)
-        if self._job.mode == "encrypt":
-            self._runner.output("encrypted-env", next(iter(sealed.values())))
-            self._finish("encrypted", found, keys, plans)
-            return
-        self._update.run(sealed)
+def verify(run: Run) -> None:
+    """Prove the key, and no more."""
+    _prove(run)
+    _finish(run, "verified")
 
-    # -- the steps -------------------------------------------------------------------------------
 
-    def _collect(self) -> Environment:
-        """Reads the sources, masks every value, and checks what the guest would make of them."""
-        job = self._job
-        if job.prepared or job.mode == "verify":
-            return Environment()
-        environment, findings = gather(
-            job.sources, environ=self._environ, root=job.root, folder=job.folder, stdin=self._stdin
+def plan(run: Run) -> None:
+    """Do everything but the update, and show what it would change, even where it would be refused."""
+    _collect(run)
+    _prove(run)
+    _compare(run)
+    _finish(run, "planned")
+    _review(run)
+    _refuse(run)
+
+
+def encrypt(run: Run) -> None:
+    """Prove the key and output the ciphertext."""
+    _collect(run)
+    _review(run)
+    _prove(run)
+    _compare(run)
+    _refuse(run)
+    _seal(run)
+    run.output("encrypted-env", run.targets[0].sealed)
+    _finish(run, "encrypted")
+
+
+def update(run: Run) -> None:
+    """Put the secrets into every CVM, and wait until it runs with them."""
+    _collect(run)
+    _review(run)
+    _prove(run)
+    _compare(run)
+    _refuse(run)
+    _seal(run)
+    update_all(run)
+
+
+MODES: dict[str, Callable[[Run], None]] = {
+    "update": update,
+    "plan": plan,
+    "encrypt": encrypt,
+    "verify": verify,
+}
+
+
+# -- the steps -------------------------------------------------------------------------------------
+
+
+def _collect(run: Run) -> None:
+    """Read the sources, mask every value, and hold them to the limits of the guest."""
+    job = run.job
+    if job.prepared:
+        return
+    run.environment, findings = gather(
+        job.sources, environ=run.environ, root=job.root, folder=job.folder, stdin=run.stdin
+    )
+    run.runner.mask(run.environment.secrets())
+    for finding in findings:
+        run.runner.tell(finding)
+    guest_check.check_limits(run.environment)
+
+
+def _review(run: Run) -> None:
+    """Stop for what would not arrive as written, or only warn, as ``guest-check`` says."""
+    check = run.job.guest_check
+    findings = guest_check.review(run.environment) if check != "off" else []
+    wrong = [finding for finding in findings if finding.severity == "error"]
+    if wrong and check == "error":
+        count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
+        raise DeliveryError(
+            f"the guest would not get {count} as given",
+            hint="see each of them above; guest-check: warn sends them all the same",
+            findings=findings,
         )
-        self._runner.mask(environment.secrets())
-        for finding in findings:
-            self._runner.tell(finding)
-        guest_check.check_limits(environment)
-        if job.mode != "plan":
-            self._review(environment)
-        return environment
+    for finding in [*findings, *guest_check.registry_hints(run.environment.names)]:
+        severe = finding.severity == "error"
+        run.runner.tell(replace(finding, severity="warning") if severe else finding)
 
-    def _review(self, environment: Environment) -> None:
-        """What would not arrive as given stops the run, or is only told, as ``guest-check`` says."""
-        findings = guest_check.review(environment) if self._job.guest_check != "off" else []
-        wrong = [finding for finding in findings if finding.severity == "error"]
-        if wrong and self._job.guest_check == "error":
-            count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
-            raise DeliveryError(
-                f"the guest would not get {count} as given",
-                hint="see each of them above; guest-check: warn sends them all the same",
-                findings=findings,
-            )
-        for finding in [*findings, *guest_check.registry_hints(environment.names)]:
-            self._runner.tell(
-                replace(finding, severity="warning") if finding.severity == "error" else finding
-            )
 
-    def _names(self, environment: Environment) -> tuple[str, ...]:
-        return self._job.prepared.env_keys if self._job.prepared else tuple(environment.names)
-
-    def _prove(self) -> tuple[Found, dict[str, ProvenKey]]:
-        """Finds the CVMs and proves the key of their app, in as few round trips as that takes."""
-        self._runner.progress("finding the CVM and its KMS")
-        found = self._client.run(find.find(self._job))
-        first = found.targets[0]
-        self._runner.output("cvm-id", first.cvm.id)
-        self._runner.output("app-id", first.app_id)
-        self._runner.progress("fetching and proving the key")
-        keys, described = self._client.run(
-            together(find.prove(self._job, found), find.describe(self._job, found.targets))
+def _prove(run: Run) -> None:
+    """Find the CVMs and prove the key of each app, in as few round trips as that takes."""
+    with run.runner.group("The key"):
+        run.runner.progress("finding the CVM and its KMS")
+        run.targets, run.contracts = run.client.run(find.find(run.job))
+        first = run.targets[0]
+        run.output("cvm-id", first.id)
+        run.output("app-id", first.app_id)
+        run.runner.progress("fetching and proving the key")
+        run.client.run(
+            together(find.prove(run.job, run.targets, run.contracts), find.describe(run.job, run.targets))
         )
-        key = keys[first.app_id]
-        self._runner.output("kms", key.kms)
-        self._runner.output("kms-signer", key.signer)
-        self._runner.output("trust", key.trust)
-        self._runner.output("public-key", key.public_key.hex())
-        for proven in keys.values():
-            for finding in proven.findings:
-                self._runner.tell(finding)
-            self._runner.say(reports.proof_line(proven))
-        return replace(found, targets=described), keys
+        run.output("kms", first.key.kms)
+        run.output("kms-signer", first.key.signer)
+        run.output("trust", first.key.trust)
+        run.output("public-key", first.key.public_key.hex())
+        for key in run.keys.values():
+            for finding in key.findings:
+                run.runner.tell(finding)
+            run.runner.say(reports.proof_line(key))
 
-    def _plan(self, found: Found, names: Sequence[str]) -> list[Plan]:
-        """Compares today's names with the new ones, and tells what the compose file says of them."""
-        self._runner.output("env-keys", list(names))
-        plans = [compare(target, names) for target in found.targets]
-        if self._job.mode in ("update", "plan"):
-            self._runner.output("keys-added", list(plans[0].added))
-            self._runner.output("keys-removed", list(plans[0].removed))
-            self._runner.output("allowed-envs-changed", plans[0].changes_names)
-        told: set[Finding] = set()
-        for finding in (finding for plan in plans for finding in plan.findings):
-            if finding not in told:
-                self._runner.tell(finding)
-                told.add(finding)
-        return plans
 
-    def _seal(self, environment: Environment, keys: Mapping[str, ProvenKey]) -> dict[str, str]:
-        """The ciphertext (hex) for each app, by app id."""
-        if self._job.prepared:
-            return dict.fromkeys(keys, self._job.prepared.encrypted_env)
-        pairs = [(variable.name, variable.value) for variable in environment]
-        return {app_id: seal(pairs, key.public_key).hex() for app_id, key in keys.items()}
+def _compare(run: Run) -> None:
+    """Compare today's names with the new ones, and report what the compose file says of them."""
+    job = run.job
+    names = job.prepared.env_keys if job.prepared else run.environment.names
+    run.output("env-keys", list(names))
+    for target in run.targets:
+        target.plan = compare(target, names)
+    first = run.targets[0].plan
+    if job.mode in ("update", "plan"):
+        run.output("keys-added", list(first.added))
+        run.output("keys-removed", list(first.removed))
+        run.output("allowed-envs-changed", first.changes_names)
+    reported: set[Finding] = set()
+    for finding in (finding for target in run.targets for finding in target.plan.findings):
+        if finding not in reported:
+            run.runner.tell(finding)
+            reported.add(finding)
 
-    def _finish(
-        self, status: str, found: Found, keys: Mapping[str, ProvenKey], plans: Sequence[Plan]
-    ) -> None:
-        self._runner.output("status", status)
-        self._runner.report(reports.told(status, found.targets, plans, keys))
 
-    def interrupted(self) -> CancelledError:
-        """What an interrupt means for the CVMs at this moment."""
-        if self._update:
-            return self._update.interrupted()
-        return CancelledError("interrupted before anything was sent", hint="run again")
+def _refuse(run: Run) -> None:
+    """Raise what can be known to stand in the way before anything is sent."""
+    if not run.job.allow_removal:
+        refuse_removal(run.targets)
+    refuse_several(run)
+    for target in run.targets:
+        target.approval = approve.prepared(run, target)
+        if target.approval:
+            run.output_of(target, target.approval.outputs)
+
+
+def _seal(run: Run) -> None:
+    """Encrypt to the key of each app, or take the ciphertext that was prepared."""
+    prepared = run.job.prepared
+    pairs = list(run.environment.as_dict().items())
+    sealed = {
+        app_id: prepared.encrypted_env if prepared else seal(pairs, key.public_key).hex()
+        for app_id, key in run.keys.items()
+    }
+    for target in run.targets:
+        target.sealed = sealed[target.app_id]
+
+
+def _finish(run: Run, status: str) -> None:
+    run.output("status", status)
+    run.runner.report(reports.told(run, status))

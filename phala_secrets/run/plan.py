@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from phala_secrets.errors import DeliveryError, Finding
+from phala_secrets.errors import DeliveryError, Finding, InputError
 from phala_secrets.runners.report import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from phala_secrets.run.find import Target
+    from phala_secrets.run.context import Run, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The names that a CVM has today against those that are given."""
 
-    target: Target
     names: tuple[str, ...]
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -47,7 +46,6 @@ def compare(target: Target, names: Sequence[str]) -> Plan:
     compose = target.compose
     today = (compose.allowed_envs or ()) if compose else ()
     return Plan(
-        target=target,
         names=tuple(names),
         added=tuple(name for name in names if name not in today),
         removed=tuple(name for name in today if name not in names),
@@ -63,16 +61,35 @@ def _remarks(target: Target, names: Sequence[str]) -> list[Finding]:
     return missing_and_unused(references(target.compose.content), names)
 
 
-def refuse_removal(plans: Sequence[Plan]) -> None:
-    """DeliveryError when variables that a CVM has today would be dropped."""
-    dropping = [plan for plan in plans if plan.removed]
+def refuse_removal(targets: Sequence[Target]) -> None:
+    """Raise DeliveryError when variables that a CVM has today would be dropped."""
+    dropping = [target for target in targets if target.plan.removed]
     if not dropping:
         return
-    plan = dropping[0]
+    first, removed = dropping[0], dropping[0].plan.removed
     others = f" (and {len(dropping) - 1} more CVMs would lose variables)" if len(dropping) > 1 else ""
-    names = ", ".join(plan.removed[:20]) + (" …" if len(plan.removed) > 20 else "")
-    count = f"{len(plan.removed)} variables" if len(plan.removed) > 1 else "a variable"
+    names = ", ".join(removed[:20]) + (" …" if len(removed) > 20 else "")
+    count = f"{len(removed)} variables" if len(removed) > 1 else "a variable"
     raise DeliveryError(
-        f"the update would drop {count} of {plan.target.cvm.name!a}: {names}{others}",
+        f"the update would drop {count} of {first.name!a}: {names}{others}",
         hint="an update replaces the whole set: give them too, or set allow-removal: true",
     )
+
+
+def refuse_several(run: Run) -> None:
+    """Raise InputError for CVMs of several apps with one ciphertext, and for several with one approval.
+
+    A ciphertext is for one app's key, and what is prepared for one CVM, which its digest names.
+    """
+    job, apps = run.job, len(run.keys)
+    if apps > 1 and (job.prepared or job.mode == "encrypt"):
+        raise InputError(
+            f"encrypted-env is for the key of one app, but these CVMs are of {apps}",
+            hint="give the CVMs of one app alone",
+        )
+    by_approval = job.prepare_only or (job.prepared and job.prepared.compose_hash)
+    if run.fleet and by_approval and any(key.chain_id for key in run.keys.values()):
+        raise InputError(
+            f"an approval is prepared, and committed, for one CVM: {len(run.targets)} are given",
+            hint="run once for each, as a matrix over the CVMs does",
+        )

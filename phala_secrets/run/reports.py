@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from phala_secrets.runners.report import Report, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from phala_secrets.cloud.trust import ProvenKey
     from phala_secrets.run.approve import Preparation
-    from phala_secrets.run.find import Target
-    from phala_secrets.run.fleet import Row
+    from phala_secrets.run.context import Run, Target
     from phala_secrets.run.plan import Plan
 
 _VOUCHERS = {
@@ -28,47 +27,47 @@ def proof_line(key: ProvenKey) -> str:
     return f"key of the app {key.app_id} is signed by the KMS root {key.signer}{how}; {_VOUCHERS[key.trust]}"
 
 
-def told(
-    status: str, targets: Sequence[Target], plans: Sequence[Plan], keys: Mapping[str, ProvenKey]
-) -> Report:
+def told(run: Run, status: str) -> Report:
     """The report of ``verify``, ``encrypt`` and ``plan``, which change nothing."""
     report = Report(
         {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan"}.get(status, status)
     )
-    report.facts = _facts(targets, keys)
+    report.facts = _facts(run.targets)
     if status == "planned":
-        report.tables = [plan.table() for plan in plans[:1]]
-        report.facts += _changes(plans[0], keys[plans[0].target.app_id])
-        if len(plans) > 1:
-            report.tables.append(_differences(plans))
-    report.advice = _advice(targets, keys)
+        first = run.targets[0]
+        report.tables = [first.plan.table()]
+        report.facts += _changes(first.plan, first.key)
+        if run.fleet:
+            report.tables.append(_differences(run.targets))
+    report.advice = _advice(run.targets)
     return report
 
 
-def updated(rows: Sequence[Row], keys: Mapping[str, ProvenKey]) -> Report:
+def updated(run: Run) -> Report:
     """The report of ``update``."""
-    statuses = tuple({row.status for row in rows})
+    targets = run.targets
+    statuses = tuple({target.status for target in targets})
     titles: dict[tuple[str, ...], str] = {
         ("running",): "Delivered: the CVM runs with the new environment",
         ("in_progress",): "Accepted: the CVM is restarting with the new environment",
     }
     title = titles.get(statuses, "Updated")
-    if len(rows) > 1:
-        done = sum(row.status != "failed" for row in rows)
-        title = f"{done} of {len(rows)} CVMs updated"
-    targets = [row.target for row in rows]
-    report = Report(title, facts=_facts(targets, keys))
-    report.facts += _changes(rows[0].plan, None)
-    if len(rows) == 1 and rows[0].correlation_id:
-        report.facts.append(("operation", rows[0].correlation_id))
-    if len(rows) == 1 and rows[0].approval:
-        transaction = rows[0].approval.transaction_hash
-        report.facts.append(("approval", transaction))
-        report.links = _transaction(transaction, keys[targets[0].app_id])
-    if len(rows) > 1:
-        cells = [(row.target.cvm.name, row.status, row.remark) for row in rows]
+    if run.fleet:
+        done = sum(target.status != "failed" for target in targets)
+        title = f"{done} of {len(targets)} CVMs updated"
+    first = targets[0]
+    report = Report(title, facts=_facts(targets))
+    report.facts += _changes(first.plan, None)
+    if run.fleet:
+        cells = [(target.name, target.status, target.remark) for target in targets]
         report.tables.append(Table(("CVM", "status", "error"), cells))
-    report.advice = _advice(targets, keys)
+    elif first.correlation_id:
+        report.facts.append(("operation", first.correlation_id))
+    if not run.fleet and first.approval:
+        transaction = first.approval.transaction_hash
+        report.facts.append(("approval", transaction))
+        report.links = _transaction(transaction, first.key)
+    report.advice = _advice(targets)
     return report
 
 
@@ -79,13 +78,13 @@ def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
     return [("The approval in the explorer", link)] if link else []
 
 
-def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
+def prepared(target: Target, preparation: Preparation) -> Report:
     """The report of ``prepare-only``: for those who approve."""
     from phala_secrets.chain.networks import chain_name
 
     asked, outputs = preparation.asked, preparation.outputs
     report = Report("Prepared: an approval on chain is needed")
-    report.facts = _facts([plan.target], {key.app_id: key})
+    report.facts = _facts([target])
     report.facts += [
         ("chain", chain_name(asked.chain_id)),
         ("app contract", f"0x{asked.app_id}"),
@@ -93,7 +92,7 @@ def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
         ("device", f"0x{asked.device_id}" if asked.device_id else "not named"),
         ("digest", outputs["prepared-digest"]),
     ]
-    report.facts += _changes(plan, None)
+    report.facts += _changes(target.plan, None)
     if preparation.explorer:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
     added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
@@ -115,13 +114,13 @@ def prepared(plan: Plan, key: ProvenKey, preparation: Preparation) -> Report:
         (commit, ""),
     ]
     report.advice += [(remark, "") for remark in asked.remarks]
-    report.advice += _advice([plan.target], {key.app_id: key})
+    report.advice += _advice([target])
     return report
 
 
-def _facts(targets: Sequence[Target], keys: Mapping[str, ProvenKey]) -> list[tuple[str, str]]:
-    facts = [("CVM", targets[0].cvm.name if len(targets) == 1 else f"{len(targets)} CVMs")]
-    for app_id, key in keys.items():
+def _facts(targets: Sequence[Target]) -> list[tuple[str, str]]:
+    facts = [("CVM", targets[0].name if len(targets) == 1 else f"{len(targets)} CVMs")]
+    for app_id, key in {target.app_id: target.key for target in targets}.items():
         facts += [
             ("app", app_id),
             ("KMS", key.kms),
@@ -145,12 +144,12 @@ def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
     return facts
 
 
-def _differences(plans: Sequence[Plan]) -> Table:
-    rows = [(plan.target.cvm.name, str(len(plan.added)), str(len(plan.removed))) for plan in plans]
+def _differences(targets: Sequence[Target]) -> Table:
+    rows = [(one.name, str(len(one.plan.added)), str(len(one.plan.removed))) for one in targets]
     return Table(("CVM", "added", "removed"), rows)
 
 
-def _advice(targets: Sequence[Target], keys: Mapping[str, ProvenKey]) -> list[tuple[str, str]]:
+def _advice(targets: Sequence[Target]) -> list[tuple[str, str]]:
     advice = []
     named = next((target for target in targets if target.named), None)
     if named:
@@ -160,7 +159,7 @@ def _advice(targets: Sequence[Target], keys: Mapping[str, ProvenKey]) -> list[tu
                 f"app-id: {named.app_id}",
             )
         )
-    signers = sorted({key.signer for key in keys.values() if key.trust == "api"})
+    signers = sorted({target.key.signer for target in targets if target.key.trust == "api"})
     if signers:
         advice.append(
             (

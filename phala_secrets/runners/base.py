@@ -7,7 +7,6 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from phala_secrets.errors import Finding, InputError, PhalaSecretsError
 from phala_secrets.runners.files import MAX_VARIABLE_BYTES, DotenvFile, Value, as_json, lacks, variable
 from phala_secrets.runners.live import Live
 from phala_secrets.runners.text import Redactor, maskable_lines, one_line
@@ -15,6 +14,7 @@ from phala_secrets.runners.text import Redactor, maskable_lines, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from phala_secrets.errors import Finding, PhalaSecretsError
     from phala_secrets.runners.report import Report, Table
 
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
@@ -56,7 +56,6 @@ class Runner:
         if output_file:
             what = f"output-file {output_file[:200]!a}"
             self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
-        self._no_way_back = False
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
         self._under_way: dict[str, str] = {}
@@ -174,19 +173,13 @@ class Runner:
             file.check()
 
     def output(self, name: str, value: Value) -> None:
-        """One output, written at once so that later steps have it whatever happens next."""
+        """Write one output at once, so that later steps have it whatever happens next.
+
+        Raise InputError where it cannot be written.
+        """
         with self._lock:
             self.outputs[name] = value
-            try:
-                self._write_output(name, value)
-            except InputError as error:
-                if not self._no_way_back:
-                    raise
-                self.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
-
-    def no_way_back(self) -> None:
-        """From here on something may have been sent: an output that cannot be written ends no run."""
-        self._no_way_back = True
+            self._write_output(name, value)
 
     def last_status(self) -> str:
         """The status so far, for a run that is cut short."""

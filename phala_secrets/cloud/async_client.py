@@ -1,0 +1,221 @@
+"""The async client: the same flows and the same methods, for asyncio."""
+
+from __future__ import annotations
+
+import math
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx
+
+from phala_secrets import flow
+from phala_secrets.cloud import methods
+from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
+from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
+from phala_secrets.cloud.connection import Connection, Trace, host_of, transport_error
+from phala_secrets.cloud.requests import API_VERSION
+from phala_secrets.cloud.streams import (
+    GRACE,
+    Bounded,
+    Stream,
+    aiter_of,
+    end_of,
+    is_stream,
+    polled,
+    state_event,
+)
+from phala_secrets.cloud.watch import Watch
+from phala_secrets.errors import PhalaSecretsError, TransportError
+from phala_secrets.flow import Flow, Pause
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+
+    from phala_secrets.cloud.models import CvmState, CvmStateEvent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(build: Callable[P, Call[T] | Flow[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = build(*args, **kwargs)
+        return await (self.send(asked) if isinstance(asked, Call) else self.run(asked))
+
+    wrapped: Callable[Concatenate[AsyncClient, P], Awaitable[T]] = as_method(build, method)
+    return wrapped
+
+
+class AsyncClient(Connection[httpx.AsyncClient]):
+    """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager.
+
+    Arguments and errors (InputError, ApiError, TransportError) are those of Client.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for http in (self._http, *self._elsewhere.values()):
+            await http.aclose()
+
+    async def send(self, call: Call[T], *, within: float = math.inf) -> T:
+        """Send one call, again where that is right, and return its result; ``within`` seconds in all."""
+        return await flow.adrive(self._exchange(call, within), self._take)
+
+    async def run(self, asked: Flow[T]) -> T:
+        """Drive a flow to its result. Raise the first error of requests that go out together."""
+        return await flow.adrive(asked, self._take)
+
+    async def _take(self, step: Any) -> Any:
+        if isinstance(step, Attempt):
+            return await self._try(step)
+        if isinstance(step, Pause):
+            self._show(step)
+            return await flow.clock.asleep(step.seconds)
+        if type(step) is tuple:
+            return await self._together(step)
+        if isinstance(step, Within):
+            return await self.send(step.call, within=step.seconds)
+        return await self.send(step)
+
+    @asynccontextmanager
+    async def stream(
+        self, call: Call[CvmState], *, within: float
+    ) -> AsyncIterator[Stream[AsyncGenerator[CvmStateEvent]]]:
+        """The events of one state stream, or a single ``state`` event where the API answers with JSON.
+
+        Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
+        """
+        began = flow.clock.monotonic()
+        try:
+            async with self._opened(Attempt(call, within), stream=True) as response:
+                if not is_stream(response):
+                    body = await self._read(response, began + self.timeout)
+                    yield Stream(False, aiter_of(polled(call, self._response(call, response, body, began))))
+                    return
+                self._traced(call, response, began)
+                yield Stream(True, self._events(response, call, began, within))
+        except httpx.HTTPError as error:
+            raise transport_error(error, host_of(self.base_url)) from None
+
+    async def _events(
+        self, response: httpx.Response, call: Call[CvmState], began: float, silence: float
+    ) -> AsyncGenerator[CvmStateEvent]:
+        from httpx_sse import EventSource
+
+        stream = Bounded(response, end_of(call, began), silence)
+        bounded = httpx.Response(200, headers=response.headers, stream=stream)
+        async with aclosing(EventSource(bounded).aiter_sse()) as events:
+            async for event in events:
+                yield state_event(event.event, self._scrubbed(event.data, call))
+                stream.heard()
+
+    def watch_cvm_state(
+        self,
+        request: Mapping[str, Any] | str | None = None,
+        /,
+        *,
+        id: str | None = None,
+        target: str | None = None,
+        interval: int | None = None,
+        timeout: int | None = None,
+    ) -> AsyncIterator[CvmStateEvent]:
+        """Like Client.watch_cvm_state, errors and all, to be iterated with ``async for``."""
+        watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
+        return self._watched(watch)
+
+    async def _watched(self, watch: Watch) -> AsyncIterator[CvmStateEvent]:
+        while not watch.over:
+            try:
+                async with (
+                    self.stream(watch.call(), within=watch.silence()) as stream,
+                    aclosing(stream.events) as events,
+                ):
+                    async for event in events:
+                        if watch.saw(event):
+                            yield event
+                        if watch.over:
+                            break
+            except PhalaSecretsError as error:
+                watch.broke(error)
+            await flow.clock.asleep(watch.pause())
+        if not watch.complete:
+            yield watch.timed_out()
+
+    async def _try(self, attempt: Attempt) -> Response:
+        began = flow.clock.monotonic()
+        try:
+            async with self._opened(attempt) as response:
+                body = await self._read(response, began + attempt.seconds)
+        except (httpx.HTTPError, TransportError) as error:
+            raise self._failed(attempt.call, error) from None
+        return self._response(attempt.call, response, body, began)
+
+    @asynccontextmanager
+    async def _opened(self, attempt: Attempt, *, stream: bool = False) -> AsyncIterator[httpx.Response]:
+        """A response whose head has come in time, to be read."""
+        from asyncio import timeout
+
+        http = self._client_for(attempt.call)
+        request = http.build_request(**self._request(attempt, stream=stream))
+        try:
+            async with timeout(attempt.seconds + GRACE):
+                response = await http.send(request, stream=True)
+        except TimeoutError:
+            raise httpx.ReadTimeout("no response in time") from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        body = Body(deadline)
+        async for chunk in response.aiter_raw():
+            body.add(chunk)
+        return body.bytes()
+
+    def _open(self, url: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._settings(url))
+
+    async def _together(self, batch: tuple[Call[Any], ...]) -> list[Any]:
+        from asyncio import Semaphore, gather
+
+        gate = Semaphore(AT_ONCE)
+
+        async def send(call: Call[Any]) -> Any:
+            async with gate:
+                return await self.send(call)
+
+        return raise_first(await gather(*map(send, batch), return_exceptions=True))
+
+    get_kms_info = _method(methods.get_kms_info)
+    get_kms_list = _method(methods.get_kms_list)
+    get_kms_on_chain_detail = _method(methods.get_kms_on_chain_detail)
+    get_app_env_encrypt_pub_key = _method(methods.get_app_env_encrypt_pub_key)
+    next_app_ids = _method(methods.next_app_ids)
+    list_kms_contracts = _method(methods.list_kms_contracts)
+    get_kms_contract = _method(methods.get_kms_contract)
+    list_kms_contract_nodes = _method(methods.list_kms_contract_nodes)
+    get_cvm_info = _method(methods.get_cvm_info)
+    get_cvm_compose_file = _method(methods.get_cvm_compose_file)
+    get_cvm_state = _method(methods.get_cvm_state)
+    get_cvm_operations = _method(methods.get_cvm_operations)
+    get_app_cvms = _method(methods.get_app_cvms)
+    update_cvm_envs = _method(methods.update_cvm_envs)
+
+
+def create_async_client(
+    api_key: str | None = None,
+    base_url: str | None = None,
+    *,
+    version: str = API_VERSION,
+    timeout: float = 30.0,
+    trace: Trace | None = None,
+) -> AsyncClient:
+    """An AsyncClient. Arguments and errors (InputError) are those of create_client."""
+    return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace)

@@ -1,0 +1,67 @@
+"""Reading responses as models. Models are named, not imported: pydantic loads with the first response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.cloud.rows import precondition_fields, rows
+from phala_secrets.dstack.key_proof import EnvEncryptPublicKey
+from phala_secrets.errors import AnswerError
+
+if TYPE_CHECKING:
+    from phala_secrets.cloud.models import GetAppEnvEncryptPubKeyResponse, UpdateCvmEnvsPreconditionRequired
+
+
+def read(model: str) -> Callable[[Any], Any]:
+    """Return the reader of one model."""
+    return partial(_validate, model)
+
+
+def read_list(model: str) -> Callable[[Any], Any]:
+    """Return the reader of a list of one model, paged or not."""
+    return lambda answer: tuple(_validate(model, row) for row in rows(answer))
+
+
+def read_precondition(answer: Any) -> UpdateCvmEnvsPreconditionRequired:
+    """Read a 465."""
+    result: UpdateCvmEnvsPreconditionRequired = _validate(
+        "UpdateCvmEnvsPreconditionRequired", precondition_fields(answer)
+    )
+    return result
+
+
+def read_key(app_id: str, answer: Any) -> GetAppEnvEncryptPubKeyResponse:
+    """Read an app's key, which carries its own proof: the app id and the signatures."""
+    fields = answer if isinstance(answer, dict) else {}
+    key = EnvEncryptPublicKey(
+        str(fields.get("public_key", "")),
+        app_id=app_id,
+        signature=fields.get("signature"),
+        signature_v1=fields.get("signature_v1"),
+        timestamp=fields.get("timestamp"),
+    )
+    result: GetAppEnvEncryptPubKeyResponse = _validate(
+        "GetAppEnvEncryptPubKeyResponse", answer, {"app_env_encrypt_pubkey": key}
+    )
+    return result
+
+
+def _validate(name: str, answer: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    from pydantic import BaseModel, ValidationError
+
+    from phala_secrets.cloud import models
+
+    model: type[BaseModel] = getattr(models, name)
+    try:
+        return model.model_validate({**answer, **more} if more and isinstance(answer, dict) else answer)
+    except ValidationError as error:
+        # The library's own message would quote the answer.
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise AnswerError(
+            f"Phala Cloud's answer is not a {name}: {where}: {first['msg']}",
+            hint="check api-url; if it is right, the API has changed: report it",
+        ) from None

@@ -1,0 +1,113 @@
+"""What a refusal means: an error with its class, its hint and what the API says of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from phala_secrets import errors
+from phala_secrets.errors import ApiError, PhalaSecretsError
+
+_ERROR_CLASSES: dict[int, type[ApiError]] = {
+    401: errors.AuthError,
+    403: errors.AuthError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    429: errors.RateLimitError,
+    466: errors.ApprovalRefusedError,
+    467: errors.ApprovalRefusedError,
+    468: errors.ApprovalRefusedError,
+}
+
+_HINTS: dict[int | str, str] = {
+    "ERR-02-011": "check kms, a slug or id: phala-secrets kms list shows them",
+    "ERR-03-002": "name the CVM by its cvm_… id, as the dashboard shows it",
+    400: "the API did not accept the request as it stands",
+    401: "check api-key: it may be mistyped, expired or of another workspace",
+    403: "this API key may not do that: use one of the workspace that owns the CVM",
+    404: "check the name or id, and that the API key is of the workspace that owns it",
+    409: "another operation is running on this CVM: run again when it is over",
+    422: "the API did not accept the request as it stands",
+    429: "Phala Cloud limits the rate of requests: run again later",
+    466: "the compose hash is unknown or expired (14 days): prepare it again",
+    467: "the transaction is not verified: check that it is confirmed on the app's chain, then run again",
+    468: "the app's contract does not allow this compose hash or device: approve it on chain first",
+}
+
+
+def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    """The error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON at all."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    detail = answer.get("detail")
+    if isinstance(detail, dict):
+        answer, detail = detail, None
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(str(part) for part in _sequence(row.get('loc')))}: {row.get('msg', '')}"
+            for row in detail
+            if isinstance(row, dict)
+        )
+    code = answer.get("error_code")
+    code = code if isinstance(code, str) else None
+    message = answer.get("message") or detail or f"HTTP {status}"
+    request_id = answer.get("request_id") or headers.get("x-request-id")
+    suggestions = [text for text in _sequence(answer.get("suggestions")) if isinstance(text, str)]
+    notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
+    kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
+    hint = _HINTS.get(code or "") or _HINTS.get(status) or "run again; if it stays, ask Phala's support"
+    return kind(
+        f"Phala Cloud: {str(message)[:500]} ({notes})",
+        status_code=status,
+        error_code=code,
+        details=_sequence(answer.get("details")),
+        suggestions=suggestions,
+        links=_sequence(answer.get("links")),
+        request_id=str(request_id) if request_id else None,
+        retry_after=_retry_after(headers),
+        hint="; ".join(filter(None, [hint, *suggestions[:2]])),
+    )
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; a date counts from the answer's own, since this machine's clock may be off."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value) if len(value) < 300 else math.inf
+    if not value:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    def moment(text: str) -> float:
+        return parsedate_to_datetime(text).timestamp()
+
+    try:
+        now = moment(headers["date"]) if headers.get("date") else time.time()
+        return max(0.0, moment(value) - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def is_busy(error: PhalaSecretsError) -> bool:
+    """Return whether another operation is in the way that will be over."""
+    return isinstance(error, errors.ConflictError) and error.error_code is None
+
+
+def may_have_happened(error: PhalaSecretsError) -> bool:
+    """Return whether the request may have been carried out although it failed."""
+    return isinstance(error, errors.ServerError) or (isinstance(error, errors.TransportError) and error.sent)
+
+
+def retry_after(error: PhalaSecretsError) -> float | None:
+    """Return the seconds that a refusal asks to wait, where it does."""
+    return error.retry_after if isinstance(error, ApiError) else None

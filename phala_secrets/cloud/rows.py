@@ -1,0 +1,31 @@
+"""Shapes of responses that both readers know: a list, and a 465 in its two forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phala_secrets.errors import AnswerError
+
+
+def rows(answer: Any) -> list[Any]:
+    """The rows of a list, paged or not."""
+    listed = answer.get("items") if isinstance(answer, dict) else answer
+    if not isinstance(listed, list):
+        raise AnswerError("Phala Cloud's answer is no list", hint="check api-url")
+    return listed
+
+
+def precondition_fields(answer: Any) -> dict[str, Any]:
+    """465 in both of its forms: structured ``details``, or the fields themselves (the older one)."""
+    body: dict[str, Any] = answer if isinstance(answer, dict) else {}
+    nested = body.get("detail")
+    if isinstance(nested, dict):
+        body = nested
+    details = body.get("details")
+    fields = (
+        {row.get("field"): row.get("value") for row in details if isinstance(row, dict)}
+        if isinstance(details, list)
+        else body
+    )
+    names = ("compose_hash", "app_id", "device_id", "kms_info")
+    return {"message": body.get("message")} | {n: fields[n] for n in names if fields.get(n) is not None}

@@ -1,0 +1,203 @@
+"""A flow: steps written once, and taken by one driver, sync or async.
+
+A generator, as in ``httpx.Auth.auth_flow``. It yields what to send (a ``Call`` to an API, an
+``Rpc`` to a chain, or a tuple of them that go out together) or a ``Pause``, and gets the results
+sent. Errors are thrown into it, because a lost response is part of the story. A test drives it by
+hand: no socket, and a pause is asserted, not slept.
+
+Below are the numbers of every rule that tries again or waits, each with its reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from phala_secrets.errors import PhalaSecretsError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Pause(NamedTuple):
+    """A step: show ``message``, then wait ``seconds``.
+
+    ``transaction`` is the hash (``0x``) of the transaction that it is about.
+    """
+
+    seconds: float
+    message: str = ""
+    transaction: str = ""
+
+
+Flow: TypeAlias = Generator[Any, Any, T]
+
+
+class Clock:
+    """The time that flows and drivers go by. Tests replace ``flow.clock``, and nothing else."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass, and other tasks run."""
+        from asyncio import sleep
+
+        await sleep(seconds)
+
+
+clock = Clock()
+
+
+def drive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
+    """Take each step of a flow, and return its result. A flow that is left is closed."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = take(step)
+            except PhalaSecretsError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
+async def adrive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
+    """As ``drive``, where ``take`` is to be awaited."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await take(step)
+            except PhalaSecretsError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
+class Request(Protocol[T_co]):
+    """What knows how to read its own response: a ``Call`` or an ``Rpc``."""
+
+    @property
+    def parse(self) -> Callable[[Any], T_co]: ...
+
+
+def ask(request: Request[T]) -> Flow[T]:
+    """Return the result of one request: ``balance = yield from ask(rpc.balance(address))``."""
+    result: T = yield request
+    return result
+
+
+def mapped(flow: Flow[T], change: Callable[[Any], Any]) -> Flow[T]:
+    """Return a flow with each of its steps changed, such as a chain's requests sent to one RPC."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = yield change(step)
+            except PhalaSecretsError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
+def together(*flows: Flow[Any]) -> Flow[list[Any]]:
+    """Return the results of several flows, whose requests go out together.
+
+    None of these flows may pause. The first error ends them all.
+    """
+    results: list[Any] = [None] * len(flows)
+    answers: dict[int, Any] = dict.fromkeys(range(len(flows)))
+    try:
+        while True:
+            waiting: dict[int, Any] = {}
+            for index, answer in answers.items():
+                try:
+                    waiting[index] = flows[index].send(answer)
+                except StopIteration as stop:
+                    results[index] = stop.value
+            if not waiting:
+                return results
+            batches = {i: step if type(step) is tuple else (step,) for i, step in waiting.items()}
+            received = iter((yield tuple(call for batch in batches.values() for call in batch)))
+            answers = {}
+            for index, step in waiting.items():
+                got = [next(received) for _ in batches[index]]
+                answers[index] = got if type(step) is tuple else got[0]
+    finally:
+        for flow in flows:
+            flow.close()
+
+
+# -- how often, how long --------------------------------------------------------------------------
+
+TRIES = 4
+"""Tries of one request: three pauses of 0.5, 1 and 2 s outlast a restart of a load balancer."""
+
+FIRST_PAUSE = 0.5
+"""Seconds before the second try; each further pause is ``GROWTH`` times as long."""
+
+GROWTH = 2
+LIMITED_GROWTH = 5
+"""After a 429 without ``Retry-After``: limits are often by the minute, and 0.5, 2.5 and 12.5 s reach far."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds: a ``Retry-After`` beyond this fails at once, rather than to hold a job."""
+
+LOOKS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between looks for an update whose response was lost: an operation shows within seconds."""
+
+POLL = 5.0
+"""Seconds between looks at a CVM: as often as the API streams its state, and a boot takes minutes."""
+
+POLL_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
+"""Seconds between the first looks: what fails, fails at once."""
+
+LAST_LOOK = 2.0
+"""Seconds before the time is up: whatever pause was asked for, there is one more look."""
+
+NONSENSE = 4
+"""Malformed responses in a row: fewer may be a proxy's, during a deployment."""
+
+STREAM_BREAKS = 4
+"""Streams in a row that break off with no event: after as many the service does not stream."""
+
+CHAIN_POLL = 3.0
+"""Seconds between looks at a chain: Base has a block every 2 s, Ethereum every 12."""
+
+REFUSALS = 3
+"""Times that an RPC may refuse a transaction that it does not know."""
+
+SIGHTINGS = 3
+"""Times in a row that our nonce has to be seen used by another: an RPC is many nodes, some of them behind."""
+
+
+def pause_before(tries: int, asked: float | None = None, *, growth: int = GROWTH) -> float | None:
+    """Return the seconds to wait after so many tries, or None to give up.
+
+    ``asked`` is the ``Retry-After`` of the response, in seconds.
+    """
+    if tries >= TRIES or (asked or 0.0) > LONGEST_PAUSE:
+        return None
+    return max(asked or 0.0, FIRST_PAUSE * float(growth ** (tries - 1)))

@@ -1,0 +1,151 @@
+"""One run: its job, what it works with, and one record for each CVM."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from phala_secrets.dstack.environment import Environment
+from phala_secrets.errors import CancelledError, Finding, InputError, PhalaSecretsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.records import Compose, Contract, Cvm
+    from phala_secrets.cloud.trust import ProvenKey
+    from phala_secrets.inputs.job import Job
+    from phala_secrets.run.approve import Approval
+    from phala_secrets.run.plan import Plan
+    from phala_secrets.runners.base import Runner
+    from phala_secrets.runners.files import Value
+
+
+@dataclass(slots=True)
+class Target:
+    """One CVM of a run: what the API says of it, its key, its plan, and what became of it.
+
+    ``named`` is whether only a name (or the CVM's own id) says which app it is of, so that the API
+    picked the app. ``leads`` is whether the run's outputs are about this one. ``last_operation`` is
+    empty where there was none, and None while nobody has asked.
+    """
+
+    cvm: Cvm
+    app_id: str
+    named: bool
+    leads: bool = False
+    compose: Compose | None = None
+    last_operation: str | None = None
+    key: ProvenKey = field(init=False)
+    plan: Plan = field(init=False)
+    sealed: str = field(default="", repr=False)
+    approval: Approval | None = None
+    stage: Literal["waiting", "sending", "accepted", "over"] = "waiting"
+    status: str = "failed"
+    correlation_id: str = ""
+    error: PhalaSecretsError | None = None
+
+    @property
+    def id(self) -> str:
+        return self.cvm.id
+
+    @property
+    def name(self) -> str:
+        return self.cvm.name
+
+    @property
+    def exit_code(self) -> int:
+        """That of its error, or 0."""
+        return self.error.exit_code if self.error else 0
+
+    @property
+    def remark(self) -> str:
+        """Why it is not updated, or nothing."""
+        if self.error:
+            return self.error.message
+        return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
+
+    def as_output(self, clean: Callable[[str], str]) -> dict[str, Any]:
+        """Return its row of the output ``results``; ``clean`` takes secrets out of untrusted text."""
+        return {
+            "cvm-id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "correlation-id": self.correlation_id,
+            "exit-code": self.exit_code,
+            "error": clean(self.remark),
+        }
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a job, handed to the function of its mode."""
+
+    job: Job
+    client: Client
+    runner: Runner
+    environ: Mapping[str, str] = field(repr=False)
+    stdin: Callable[[], bytes] | None = None
+    environment: Environment = field(default_factory=Environment)
+    targets: list[Target] = field(default_factory=list)
+    contracts: tuple[Contract, ...] = ()
+    transaction: str = ""
+    """The newest one that was signed here (``0x``): known before it is sent."""
+    approving: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def sent(self) -> bool:
+        """Whether an update or a transaction may have been sent: from then on a run tells all it can."""
+        return bool(self.transaction) or any(target.stage != "waiting" for target in self.targets)
+
+    @property
+    def fleet(self) -> bool:
+        """Whether it is about several CVMs."""
+        return len(self.targets) > 1
+
+    @property
+    def keys(self) -> dict[str, ProvenKey]:
+        """The proven keys, by app id."""
+        return {target.app_id: target.key for target in self.targets}
+
+    def output(self, name: str, value: Value) -> None:
+        """Write one output at once. Once something may have been sent, a failure only warns."""
+        try:
+            self.runner.output(name, value)
+        except InputError as error:
+            if not self.sent:
+                raise
+            self.runner.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+
+    def output_of(self, target: Target, outputs: Mapping[str, Value]) -> None:
+        """Write outputs that are about one CVM, if that is the first."""
+        if target.leads:
+            for name, value in outputs.items():
+                self.output(name, value)
+
+    def interrupted(self) -> CancelledError:
+        """Return what an interrupt means for each of the CVMs at this moment."""
+        sending = [target for target in self.targets if target.stage == "sending"]
+        accepted = [target for target in self.targets if target.correlation_id]
+        known, hints = [], []
+        if sending:
+            known.append(f"the update may have been accepted for {_named(sending)}")
+            hints.append("look at the CVM's operations before running again")
+        used = [target.approval.transaction_hash for target in (*sending, *accepted) if target.approval]
+        if self.transaction and self.transaction not in used:
+            known.append(f"transaction {self.transaction} for the approval may have been sent")
+            hints.append("run again when it is confirmed: what is approved by then is not sent again")
+        if accepted:
+            known.append(f"the update had been accepted for {_named(accepted)}")
+            hints.append("what was accepted goes on without this run")
+        if not known:
+            return CancelledError("interrupted before anything was sent", hint="run again")
+        return CancelledError(f"interrupted: {'; '.join(known)}", hint="; ".join(hints))
+
+
+def _named(targets: Sequence[Target]) -> str:
+    return ", ".join(
+        f"{target.name} ({target.correlation_id})" if target.correlation_id else target.name
+        for target in targets
+    )
