@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_CHARACTERS = 1024 * 1024
 _NAMES_LISTED = 10
+_IMAGE_SHOWN = 80
 
 _NOT_PULLED = ("build", "if_not_present", "missing", "never")
 """Pull policies under which ``docker compose pull`` leaves an image that is there."""
@@ -164,7 +165,7 @@ def _unused(refs: References, names: Iterable[str]) -> Iterator[Finding]:
 def mutable_images(refs: References) -> list[Finding]:
     """Return the notice for images that are named by tag, where each boot pulls them."""
     # A whole reference in a variable may well have a digest.
-    listed = _listed(image for image in refs.by_tag if not _VARIABLE.fullmatch(image))
+    listed = _listed(image[:_IMAGE_SHOWN] for image in refs.by_tag if not _VARIABLE.fullmatch(image))
     if not refs.pulls or not listed:
         return []
     return [

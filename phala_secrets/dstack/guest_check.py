@@ -240,7 +240,10 @@ def _remedies(variable: Variable, handovers: Sequence[Handover]) -> Iterator[str
     if "\n" in bare and variable.origin.line is not None:  # only dotenv text has lines
         yield "use single quotes, which keep \\n as two characters, if the app expects those"
     if all(_contained(name, value, handover) for handover in handovers):
-        yield f"mount {EXACT_FILE} read-only, which has the value as it is, and set `guest-check: warn`"
+        yield (
+            f"mount the guest's own {EXACT_FILE} read-only, which has each value as it was sealed, "
+            "and set `guest-check: warn`"
+        )
     if "\0" in value:  # which no shell variable can hold either
         decoding = f'printf %s "${name}" | base64 -d > {name.lower()}.bin'
     else:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud.call import together
-from phala_secrets.dstack import guest_check
+from phala_secrets.dstack import guest_check, pre_launch
 from phala_secrets.dstack.encryption import seal
 from phala_secrets.dstack.environment import Environment
 from phala_secrets.errors import CancelledError, DeliveryError, Finding
@@ -62,6 +62,7 @@ class Injection:
         if self._job.mode == "plan":
             self._finish("planned", found, keys, plans)
             self._review(environment)
+        self._review_apps(environment, plans)
         self._update.refuse()
         if self._job.mode == "plan":
             return
@@ -93,15 +94,27 @@ class Injection:
     def _review(self, environment: Environment) -> None:
         """What would not arrive as given stops the run, or is only told, as ``guest-check`` says."""
         findings = guest_check.review(environment) if self._job.guest_check != "off" else []
+        self._judge(findings, "the guest would not get {} as given")
+        for finding in guest_check.registry_hints(environment.names):
+            self._runner.tell(finding)
+
+    def _review_apps(self, environment: Environment, plans: Sequence[Plan]) -> None:
+        """The same of what an app does not start without, or Phala's pre-launch script would make of it."""
+        findings = [finding for plan in plans for finding in plan.findings if finding.severity == "error"]
+        for plan in plans:
+            if plan.target.compose:
+                findings += pre_launch.review(plan.target.compose.content, environment)
+        self._judge(list(dict.fromkeys(findings)), "the app would not start with {} as given")
+
+    def _judge(self, findings: Sequence[Finding], problem: str) -> None:
         wrong = [finding for finding in findings if finding.severity == "error"]
         if wrong and self._job.guest_check == "error":
-            count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
             raise DeliveryError(
-                f"the guest would not get {count} as given",
+                problem.format(f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"),
                 hint="see each of them above; guest-check: warn sends them all the same",
                 findings=findings,
             )
-        for finding in [*findings, *guest_check.registry_hints(environment.names)]:
+        for finding in findings:
             self._runner.tell(
                 replace(finding, severity="warning") if finding.severity == "error" else finding
             )
@@ -141,7 +154,7 @@ class Injection:
             self._runner.output("allowed-envs-changed", plans[0].changes_names)
         told: set[Finding] = set()
         for finding in (finding for plan in plans for finding in plan.findings):
-            if finding not in told:
+            if finding.severity != "error" and finding not in told:
                 self._runner.tell(finding)
                 told.add(finding)
         return plans

@@ -56,11 +56,14 @@ def compare(target: Target, names: Sequence[str]) -> Plan:
 
 
 def _remarks(target: Target, names: Sequence[str]) -> list[Finding]:
-    from phala_secrets.dstack.compose_refs import missing_and_unused, references
+    from phala_secrets.dstack.compose_refs import missing_and_unused, mutable_images, references
+    from phala_secrets.dstack.pre_launch import root_access
 
     if not target.compose:
         return []
-    return missing_and_unused(references(target.compose.content), names)
+    refs = references(target.compose.content)
+    unasked = root_access(target.compose.allowed_envs or (), names)
+    return [*missing_and_unused(refs, names), *mutable_images(refs), *([unasked] if unasked else [])]
 
 
 def refuse_removal(plans: Sequence[Plan]) -> None:
