@@ -78,6 +78,8 @@ class Injection:
     def _collect(self) -> Environment:
         """Reads the sources, masks every value, and checks what the guest would make of them."""
         job = self._job
+        if job.prepared:
+            guest_check.check_sealed(job.prepared.encrypted_env)
         if job.prepared or job.mode == "verify":
             return Environment()
         environment, findings = gather(
