@@ -122,7 +122,7 @@ GUEST = {
     ),
     "too much in all": with_file(
         "".join(f"A{number}={'x' * 100_000}\n" for number in range(3)),
-        "has 300137 bytes, and the guest takes 262144. The largest variables: A0 (100023 bytes)",
+        "has 300141 bytes, and the guest takes 262144. The largest variables: A0 (100023 bytes)",
         "Fetch the largest",
         code=4,
     ),
