@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The proof, the envelope, the guest, the sources and what a runner prints: every branch.
-COVERED := */key_proof.py,*/encryption.py,*/guest_check.py,*/sources.py,*/dotenv.py,*/runners/*.py
+COVERED := */key_proof.py,*/encryption.py,*/env_file.py,*/guest_check.py,*/sources.py,*/dotenv.py,*/runners/*.py
 SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsystemd-shared-*.so | grep -q .
 
 .DEFAULT_GOAL := help

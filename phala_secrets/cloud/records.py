@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
+_DEVICES = 64
+"""Devices of one node: a machine has one, or a few while it is replaced."""
+
 _OPERATIONS = 20
 """Newest operations looked through for ours: more do not begin while it runs."""
 
@@ -30,14 +34,20 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
 
 
 class Cvm(NamedTuple):
-    """A CVM. ``chain_id`` is None for the central KMS; ``unsigned_key`` is never to be encrypted to."""
+    """A CVM. ``chain_id`` is None for the central KMS; ``unsigned_key`` is never to be encrypted to.
+
+    ``os_version`` is that of the guest (``0.5.8``). ``device_ids`` are the machines that the CVM may be
+    on: 32 bytes of hex each, sorted.
+    """
 
     id: str
     name: str
     status: str
     app_id: str | None
     compose_hash: str | None
-    device_id: str | None
+    device_ids: tuple[str, ...]
+    os_version: str | None
+    in_progress: bool
     chain_id: int | None
     kms_address: str | None
     unsigned_key: str | None
@@ -231,11 +241,25 @@ def _cvm(answer: Any) -> Cvm:
         status=fields.text("status"),
         app_id=fields.optional("app_id", str),
         compose_hash=fields.optional("compose_hash", str),
-        device_id=node.optional("device_id", str),
+        device_ids=_device_ids(node),
+        os_version=fields.part("os").optional("version", str),
+        in_progress=bool(fields.optional("in_progress", bool)),
         chain_id=kms.optional("chain_id", int) or None,
         kms_address=kms.optional("dstack_kms_address", str),
         unsigned_key=kms.optional("encrypted_env_pubkey", str),
     )
+
+
+def _device_ids(node: _Fields) -> tuple[str, ...]:
+    """The enabled devices, or the one of the older form; what is no 32 bytes of hex is left out."""
+    listed = node.optional("device_ids", list)
+    if listed is None:
+        ids = [node.optional("device_id", str)]
+    else:
+        rows = [_Fields(row, "device") for row in listed[:_DEVICES]]
+        ids = [row.optional("device_id", str) for row in rows if row.optional("enabled", bool) is not False]
+    found = (_HASH.fullmatch(one) for one in ids if one)
+    return tuple(sorted({match[1].lower() for match in found if match}))
 
 
 def _contracts(answer: Any) -> Contracts:

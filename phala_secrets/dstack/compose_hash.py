@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -65,22 +65,80 @@ def find_form(app_compose: Mapping[str, Any], compose_hash: str) -> Form | None:
     return next((form for form in FORMS if _sha256(app_compose, form) == wanted), None)
 
 
+def ordered(today: Iterable[str], given: Iterable[str]) -> list[str]:
+    """Return the given names in an order that changes as little as can be of today's compose hash.
+
+    Their order is measured. So those that the CVM has stay in its own order, and new ones stand
+    behind, in the order given.
+
+    Args:
+        today: the names that the CVM has, in its order (``allowed_envs``).
+        given: the names that it is to have, each once.
+    """
+    new = dict.fromkeys(given)
+    return list(dict.fromkeys([*(name for name in today if name in new), *new]))
+
+
 def candidates(app_compose: Mapping[str, Any], names: Sequence[str], form: Form) -> dict[str, str]:
     """Return the hashes that the app-compose may have once its ``allowed_envs`` are ``names``.
 
-    Maps each hash (64 hex digits) to the order of the names that gives it: ``as sent``,
-    ``old ones first`` or ``sorted``, the first of these where several give the same.
+    Maps each hash (64 hex digits) to the order of the names that gives it: ``as sent``, ``kept``
+    (as ``ordered`` has them) or ``sorted``, the first of these where several give the same.
     """
     allowed = app_compose.get("allowed_envs")
-    old = [name for name in allowed if name in names] if isinstance(allowed, list) else []
-    orders = {
-        "sorted": sorted(names),
-        "old ones first": old + [name for name in names if name not in old],
-        "as sent": list(names),
-    }
-    return {
-        _sha256({**app_compose, "allowed_envs": ordered}, form): order for order, ordered in orders.items()
-    }
+    today = [name for name in allowed if isinstance(name, str)] if isinstance(allowed, list) else []
+    orders = {"sorted": sorted(names), "kept": ordered(today, names), "as sent": list(names)}
+    return {_sha256({**app_compose, "allowed_envs": listed}, form): order for order, listed in orders.items()}
+
+
+class Written(NamedTuple):
+    """How an app-compose with new names was written: the order of the names, and the form."""
+
+    order: str
+    form: Form
+
+
+def recognise(app_compose: Mapping[str, Any], names: Sequence[str], compose_hash: str) -> Written | None:
+    """Return how the app-compose was written with ``names`` to have this hash, or None.
+
+    Args:
+        app_compose: that of before or after the change; its own ``allowed_envs`` are the order to keep.
+        names: the names in the order sent.
+        compose_hash: 64 hex digits, with or without ``0x``.
+    """
+    wanted = compose_hash.lower().removeprefix("0x")
+    for form in FORMS:
+        if order := candidates(app_compose, names, form).get(wanted):
+            return Written(order, form)
+    return None
+
+
+class Measured(NamedTuple):
+    """The document that the guest measures: its hash (64 hex digits), and what it says."""
+
+    compose_hash: str
+    app_compose: dict[str, Any]
+
+
+def measured(text: str) -> Measured:
+    """Return the compose hash of an app-compose given as the very text that the guest measures.
+
+    The API has it as the string ``compose_file`` of a CVM's attestation. Unlike an object from
+    the API it cannot have defaults that the document lacks, and needs no form.
+
+    Raises:
+        InputError: the text is not a JSON object.
+    """
+    try:
+        content = json.loads(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(
+            "the measured app-compose is not a JSON object", hint="give the text as the attestation has it"
+        )
+    return Measured(digest, content)
 
 
 def serialise(app_compose: Mapping[str, Any], form: Form) -> bytes:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NONCE_BYTES = 12
-_LEAST_BYTES = 32 + _NONCE_BYTES + 16
+_AROUND_BYTES = 32 + _NONCE_BYTES + 16
+"""The sender's public key, the nonce and the tag: what an envelope has around its plaintext."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UNICODE = "it holds half of a surrogate pair: decode it as UTF-8 where it is read"
 _DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
@@ -53,6 +54,16 @@ def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
     return ephemeral.public_key().public_bytes_raw() + nonce + ciphertext
 
 
+def sealed_size(variables: Iterable[tuple[str, str]]) -> int:
+    """Return how many bytes ``seal`` makes of these variables, without encrypting them."""
+    return _AROUND_BYTES + len(_written(variables).encode("utf-8", "surrogatepass"))
+
+
+def entry_size(name: str, value: str) -> int:
+    """Return how many of these bytes one variable takes, its escapes included."""
+    return sealed_size([(name, value)]) - sealed_size([])
+
+
 def parse_sealed(text: str, what: str) -> str:
     """What was sealed before as lower-case hex, ``0x`` in front or not; InputError names ``what``."""
     digits = text.removeprefix("0x").lower()
@@ -60,7 +71,7 @@ def parse_sealed(text: str, what: str) -> str:
         size = len(bytes.fromhex(digits)) if digits.isalnum() else 0
     except ValueError:
         size = 0
-    if size < _LEAST_BYTES:
+    if size < _AROUND_BYTES:
         raise InputError(
             f"{what} is not a ciphertext in hex", hint="give what encrypting gave out, as it was"
         )
@@ -68,12 +79,16 @@ def parse_sealed(text: str, what: str) -> str:
 
 
 def _plaintext(variables: Iterable[tuple[str, str]]) -> bytes:
-    env = []
-    for position, (name, value) in enumerate(variables, 1):
+    listed = list(variables)
+    for position, (name, value) in enumerate(listed, 1):
         # Looked for beforehand, since an encoding error would hold the whole text.
         if _SURROGATE.search(name):
             raise InputError(f"the name of variable {position} is not Unicode text", hint=_NOT_UNICODE)
         if _SURROGATE.search(value):
             raise InputError(f"the value of {name} is not Unicode text", hint=_NOT_UNICODE)
-        env.append({"key": name, "value": value})
-    return json.dumps({"env": env}, ensure_ascii=False, separators=(",", ":")).encode()
+    return _written(listed).encode()
+
+
+def _written(variables: Iterable[tuple[str, str]]) -> str:
+    env = [{"key": name, "value": value} for name, value in variables]
+    return json.dumps({"env": env}, ensure_ascii=False, separators=(",", ":"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from phala_secrets.errors import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,17 @@ class Variable:
     value: str = field(repr=False)
     origin: Origin
     given: str = field(default="", repr=False, compare=False)
+
+    def finding(self, problem: str, hint: str, severity: Literal["error", "warning"] = "error") -> Finding:
+        """Return what is wrong with this variable: its name and origin, and ``problem`` behind them."""
+        message = f"{self.name} ({self.origin}) {problem}"
+        return Finding(message, hint, file=self.origin.file, line=self.origin.line, severity=severity)
+
+    def misnamed(self, problem: str) -> Finding:
+        """Return what is wrong with its name, and how an app gets the value under this name all the same."""
+        name = self.name
+        hint = f"Call it APP_{name}, and hand it on in the compose file as `{name}: ${{APP_{name}}}`."
+        return self.finding(problem, hint)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

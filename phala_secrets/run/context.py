@@ -92,6 +92,7 @@ class Run:
     contracts: tuple[Contract, ...] = ()
     transaction: str = ""
     """The newest one that was signed here (``0x``): known before it is sent."""
+    told: set[Finding] = field(default_factory=set)
     approving: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -108,6 +109,12 @@ class Run:
     def keys(self) -> dict[str, ProvenKey]:
         """The proven keys, by app id."""
         return {target.app_id: target.key for target in self.targets}
+
+    def tell(self, finding: Finding) -> None:
+        """Report a finding, once."""
+        if finding not in self.told:
+            self.told.add(finding)
+            self.runner.tell(finding)
 
     def output(self, name: str, value: Value) -> None:
         """Write one output at once. Once something may have been sent, a failure only warns."""

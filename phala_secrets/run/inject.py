@@ -6,22 +6,20 @@ does so before anything is sent. What is known is output as soon as it is.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from phala_secrets.dstack import guest_check
+from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import seal
-from phala_secrets.errors import DeliveryError
 from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, find, reports
 from phala_secrets.run.plan import compare, refuse_removal, refuse_several
+from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from phala_secrets.errors import Finding
     from phala_secrets.run.context import Run
 
 
@@ -43,16 +41,17 @@ def plan(run: Run) -> None:
     _prove(run)
     _compare(run)
     _finish(run, "planned")
-    _review(run)
+    review(run)
     _refuse(run)
 
 
 def encrypt(run: Run) -> None:
     """Prove the key and output the ciphertext."""
     _collect(run)
-    _review(run)
+    review_early(run)
     _prove(run)
     _compare(run)
+    review(run)
     _refuse(run)
     _seal(run)
     run.output("encrypted-env", run.targets[0].sealed)
@@ -62,9 +61,10 @@ def encrypt(run: Run) -> None:
 def update(run: Run) -> None:
     """Put the secrets into every CVM, and wait until it runs with them."""
     _collect(run)
-    _review(run)
+    review_early(run)
     _prove(run)
     _compare(run)
+    review(run)
     _refuse(run)
     _seal(run)
     update_all(run)
@@ -85,31 +85,15 @@ def _collect(run: Run) -> None:
     """Read the sources, mask every value, and hold them to the limits of the guest."""
     job = run.job
     if job.prepared:
+        hold_to_limits(run)
         return
     run.environment, findings = gather(
         job.sources, environ=run.environ, root=job.root, folder=job.folder, stdin=run.stdin
     )
     run.runner.mask(run.environment.secrets())
     for finding in findings:
-        run.runner.tell(finding)
-    guest_check.check_limits(run.environment)
-
-
-def _review(run: Run) -> None:
-    """Stop for what would not arrive as written, or only warn, as ``guest-check`` says."""
-    check = run.job.guest_check
-    findings = guest_check.review(run.environment) if check != "off" else []
-    wrong = [finding for finding in findings if finding.severity == "error"]
-    if wrong and check == "error":
-        count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
-        raise DeliveryError(
-            f"the guest would not get {count} as given",
-            hint="see each of them above; guest-check: warn sends them all the same",
-            findings=findings,
-        )
-    for finding in [*findings, *guest_check.registry_hints(run.environment.names)]:
-        severe = finding.severity == "error"
-        run.runner.tell(replace(finding, severity="warning") if severe else finding)
+        run.tell(finding)
+    hold_to_limits(run)
 
 
 def _prove(run: Run) -> None:
@@ -130,27 +114,23 @@ def _prove(run: Run) -> None:
         run.output("public-key", first.key.public_key.hex())
         for key in run.keys.values():
             for finding in key.findings:
-                run.runner.tell(finding)
+                run.tell(finding)
             run.runner.say(reports.proof_line(key))
 
 
 def _compare(run: Run) -> None:
-    """Compare today's names with the new ones, and report what the compose file says of them."""
+    """Compare the names that each CVM has today with the new ones."""
     job = run.job
-    names = job.prepared.env_keys if job.prepared else run.environment.names
-    run.output("env-keys", list(names))
     for target in run.targets:
-        target.plan = compare(target, names)
+        today = (target.compose.allowed_envs or ()) if target.compose else ()
+        names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
+        target.plan = compare(today, names)
     first = run.targets[0].plan
+    run.output("env-keys", list(first.names))
     if job.mode in ("update", "plan"):
         run.output("keys-added", list(first.added))
         run.output("keys-removed", list(first.removed))
         run.output("allowed-envs-changed", first.changes_names)
-    reported: set[Finding] = set()
-    for finding in (finding for target in run.targets for finding in target.plan.findings):
-        if finding not in reported:
-            run.runner.tell(finding)
-            reported.add(finding)
 
 
 def _refuse(run: Run) -> None:

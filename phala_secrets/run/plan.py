@@ -1,11 +1,11 @@
-"""What an update would change: names added, kept, removed, missing, unused."""
+"""What an update would change: names added, kept and removed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from phala_secrets.errors import DeliveryError, Finding, InputError
+from phala_secrets.errors import DeliveryError, InputError
 from phala_secrets.runners.report import Table
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Plan:
     """The names that a CVM has today against those that are given."""
 
+    today: tuple[str, ...]
     names: tuple[str, ...]
     added: tuple[str, ...]
     removed: tuple[str, ...]
-    findings: tuple[Finding, ...]
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -30,8 +30,8 @@ class Plan:
 
     @property
     def changes_names(self) -> bool:
-        """Whether the set of names changes, and with it the compose hash."""
-        return bool(self.added or self.removed)
+        """Whether the names change, or their order, and with them the compose hash."""
+        return self.names != self.today
 
     def table(self) -> Table:
         """The plan as people read it."""
@@ -41,24 +41,14 @@ class Plan:
         return Table(("", "name"), rows)
 
 
-def compare(target: Target, names: Sequence[str]) -> Plan:
-    """The plan for one CVM; remarks on its compose file are findings of it."""
-    compose = target.compose
-    today = (compose.allowed_envs or ()) if compose else ()
+def compare(today: Sequence[str], names: Sequence[str]) -> Plan:
+    """Return the plan for a CVM that has the names ``today`` and is to have ``names``, both in order."""
     return Plan(
+        today=tuple(today),
         names=tuple(names),
         added=tuple(name for name in names if name not in today),
         removed=tuple(name for name in today if name not in names),
-        findings=tuple(_remarks(target, names)),
     )
-
-
-def _remarks(target: Target, names: Sequence[str]) -> list[Finding]:
-    from phala_secrets.dstack.compose_refs import missing_and_unused, references
-
-    if not target.compose:
-        return []
-    return missing_and_unused(references(target.compose.content), names)
 
 
 def refuse_removal(targets: Sequence[Target]) -> None:

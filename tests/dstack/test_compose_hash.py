@@ -13,7 +13,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from phala_secrets.dstack.compose_hash import FORMS, Form, candidates, find_form, get_compose_hash, serialise
+from phala_secrets.dstack.compose_hash import (
+    FORMS,
+    Form,
+    candidates,
+    find_form,
+    get_compose_hash,
+    measured,
+    ordered,
+    recognise,
+    serialise,
+)
 from phala_secrets.errors import InputError
 
 RECORDED = json.loads((Path(__file__).parents[1] / "vectors" / "compose_hashes.json").read_text())["rows"]
@@ -134,7 +144,7 @@ def test_candidates_differ_from_the_app_compose_in_nothing_but_the_names() -> No
     names = ["ZONE", "API_SECRET", "DATABASE_URL", "BASE"]
     orders = {
         "as sent": names,
-        "old ones first": ["DATABASE_URL", "API_SECRET", "ZONE", "BASE"],
+        "kept": ["DATABASE_URL", "API_SECRET", "ZONE", "BASE"],
         "sorted": ["API_SECRET", "BASE", "DATABASE_URL", "ZONE"],
     }
     for form in FORMS:
@@ -159,7 +169,7 @@ def test_an_app_without_usable_old_names_has_the_names_as_sent_and_sorted(allowe
 
 def test_unchanged_names_have_the_hash_that_there_is() -> None:
     present = sha256(TYPICAL, PRETTY)
-    assert candidates(TYPICAL, ["API_SECRET", "DATABASE_URL"], PRETTY)[present] == "old ones first"
+    assert candidates(TYPICAL, ["API_SECRET", "DATABASE_URL"], PRETTY)[present] == "kept"
     assert candidates(TYPICAL, ["DATABASE_URL", "API_SECRET"], PRETTY)[present] == "as sent"
 
 
@@ -198,3 +208,55 @@ def test_a_nest_without_end_is_an_error_and_not_a_crash() -> None:
     for _ in range(50):
         shallow = {"x": [shallow]}
     assert get_compose_hash({"x": shallow}) == get_compose_hash(copy.deepcopy({"x": shallow}))
+
+
+# The order of names
+
+names = st.lists(st.sampled_from(["A", "B", "C", "D", "E", "F"]), unique=True)
+
+
+@given(names, names)
+def test_names_keep_today_s_order_and_new_ones_stand_behind(today: list[str], given_: list[str]) -> None:
+    found = ordered(today, given_)
+    assert sorted(found) == sorted(given_)
+    kept = [name for name in today if name in given_]
+    assert found == kept + [name for name in given_ if name not in today]
+
+
+def test_the_same_names_in_another_order_keep_the_compose_hash() -> None:
+    today = TYPICAL["allowed_envs"]
+    assert ordered(today, reversed(today)) == today
+    assert ordered([], ["B", "A"]) == ["B", "A"]
+    assert ordered(["B", "A", "B"], ["A", "B", "C", "A"]) == ["B", "A", "C"]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_order_and_the_form_of_a_hash_are_recognised(form: Form) -> None:
+    app_compose = {**TYPICAL, "bash_script": "unused", "name": None}
+    sent = ["ZONE", "API_SECRET", "DATABASE_URL", "BASE"]
+    orders = {"as sent": sent, "kept": ordered(TYPICAL["allowed_envs"], sent), "sorted": sorted(sent)}
+    for order, listed in orders.items():
+        compose_hash = sha256({**app_compose, "allowed_envs": listed}, form)
+        assert recognise(app_compose, sent, compose_hash) == (order, form)
+        assert recognise(app_compose, sent, "0x" + compose_hash.upper()) == (order, form)
+    other = sha256({**app_compose, "allowed_envs": sent[::-1]}, form)
+    assert recognise(app_compose, sent, other) is None
+
+
+# The measured document
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_measured_document_is_hashed_as_it_stands(form: Form) -> None:
+    text = serialise(TYPICAL, form).decode()
+    assert measured(text).compose_hash == sha256(TYPICAL, form)
+    spaced = " " + text
+    assert measured(spaced).compose_hash == hashlib.sha256(spaced.encode()).hexdigest()
+    assert measured(spaced).app_compose["allowed_envs"] == TYPICAL["allowed_envs"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"a": "\ud800"}', "[" * 100_000])
+def test_a_measured_document_that_is_no_app_compose_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="not a JSON object") as refusal:
+        measured(text)
+    assert refusal.value.hint

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phala_secrets.dstack.compose_refs import References, missing_and_unused, references
-from phala_secrets.dstack.reserved import FOR_PHALA, built_in, registry_hints
+from phala_secrets.dstack.compose_refs import (
+    References,
+    built_in,
+    missing_and_unused,
+    mutable_images,
+    references,
+)
 
 APP = """\
 # $COMMENTED and ${COMMENTED_TOO} are not referred to
@@ -169,7 +174,11 @@ def test_a_compose_file_that_cannot_be_read_is_a_notice(text: object, problem: s
 
 
 def test_what_is_missing_is_a_warning_and_what_is_unused_a_notice() -> None:
-    refs = References(frozenset({"A", "B", "DSTACK_APP_ID"}), frozenset({"C"}), frozenset({"D"}))
+    refs = References(
+        required=frozenset({"A", "B", "DSTACK_APP_ID"}),
+        optional=frozenset({"C"}),
+        mentioned=frozenset({"D"}),
+    )
     findings = missing_and_unused(refs, ["B", "C", "D", "E", "DSTACK_DOCKER_PASSWORD", "COMPOSE_PROFILES"])
     assert [(finding.message.rpartition(": ")[2], finding.severity) for finding in findings] == [
         ("A", "warning"),
@@ -198,42 +207,114 @@ def test_what_has_to_be_given_is_not_built_in(name: str) -> None:
     assert not built_in(name)
 
 
-DOCKER = ["DSTACK_DOCKER_USERNAME", "DSTACK_DOCKER_PASSWORD"]
-ECR = [f"DSTACK_AWS_{part}" for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "ECR_REGISTRY")]
+def test_what_compose_does_not_start_without_is_an_error() -> None:
+    text = "services: {a: {image: '${A:?} ${B?no b} ${C} ${D:-${E:?}} ${DSTACK_APP_ID:?} ${F:?} ${G?}'}}"
+    refs = references({"docker_compose_file": text})
+    assert refs.demanded == {"A", "B", "DSTACK_APP_ID", "F", "G"}
+    assert refs.filled == {"A", "DSTACK_APP_ID", "F"}
+    assert refs.demanded <= refs.required
+    fatal, missing = missing_and_unused(refs, ["F", "G", "D"], empty=["F", "G"])
+    assert (fatal.severity, missing.severity) == ("error", "warning")
+    assert (
+        fatal.message == "The CVM's compose file does not start without variables that are missing: A, B, F"
+    )
+    assert fatal.hint
+    assert missing.message.endswith(": C")
+    assert missing_and_unused(refs, "ABCDFG") == []
+
+
+def test_what_a_script_may_set_is_not_demanded() -> None:
+    text = "services: {a: {image: '${A:?}'}}"
+    script = 'echo "A=$(derive)" > /dstack/.env'
+    refs = references({"docker_compose_file": text, "pre_launch_script": script})
+    assert [finding.severity for finding in missing_and_unused(refs, [])] == ["warning"]
 
 
 @pytest.mark.parametrize(
-    ("names", "missing"),
+    "service",
     [
-        (["DB_URL"], []),
-        (DOCKER, []),
-        (ECR, []),
-        ([*DOCKER, *ECR, "DSTACK_DOCKER_REGISTRY"], []),
-        (["DSTACK_ROOT_PASSWORD", "DSTACK_ROOT_PUBLIC_KEY", "DSTACK_AUTHORIZED_KEYS"], []),
-        (DOCKER[:1], ["Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given"]),
-        (DOCKER[1:], ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME not given"]),
-        (
-            ["DSTACK_DOCKER_REGISTRY"],
-            ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME, DSTACK_DOCKER_PASSWORD not given"],
-        ),
-        (ECR[:3], ["AWS ECR registry login is incomplete: DSTACK_AWS_ECR_REGISTRY not given"]),
-        (
-            [*DOCKER[:1], *ECR[1:]],
-            [
-                "Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given",
-                "AWS ECR registry login is incomplete: DSTACK_AWS_ACCESS_KEY_ID not given",
-            ],
-        ),
+        "volumes: ['/dstack/.host-shared/.decrypted-env.json:/run/env.json:ro']",
+        "volumes: [/dstack/.host-shared/.decrypted-env:/env]",
+        "volumes: [{type: bind, source: /dstack/.host-shared/.decrypted-env.json, target: /x}]",
+        "volumes: ['./.host-shared/.decrypted-env.json:/x']",
+        "volumes: [/dstack/.host-shared:/x:ro]",
+        "volumes: ['/dstack/:/x']",
+        "volumes: ['/:/host:ro']",
+        "volumes: ['../dstack/./.host-shared/:/x']",
+        "env_file: .host-shared/.decrypted-env",
+        "env_file: [/dstack/.host-shared/.decrypted-env]",
+        "env_file: [{path: /dstack/.host-shared/.decrypted-env, required: false}]",
+        "<<: {volumes: ['/dstack/.host-shared/.decrypted-env.json:/x']}",
     ],
 )
-def test_an_incomplete_registry_login_is_told(names: list[str], missing: list[str]) -> None:
-    hints = registry_hints(iter(names))
-    assert [hint.message for hint in hints] == [f"The {message}" for message in missing]
-    assert all(hint.severity == "warning" and hint.hint for hint in hints)
+def test_a_service_that_gets_all_variables_leaves_none_unused(service: str) -> None:
+    refs = references({"docker_compose_file": f"services: {{a: {{{service}}}}}"})
+    assert refs.hands_on_all
+    assert missing_and_unused(refs, ["UNUSED"]) == []
 
 
-def test_every_name_of_phala_s_script_is_known() -> None:
-    assert {*DOCKER, *ECR, "DSTACK_DOCKER_REGISTRY", "DSTACK_ROOT_PASSWORD"} <= FOR_PHALA
+@pytest.mark.parametrize("kind", ["configs", "secrets"])
+def test_a_config_or_secret_may_be_the_file_with_all_variables(kind: str) -> None:
+    text = (
+        f"services: {{a: {{image: a@b}}}}\n{kind}: {{x: {{file: /dstack/.host-shared/.decrypted-env.json}}}}"
+    )
+    assert references({"docker_compose_file": text}).hands_on_all
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "volumes: ['/var/run/dstack.sock:/var/run/dstack.sock', 'data:/dstack/.host-shared']",
+        "volumes: ['/dstack/.host-shared/.decrypted-env.json.bak:/x']",
+        "volumes: ['/dstack/.host-shared/.sys-config.json:/x']",
+        "volumes: ['/dstackx:/x', ./data:/x, {type: volume, source: data, target: /dstack}]",
+        "command: cat /dstack/.host-shared/.decrypted-env.json",
+        "labels: {file: /dstack/.host-shared/.decrypted-env.json}",
+        "volumes: {a: [/dstack/.host-shared]}",
+        "env_file: app.env",
+    ],
+)
+def test_other_files_and_mounts_hand_nothing_on(service: str) -> None:
+    refs = references({"docker_compose_file": f"services: {{a: {{{service}}}}}"})
+    assert not refs.hands_on_all
+    assert [finding.severity for finding in missing_and_unused(refs, ["UNUSED"])] == ["notice"]
+
+
+IMAGES = """
+services:
+  by_tag: {image: "org/app:1.2"}
+  again: {image: "org/app:1.2"}
+  latest: {image: redis}
+  digest: {image: "org/app:1@sha256:00"}
+  registry: {image: "localhost:5000/a:${TAG}"}
+  variable: {image: "${IMAGE:-org/a:1}"}
+  built: {image: "org/built:1", build: .}
+  kept: {image: "org/kept:1", pull_policy: missing}
+  always: {image: "org/always:1", pull_policy: always}
+  none: {command: sh}
+  list: [image]
+  map: {image: {a: b}, ? [x] : y}
+"""
+
+
+def test_images_by_tag_are_one_notice_where_each_boot_pulls_them() -> None:
+    script = '#!/bin/bash\necho "---"\necho "Running Phala Cloud Pre-Launch Script v0.0.15"\n'
+    refs = references({"docker_compose_file": IMAGES, "pre_launch_script": script})
+    by_tag = ["${IMAGE:-org/a:1}", "localhost:5000/a:${TAG}", "org/always:1", "org/app:1.2", "redis"]
+    assert sorted(refs.by_tag) == by_tag
+    (finding,) = mutable_images(refs)
+    listed = "localhost:5000/a:${TAG}, org/always:1, org/app:1.2, redis"
+    assert finding.message.startswith(f"Each boot pulls images that are named by tag: {listed}.")
+    assert "secrets alone can start new code" in finding.message
+    assert (finding.severity, finding.hint) == ("notice", "Name them by digest: image@sha256:….")
+
+    older = references({"docker_compose_file": IMAGES, "pre_launch_script": script.replace("15", "14")})
+    assert sorted(older.by_tag) == by_tag
+    assert mutable_images(older) == []
+    long = {"docker_compose_file": f"services: {{a: {{image: {'a' * 999}}}}}", "pre_launch_script": script}
+    assert f": {'a' * 80}. " in mutable_images(references(long))[0].message
+    pinned = "services: {a: {image: 'a@sha256:00'}}"
+    assert mutable_images(references({"docker_compose_file": pinned, "pre_launch_script": script})) == []
 
 
 pieces = st.one_of(
@@ -252,3 +333,4 @@ def test_whatever_the_app_compose_holds_it_is_searched_or_a_problem(text: str, s
     assert not refs.required & refs.optional
     assert all(name.isidentifier() and name.isascii() for name in refs.required | refs.optional)
     missing_and_unused(refs, ["X"])
+    mutable_images(refs)

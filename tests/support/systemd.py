@@ -14,7 +14,7 @@ _Strings = ctypes.POINTER(ctypes.c_char_p)
 _FOLDERS = (*Path("/usr/lib").glob("*/systemd"), Path("/usr/lib/systemd"))
 
 
-def _library() -> ctypes.CDLL:
+def _library() -> tuple[ctypes.CDLL, int]:
     found = sorted(path for folder in _FOLDERS for path in folder.glob("libsystemd-shared-*.so"))
     if not found:
         raise RuntimeError("the judge is missing: apt-get install libsystemd-shared")
@@ -26,10 +26,10 @@ def _library() -> ctypes.CDLL:
     library.strv_free.argtypes = [_Strings]
     library.strv_free.restype = ctypes.c_void_p
     library.log_set_max_level(0)
-    return library
+    return library, int(found[-1].stem.rpartition("-")[2].partition(".")[0])
 
 
-_LIBRARY = _library()
+_LIBRARY, VERSION = _library()
 
 
 def environment(text: bytes) -> dict[str, str] | None:

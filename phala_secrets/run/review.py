@@ -1,0 +1,72 @@
+"""What the guest and the app would make of the variables: stop, warn or say nothing, as ``guest-check`` says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from phala_secrets.dstack import guest_check, pre_launch
+from phala_secrets.dstack.compose_refs import missing_and_unused, mutable_images, references
+from phala_secrets.dstack.generations import CERTAIN, generation_of, unknown_generation
+from phala_secrets.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from phala_secrets.errors import Finding
+    from phala_secrets.run.context import Run, Target
+
+
+def hold_to_limits(run: Run) -> None:
+    """Raise DeliveryError beyond the limits of the guest, which hold whatever ``guest-check`` says."""
+    if run.job.prepared:
+        guest_check.check_sealed(run.job.prepared.encrypted_env)
+    else:
+        guest_check.check_limits(run.environment)
+
+
+def review_early(run: Run) -> None:
+    """Judge what no generation of the guest would take, before anything is asked of the API."""
+    if run.job.guest_check != "off":
+        _judge(run, guest_check.review(run.environment, CERTAIN))
+
+
+def review(run: Run) -> None:
+    """Judge by the generation of each guest, and by each app's compose file and pre-launch script."""
+    findings: list[Finding] = []
+    for version in dict.fromkeys(target.cvm.os_version for target in run.targets):
+        if unknown := unknown_generation(version):
+            run.tell(unknown)
+        if run.job.guest_check != "off":
+            findings += guest_check.review(run.environment, generation_of(version))
+    for target in run.targets:
+        findings += _of_app(run, target)
+    _judge(run, [*findings, *pre_launch.registry_hints(run.environment.names)])
+
+
+def _of_app(run: Run, target: Target) -> list[Finding]:
+    if not target.compose:
+        return []
+    content, names = target.compose.content, target.plan.names
+    refs = references(content)
+    empty = [name for name, value in run.environment.as_dict().items() if not value]
+    unasked = pre_launch.root_access(target.compose.allowed_envs or (), names)
+    return [
+        *pre_launch.review(content, run.environment),
+        *missing_and_unused(refs, names, empty),
+        *mutable_images(refs),
+        *([unasked] if unasked else []),
+    ]
+
+
+def _judge(run: Run, findings: Sequence[Finding]) -> None:
+    wrong = list(dict.fromkeys(finding for finding in findings if finding.severity == "error"))
+    if wrong and run.job.guest_check == "error":
+        count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
+        raise DeliveryError(
+            f"the app would not get {count} as given",
+            hint="see each of them above; guest-check: warn sends them all the same",
+            findings=list(dict.fromkeys(findings)),
+        )
+    for finding in findings:
+        run.tell(replace(finding, severity="warning") if finding.severity == "error" else finding)
