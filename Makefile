@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format test-image test-chain test-interop fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image test-chain test-interop fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,15 +23,19 @@ test: $(VENV)/ready systemd ## the tests, with coverage of branches
 	@$(BIN)/python -m coverage report --fail-under=100 --include='$(COVERED)' >/dev/null || { \
 	    echo "error: a branch of what has to be covered whole is not: $(COVERED)" >&2; exit 1; }
 
-lint: $(VENV)/ready tests/lint/node_modules ## style, types, workflows
+lint: $(VENV)/ready tests/lint/node_modules ## style, types, tables, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/write.py --check
 	tests/lint/workflows $(BIN)/zizmor
 
 format: $(VENV)/ready ## bring the code into its form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/ready ## write the inputs and outputs into README.md, action.yml and docs/
+	$(BIN)/python docs/write.py
 
 test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… for another base than Debian's packages)
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap

@@ -3,73 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from itertools import groupby
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from phala_secrets import __version__
 from phala_secrets.errors import InputError
-from phala_secrets.inputs.given import BY_NAME, Input
+from phala_secrets.inputs.table import INPUTS, MODES, Input, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-_SUMMARY = {
-    "update": "put secrets into a CVM, and wait until it runs with them",
-    "plan": "everything but the update: what would change, and what would be refused",
-    "encrypt": "prove the app's key and print the ciphertext; nothing is sent",
-    "verify": "prove the app's key alone",
-    "list": "the CVMs of an app",
-    "kms": "the KMSes, and keys they give out",
-    "simulate": "a Phala Cloud on this machine, to try things out",
-}
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "which CVM, on whose account": ("cvm", "app", "app-id", "api-key-file", "api-url"),
-    "the secrets": (
-        "env-file",
-        "secrets",
-        "secrets-include",
-        "files",
-        "base64",
-        "allow-empty",
-        "guest-check",
+_ACTS_ON_SOURCE = "(--cvm CVM | --app APP_ID) --env-file FILE [flags]"
+_WORDS = {
+    "update": ("put secrets into a CVM, and wait until it runs with them", _ACTS_ON_SOURCE),
+    "plan": ("everything but the update: what would change, and what would be refused", _ACTS_ON_SOURCE),
+    "encrypt": (
+        "prove the app's key and print the ciphertext; nothing is sent",
+        "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
     ),
-    "trust": ("kms", "trusted-signers", "require-trust", "kms-contract", "rpc-url"),
-    "the update": ("allow-removal", "wait", "wait-timeout", "max-parallel", "fail-fast"),
-    "an approval on chain": (
-        "private-key-file",
-        "allow-device",
-        "prepare-only",
-        "encrypted-env",
-        "encrypted-env-file",
-        "env-keys",
-        "prepared-digest",
-        "compose-hash",
-        "transaction-hash",
+    "verify": ("prove the app's key alone", "--cvm CVM [flags]"),
+    "list": ("the CVMs of an app", "--app APP_ID [flags]"),
+    "kms": ("the KMSes, and keys they give out", "LOOKUP [flags]"),
+    "simulate": (
+        "a Phala Cloud on this machine, to try things out",
+        "[--port PORT] [--key KEY] [--cvm NAME]",
     ),
-    "how it runs": ("timeout", "output-file", "json", "quiet", "verbose"),
 }
-_LOOKING_UP = ("api-key-file", "api-url", "timeout", "json", "quiet", "verbose")
-
-
-def _sections(*titles: str) -> Mapping[str, tuple[str, ...]]:
-    return {title: _SECTIONS[title] for title in titles or _SECTIONS}
-
-
-_FLAGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "update": _sections(),
-    "plan": _sections(),
-    "encrypt": _sections("which CVM, on whose account", "the secrets", "trust", "how it runs"),
-    "verify": _sections("which CVM, on whose account", "trust", "how it runs"),
-    "list": {"what it takes": ("app", *_LOOKING_UP)},
-    "kms": {"what it takes": _LOOKING_UP},
-}
-_USAGE = {
-    "update": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
-    "plan": "(--cvm CVM | --app APP_ID) --env-file FILE [flags]",
-    "encrypt": "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
-    "verify": "--cvm CVM [flags]",
-    "list": "--app APP_ID [flags]",
-}
+"""Each first word of the command: what it does, and what follows it."""
 _LOOKUPS = {
     "list": ((), "every KMS, with its id and slug"),
     "info": (("KMS",), "one KMS, by its slug or id"),
@@ -77,30 +38,22 @@ _LOOKUPS = {
     "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
     "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),
 }
-# Beside the flags of a section, or of every mode.
-_VARIABLES = (
-    ("", "PHALA_CLOUD_API_KEY", "the Phala Cloud API key"),
-    ("the secrets", "PHALA_SECRETS_ENV", "dotenv text"),
-    ("the secrets", "PHALA_SECRETS_SECRETS_JSON", "a JSON object of strings"),
-    ("an approval on chain", "PRIVATE_KEY", "the app owner's key"),
-)
 _EXIT_CODES = """\
 exit codes:
   0  done                                    5  Phala Cloud refused
-  1  a bug of ours                           6  Phala Cloud or the RPC could not be reached
+  1  an internal error                       6  Phala Cloud or the RPC could not be reached
   2  an input is wrong; nothing was sent     7  an approval on chain is needed
   3  the key is not proven; nothing sent     8  accepted, but the CVM did not come up
   4  the guest would not get what was given  130  interrupted
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What the command line says: the mode (empty: the input ``mode``), inputs by name, and other options."""
 
     mode: str
-    flags: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, str] = MappingProxyType({})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,9 +88,9 @@ def parse(arguments: Sequence[str]) -> Command | str:
         return f"phala-secrets {__version__}\n"
     if mode in ("--help", "-h", "help"):
         return _overview()
-    if mode not in _SUMMARY:
+    if mode not in _WORDS:
         raise InputError(
-            f"{mode[:60]!a} is no mode", hint=f"use one of {', '.join(_SUMMARY)}; see phala-secrets --help"
+            f"unknown mode {mode[:60]!a}", hint=f"use one of {', '.join(_WORDS)}; see phala-secrets --help"
         )
     try:
         return _parse_mode(mode, rest)
@@ -146,7 +99,7 @@ def parse(arguments: Sequence[str]) -> Command | str:
 
 
 def _overview() -> str:
-    modes = "\n".join(f"  {name:<10}{what}" for name, what in _SUMMARY.items())
+    modes = "\n".join(f"  {name:<10}{what}" for name, (what, _) in _WORDS.items())
     return (
         "usage: phala-secrets MODE [flags]\n\n"
         "Puts secrets into confidential VMs on Phala Cloud: proves the key, checks what the guest\n"
@@ -162,15 +115,16 @@ def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
         return _parse_simulate(rest)
     if mode == "kms":
         return _parse_lookup(rest)
-    parser = _parser(f"phala-secrets {mode}", _SUMMARY[mode], _USAGE[mode], _epilog(mode))
+    parser = _parser(f"phala-secrets {mode}", *_WORDS[mode], _epilog(mode))
     _add_flags(parser, mode)
     return Command(mode, _flags(parser.read(rest)))
 
 
 def _epilog(mode: str) -> str:
-    """What a person needs to know beside the flags."""
+    """Return what a person needs to know beside the flags."""
+    without = [entry for entry in _inputs_of(mode) if not entry.flag and entry.name != "mode"]
     variables = "".join(
-        f"  {name:<28}{what}\n" for section, name, what in _VARIABLES if section in ("", *_FLAGS[mode])
+        f"  {entry.fallback or entry.variable:<28}{plain(entry.meaning)}\n" for entry in without
     )
     return (
         f"without a flag, since a command line is public:\n{variables}\n"
@@ -184,10 +138,11 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
         lines = "\n".join(
             f"  {f'{name} {chr(32).join(args)}':<24}{what}" for name, (args, what) in _LOOKUPS.items()
         )
-        text = f"usage: phala-secrets kms LOOKUP [flags]\n\nlookups:\n{lines}\n\n--json prints the answer.\n"
+        _, usage = _WORDS["kms"]
+        text = f"usage: phala-secrets kms {usage}\n\nlookups:\n{lines}\n\n--json prints the response.\n"
         if not rest or rest[0] in ("--help", "-h"):
             raise _HelpPrinted(text)
-        raise InputError(f"{rest[0][:60]!a} is no lookup", hint=f"use one of {', '.join(_LOOKUPS)}")
+        raise InputError(f"unknown lookup {rest[0][:60]!a}", hint=f"use one of {', '.join(_LOOKUPS)}")
     lookup = rest[0]
     names, what = _LOOKUPS[lookup]
     parser = _parser(f"phala-secrets kms {lookup}", what, " ".join((*names, "[flags]")), _epilog("kms"))
@@ -206,7 +161,7 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
 
 
 def _parse_simulate(rest: Sequence[str]) -> Command:
-    parser = _parser("phala-secrets simulate", _SUMMARY["simulate"])
+    parser = _parser("phala-secrets simulate", *_WORDS["simulate"])
     parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
     parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
     parser.add_argument(
@@ -222,10 +177,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parser(prog: str, what: str, usage: str | None = None, epilog: str | None = None) -> _Parser:
+def _parser(prog: str, what: str, usage: str, epilog: str | None = None) -> _Parser:
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} {usage}" if usage else None,
+        usage=f"{prog} {usage}",
         description=f"{what[0].upper()}{what[1:]}.",
         epilog=epilog,
         add_help=False,
@@ -236,25 +191,34 @@ def _parser(prog: str, what: str, usage: str | None = None, epilog: str | None =
     return parser
 
 
+def _inputs_of(mode: str) -> Iterator[Input]:
+    return (entry for entry in INPUTS.values() if mode in entry.words)
+
+
 def _add_flags(parser: argparse.ArgumentParser, mode: str) -> None:
-    for title, names in _FLAGS[mode].items():
-        section = parser.add_argument_group(title)
-        for name in names:
-            entry = BY_NAME[name]
+    flags = (entry for entry in _inputs_of(mode) if entry.flag)
+    for heading, entries in groupby(flags, lambda entry: _section(mode, entry)):
+        section = parser.add_argument_group(heading)
+        for entry in entries:
+            flag = f"--{entry.name}"
             if entry.kind == "bool":
-                section.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=_help(entry))
+                section.add_argument(flag, action=argparse.BooleanOptionalAction, help=_help(entry))
             elif entry.kind in ("lines", "names"):
-                section.add_argument(f"--{name}", action="append", metavar=entry.metavar, help=_help(entry))
+                section.add_argument(flag, action="append", metavar=entry.metavar, help=_help(entry))
             else:
                 choices = "{" + ",".join(entry.choices) + "}" if entry.choices else entry.metavar
-                section.add_argument(f"--{name}", metavar=choices, help=_help(entry))
+                section.add_argument(flag, metavar=choices, help=_help(entry))
+
+
+def _section(mode: str, entry: Input) -> str:
+    """Return the heading of a flag in the help; a lookup has few flags, under one."""
+    return entry.heading[0].lower() + entry.heading[1:] if mode in MODES else "flags"
 
 
 def _help(entry: Input) -> str:
-    text = entry.help.replace("%", "%%")
-    if entry.kind in ("lines", "names"):
-        text += "; repeatable"
-    return f"{text} ({entry.default})" if entry.default else text
+    text = entry.meaning + ("; repeatable" if entry.kind in ("lines", "names") else "")
+    default = f" ({entry.shown_default})" if entry.shown_default else ""
+    return plain(text + default).replace("%", "%%")
 
 
 def _flags(values: Mapping[str, object]) -> dict[str, str]:
@@ -269,8 +233,3 @@ def _flags(values: Mapping[str, object]) -> dict[str, str]:
         else:
             flags[name] = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
     return flags
-
-
-def flags_of(mode: str) -> tuple[str, ...]:
-    """The names of the inputs that a mode has flags for."""
-    return tuple(name for names in _FLAGS[mode].values() for name in names)

@@ -16,6 +16,7 @@ from phala_secrets import __version__
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.inputs.given import Given, read
+from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.run import interrupts
 from phala_secrets.runners.detect import detect
 
@@ -136,12 +137,12 @@ def _runner(given: Given) -> Runner:
         "quiet": given.flag("quiet"),
         "verbose": given.flag("verbose") or debug,
     }
-    return detect(os.environ, **options)
+    return detect(os.environ, output_names=OUTPUTS, **options)
 
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
     interrupts.over()
-    runner = runner or detect(os.environ)
+    runner = runner or detect(os.environ, output_names=OUTPUTS)
     with suppress(InputError):  # the outputs cannot be written, which may be the very error
         runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")
     runner.fail(error)

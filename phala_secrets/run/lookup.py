@@ -27,7 +27,7 @@ def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runn
     key, url = credentials(given, environ, Project(Path()))
     runner.mask([key.reveal()])
     trace = runner.trace if runner.verbose else None
-    with Client(key.reveal(), url, timeout=given.number("timeout", 1, 600), trace=trace) as client:
+    with Client(key.reveal(), url, timeout=given.number("timeout"), trace=trace) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
     if runner.json:
         sys.stdout.write(as_json(answer) + "\n")

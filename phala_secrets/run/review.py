@@ -1,4 +1,4 @@
-"""What the guest and the app would make of the variables: stop, warn or say nothing, as ``guest-check`` says."""
+"""What the guest and the app would make of the variables: stop or warn, as ``guest-check`` says."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from phala_secrets.runners.live import Live
 from phala_secrets.runners.text import Redactor, maskable_lines, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from phala_secrets.errors import Finding, PhalaSecretsError
     from phala_secrets.runners.report import Report, Table
@@ -25,6 +25,7 @@ class Runner:
 
     This one is for a shell: people's text goes to standard error, so that standard
     output is free for a ciphertext or JSON. A subclass per CI says what differs there.
+    Only ``output_names`` can be written as outputs.
     """
 
     name = "shell"
@@ -36,6 +37,7 @@ class Runner:
         self,
         environ: Mapping[str, str],
         *,
+        output_names: Collection[str],
         output_file: str | None = None,
         json_output: bool = False,
         quiet: bool = False,
@@ -51,6 +53,7 @@ class Runner:
         self.json = json_output
         self._redactor = Redactor()
         self._masked: set[str] = set()
+        self._output_names = output_names
         self.outputs: dict[str, Value] = {}
         self._files: list[DotenvFile] = []
         if output_file:
@@ -175,8 +178,12 @@ class Runner:
     def output(self, name: str, value: Value) -> None:
         """Write one output at once, so that later steps have it whatever happens next.
 
-        Raise InputError where it cannot be written.
+        Raises:
+            ValueError: The name is not one of ``output_names``: a bug.
+            InputError: It cannot be written.
         """
+        if name not in self._output_names:
+            raise ValueError(f"unknown output {name!a}")
         with self._lock:
             self.outputs[name] = value
             self._write_output(name, value)

@@ -39,7 +39,7 @@ def detect_class(environ: Mapping[str, str]) -> type[Runner]:
 
 
 def detect(environ: Mapping[str, str], **options: Any) -> Runner:
-    """The runner for these variables, with the options of Runner."""
+    """Return the runner for these variables, with the arguments of Runner."""
     return detect_class(environ)(environ, **options)
 
 

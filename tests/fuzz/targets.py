@@ -30,6 +30,7 @@ from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_pr
 from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
 from phala_secrets.inputs.sources import Sources, gather
+from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure, circleci, gitlab
 from phala_secrets.runners.files import DotenvFile, as_json, as_text
 from phala_secrets.runners.github import GitHub, heredoc
@@ -76,7 +77,7 @@ class Step:
 
     def __init__(self) -> None:
         self._log = io.StringIO()
-        self.runner = GitHub({}, stdout=self._log, stderr=self._log, verbose=True)
+        self.runner = GitHub({}, output_names=OUTPUTS, stdout=self._log, stderr=self._log, verbose=True)
 
     @property
     def commands(self) -> list[str]:

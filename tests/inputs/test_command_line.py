@@ -7,11 +7,11 @@ import re
 import pytest
 
 from phala_secrets.errors import InputError
-from phala_secrets.inputs.command_line import flags_of, parse
-from phala_secrets.inputs.given import BY_NAME
+from phala_secrets.inputs.command_line import parse
+from phala_secrets.inputs.table import INPUTS, MODES, plain
 
 
-@pytest.mark.parametrize("mode", ["update", "plan", "encrypt", "verify", "list"])
+@pytest.mark.parametrize("mode", [*MODES, "list"])
 def test_help_has_a_place_and_a_sentence_for_each_flag(mode: str) -> None:
     text = parse([mode, "--help"])
     assert isinstance(text, str)
@@ -19,12 +19,29 @@ def test_help_has_a_place_and_a_sentence_for_each_flag(mode: str) -> None:
     assert lines[0].startswith(f"usage: phala-secrets {mode} ")
     assert len(lines[0]) <= 80
     assert max(map(len, lines)) <= 100
-    for name in flags_of(mode):
-        (at,) = [number for number, line in enumerate(lines) if re.match(rf"  --{name}[ ,]", line)]
-        opening = BY_NAME[name].help.split()[0]
-        assert opening in lines[at] + lines[at + 1], name
+    shown = set()
+    for at, line in enumerate(lines):
+        if flag := re.match(r"  --([\w-]+)", line):
+            shown.add(flag[1])
+            opening = plain(INPUTS[flag[1]].help).split()[0]
+            assert opening in line + lines[at + 1], flag[1]
+    assert shown == {entry.name for entry in INPUTS.values() if entry.flag and mode in entry.words}
+    assert "`" not in text
     assert "PHALA_CLOUD_API_KEY" in text
     assert "exit codes:" in text
+
+
+@pytest.mark.parametrize("mode", [*MODES, "list", "kms"])
+def test_a_secret_is_no_flag_and_help_shows_its_variable(mode: str) -> None:
+    text = str(parse(["kms", "list", "--help"] if mode == "kms" else [mode, "--help"]))
+    for name in ("api-key", "env", "secrets-json", "private-key"):
+        entry = INPUTS[name]
+        assert not re.search(rf"--{name}\b(?!-)", text)
+        assert (f"  {entry.fallback or entry.variable}  " in text) == (mode in entry.words)
+
+
+def test_help_shows_the_range_of_a_number_and_its_default() -> None:
+    assert "seconds that one request may take; 1 to 600 (30)" in str(parse(["verify", "--help"]))
 
 
 def test_help_shows_a_mode_only_its_sections() -> None:

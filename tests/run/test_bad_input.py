@@ -216,34 +216,30 @@ INPUTS = {
     "flag of another mode": Bad(ENV, "unrecognized arguments: --env-file", "verify --help", mode="verify"),
     "shortened flag": Bad("--env .env", "unrecognized arguments: --env", "update --help"),
     "secret as a flag": Bad(f"{ENV} --api-key=x", "unrecognized arguments: --api-key", "update --help"),
-    "unknown mode": Bad("", "'updat' is no mode", "use one of update, plan", mode="updat", cvm=None),
+    "unknown mode": Bad("", "unknown mode 'updat'", "use one of update, plan", mode="updat", cvm=None),
     "mistyped variable": Bad(
         ENV,
-        "'PHALA_SECRETS_ENVFILE' names no input",
+        "unknown input 'PHALA_SECRETS_ENVFILE'",
         "did you mean PHALA_SECRETS_ENV_FILE?",
         environ={"PHALA_SECRETS_ENVFILE": ".env"},
     ),
     "variable of nothing": Bad(
-        ENV, "'PHALA_SECRETS_QQQQ' names no input", "update --help", environ={"PHALA_SECRETS_QQQQ": "x"}
+        ENV, "unknown input 'PHALA_SECRETS_QQQQ'", "update --help", environ={"PHALA_SECRETS_QQQQ": "x"}
     ),
     "neither true nor false": Bad(
         ENV,
-        "wait: 'yes' is neither true nor false",
+        "invalid wait 'yes'",
         "use true or false",
         environ={"PHALA_SECRETS_WAIT": "yes"},
     ),
-    "no number": Bad(
-        f"{ENV} --timeout soon", "timeout: 'soon' is not a whole number from 1 to 600", "timeout"
-    ),
-    "zero": Bad(f"{ENV} --wait-timeout 0", "wait-timeout: '0' is not a whole number", "change wait-timeout"),
-    "negative": Bad(f"{ENV} --max-parallel=-1", "max-parallel: '-1' is not a whole number", "max-parallel"),
-    "fraction": Bad(f"{ENV} --timeout 1.5", "timeout: '1.5' is not a whole number", "change timeout"),
-    "huge number": Bad(f"{ENV} --timeout 99999999999", "timeout: '99999999999' is not", "change timeout"),
-    "other digits": Bad(f"{ENV} --timeout ٣", "is not a whole number", "change timeout"),
-    "no choice": Bad(
-        f"{ENV} --guest-check no", "guest-check: 'no' is none of its values", "error, warn, off"
-    ),
-    "no level": Bad(f"{ENV} --require-trust yes", "require-trust: 'yes'", "api, chain, pinned"),
+    "no number": Bad(f"{ENV} --timeout soon", "invalid timeout 'soon'", "use a whole number from 1 to 600"),
+    "zero": Bad(f"{ENV} --wait-timeout 0", "invalid wait-timeout '0'", "from 1 to 86400"),
+    "negative": Bad(f"{ENV} --max-parallel=-1", "invalid max-parallel '-1'", "from 1 to 64"),
+    "fraction": Bad(f"{ENV} --timeout 1.5", "invalid timeout '1.5'", "a whole number from 1"),
+    "huge number": Bad(f"{ENV} --timeout 99999999999", "invalid timeout '99999999999'", "to 600"),
+    "other digits": Bad(f"{ENV} --timeout ٣", "invalid timeout '\\u0663'", "a whole number"),
+    "no choice": Bad(f"{ENV} --guest-check no", "unknown guest-check 'no'", "error, warn, off"),
+    "no level": Bad(f"{ENV} --require-trust yes", "unknown require-trust 'yes'", "api, chain, pinned"),
     "empty pin": Bad(
         f"{ENV} --require-trust pinned", "require-trust is pinned, but trusted-signers is empty", "name", 3
     ),
@@ -337,7 +333,7 @@ INPUTS = {
     ),
 }
 LOOKUPS = {
-    "unknown lookup": Bad("moon", "'moon' is no lookup", "use one of list, info", mode="kms", cvm=None),
+    "unknown lookup": Bad("moon", "unknown lookup 'moon'", "use one of list, info", mode="kms", cvm=None),
     "lookup without its KMS": Bad("info", "required: KMS", "kms info --help", mode="kms", cvm=None),
     "unknown KMS looked up": Bad("info moon", "KMS 'moon' not found", "check", 5, 1, mode="kms", cvm=None),
     "KMS with a dot": Bad("info ..", "'..' cannot be part of a request", "id or slug", mode="kms", cvm=None),
@@ -445,8 +441,8 @@ def test_an_unknown_mode_is_named(step: Step, cloud: Cloud) -> None:
     assert done.code == 2
     (error,) = done.annotations("error")
     assert error.data.splitlines() == [
-        "mode: 'deploy' is none of its values",
-        "use update, plan, encrypt, verify",
+        "unknown mode 'deploy'",
+        "use one of update, plan, encrypt, verify",
     ]
     assert not cloud.requests
 

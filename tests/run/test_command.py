@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from phala_secrets import __version__
-from phala_secrets.inputs.given import MODES
+from phala_secrets.inputs.table import MODES
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.faults import Fault

@@ -13,6 +13,7 @@ import tracemalloc
 
 import pytest
 
+from phala_secrets.inputs.table import RESULT
 from phala_secrets.simulator.cloud import Cloud, RateLimit
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.faults import Fault
@@ -58,6 +59,7 @@ def test_each_replica_has_a_row_in_the_results(run: Command, cloud: Cloud) -> No
     replicas = fleet(cloud, 3)
     done = update(run, replicas[0].app_id)
     rows = done.json["results"]
+    assert {tuple(row) for row in rows} == {RESULT}
     assert [(row["cvm-id"], row["name"]) for row in rows] == [(cvm.id, cvm.name) for cvm in replicas]
     assert [row["correlation-id"] for row in rows] == [cvm.operations[-1].correlation_id for cvm in replicas]
     assert {(row["status"], row["exit-code"], row["error"]) for row in rows} == {("running", 0, "")}

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phala_secrets.errors import Finding, InputError
+from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.detect import detect, in_ci
@@ -131,9 +132,11 @@ FRAGMENTS = [
 nasty = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=5)), max_size=6).map("".join)
 
 
-def runner_of(environ: Mapping[str, str], **options: Any) -> tuple[Runner, io.StringIO, io.StringIO]:
+def runner_of(
+    environ: Mapping[str, str], *, output_names: Collection[str] = OUTPUTS, **options: Any
+) -> tuple[Runner, io.StringIO, io.StringIO]:
     stdout, stderr = io.StringIO(newline=""), io.StringIO(newline="")
-    return detect(environ, stdout=stdout, stderr=stderr, **options), stdout, stderr
+    return detect(environ, output_names=output_names, stdout=stdout, stderr=stderr, **options), stdout, stderr
 
 
 # -- recognised ----------------------------------------------------------------------------------
@@ -141,7 +144,7 @@ def runner_of(environ: Mapping[str, str], **options: Any) -> tuple[Runner, io.St
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_ci_is_recognised_by_its_own_variable(name: str) -> None:
-    runner = detect(ALL[name])
+    runner = detect(ALL[name], output_names=OUTPUTS)
     assert runner.name == name
     assert runner.environ is ALL[name]
     assert in_ci(ALL[name]) == (name != "shell")
@@ -149,7 +152,7 @@ def test_a_ci_is_recognised_by_its_own_variable(name: str) -> None:
 
 def test_a_ci_that_is_not_known_is_one_all_the_same() -> None:
     assert in_ci({"CI": "true"})
-    assert detect({"CI": "true"}).name == "shell"
+    assert detect({"CI": "true"}, output_names=OUTPUTS).name == "shell"
     assert not in_ci({"CI": "false", "GITLAB_CI": "", "BUILDKITE": "0"})
 
 
@@ -314,7 +317,8 @@ def test_circleci_sources_each_output_as_it_was(shell: str, tmp_path: Path) -> N
     texts = [*FRAGMENTS, "".join(FRAGMENTS), "it's; touch forged", "'\n'", "-n"]
     file = tmp_path / "bash_env"
     file.write_text("export BEFORE=1\n")
-    runner, _, _ = runner_of({**CIRCLECI, "BASH_ENV": str(file)})
+    names = [f"cvm-{number}" for number in range(len(texts))]
+    runner, _, _ = runner_of({**CIRCLECI, "BASH_ENV": str(file)}, output_names=names)
     runner.check()
     for number, text in enumerate(texts):
         runner.output(f"cvm-{number}", text)
@@ -374,7 +378,8 @@ def test_a_dotenv_file_has_a_line_for_each_output_and_nothing_else(values: list[
     with_lines = {}
     with TemporaryDirectory() as folder:
         path = Path(folder, "outputs.env")
-        runner, _, _ = runner_of(GITLAB, output_file=str(path))
+        names = [f"cvm-{number}" for number in range(len(values))]
+        runner, _, _ = runner_of(GITLAB, output_names=names, output_file=str(path))
         runner.check()
         for number, value in enumerate(values):
             runner.output(f"cvm-{number}", value)
@@ -397,6 +402,15 @@ def test_bitbuckets_file_keeps_what_it_held(tmp_path: Path) -> None:
     assert file.read_text() == "VERSION=1.2.3\nPHALA_STATUS=running\n"
     told = "$BITBUCKET_PIPELINES_VARIABLES_PATH lacks the output encrypted-env: it may have 131072 bytes"
     assert told in stderr.getvalue()
+
+
+@each_runner
+def test_an_output_that_is_not_in_the_table_cannot_be_written(environ: dict[str, str]) -> None:
+    runner, stdout, stderr = runner_of(environ, json_output=True)
+    with pytest.raises(ValueError, match="unknown output 'typo'"):
+        runner.output("typo", "x")
+    runner.finish()
+    assert (stdout.getvalue(), stderr.getvalue()) == ("{}\n", "")
 
 
 @each_runner

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from phala_secrets.errors import Finding
+from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.detect import detect
 
@@ -48,7 +49,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 def test_a_person_sees_what_is_waited_for_and_no_more_of_it_afterwards(terminal: Terminal) -> None:
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
     runner.progress("finding the CVM")
     assert terminal.shows("⠋ finding the CVM")
     runner.progress("waiting\x1b[2J")
@@ -62,7 +63,7 @@ def test_a_person_sees_what_is_waited_for_and_no_more_of_it_afterwards(terminal:
 
 
 def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Terminal) -> None:
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
     runner.progress("the update")
     for number in range(20):
         runner.progress(f"web-{number}: restarting", cvm=f"web-{number}")
@@ -77,7 +78,7 @@ def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Te
 
 def test_a_line_is_no_wider_than_the_terminal() -> None:
     terminal = Terminal(columns=20)
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream)
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
     runner.progress("x" * 50 + "END")
     assert terminal.shows("⠙ " + "x" * 17)
     runner.finish()
@@ -94,7 +95,7 @@ class NoDescriptor(io.StringIO):
 
 def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
     stream = NoDescriptor()
-    runner = Runner({}, stderr=stream)
+    runner = Runner({}, output_names=OUTPUTS, stderr=stream)
     runner.progress("x" * 100)
     for _ in range(500):
         if "x" in stream.getvalue():
@@ -115,7 +116,7 @@ def test_a_terminal_of_unknown_width_is_taken_for_a_small_one() -> None:
     ids=["colours", "no colours", "a dumb terminal", "a CI with a terminal"],
 )
 def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], printed: str, terminal: Terminal) -> None:
-    runner = detect(environ, stderr=terminal.stream)
+    runner = detect(environ, output_names=OUTPUTS, stderr=terminal.stream)
     runner.progress("waiting")
     runner.tell(Finding("odd"))
     assert terminal.shows(printed)
@@ -123,6 +124,6 @@ def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], printed: str,
 
 
 def test_what_is_traced_is_pale(terminal: Terminal) -> None:
-    runner = Runner({"TERM": "xterm"}, stderr=terminal.stream, verbose=True)
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream, verbose=True)
     runner.trace("GET /kms")
     assert terminal.shows("\x1b[2mGET /kms\x1b[0m\r\n")

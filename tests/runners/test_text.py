@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
+from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import files
 from phala_secrets.runners.files import DotenvFile, append, as_json, as_text, lacks, unwritable, variable
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
@@ -80,7 +81,12 @@ class Step:
         files = {"GITHUB_OUTPUT": str(self.output), "GITHUB_STEP_SUMMARY": str(self.summary)}
         self._log = io.StringIO()
         self.runner = GitHub(
-            files if folder else {}, stdout=io.StringIO(), stderr=self._log, quiet=quiet, verbose=verbose
+            files if folder else {},
+            output_names=OUTPUTS,
+            stdout=io.StringIO(),
+            stderr=self._log,
+            quiet=quiet,
+            verbose=verbose,
         )
 
     @property
@@ -403,12 +409,14 @@ def test_outputs_are_appended_to_what_other_steps_left(tmp_path: Path) -> None:
 
 def test_outputs_go_to_an_output_file_as_well(tmp_path: Path) -> None:
     environ = {"GITHUB_OUTPUT": str(tmp_path / "output")}
-    runner = GitHub(environ, output_file=str(tmp_path / "outputs.env"), stderr=io.StringIO())
+    runner = GitHub(
+        environ, output_names=OUTPUTS, output_file=str(tmp_path / "outputs.env"), stderr=io.StringIO()
+    )
     runner.check()
     runner.output("cvm-id", "cvm_1")
     assert read_outputs((tmp_path / "output").read_text()) == {"cvm-id": "cvm_1"}
     assert (tmp_path / "outputs.env").read_text() == "PHALA_CVM_ID=cvm_1\n"
-    missing = GitHub({}, output_file=str(tmp_path), stderr=io.StringIO())
+    missing = GitHub({}, output_names=OUTPUTS, output_file=str(tmp_path), stderr=io.StringIO())
     with pytest.raises(InputError, match="output-file"):
         missing.check()
 

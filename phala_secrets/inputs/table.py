@@ -1,0 +1,303 @@
+"""Every input and every output, once.
+
+The parser, ``--help``, README.md, action.yml and docs/ come from these rows: add a row, then run
+``make docs``. Texts are Markdown in which only code is marked, with backticks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["text", "raw", "lines", "names", "bool", "choice", "number"]
+"""``raw`` text keeps the white space around it; ``names`` are split at commas as well as at lines."""
+
+MODES = ("update", "plan", "encrypt", "verify")
+WORDS = (*MODES, "list", "kms")
+"""The words of the command that take inputs as flags."""
+
+PREFIX = "PHALA_SECRETS_"
+
+
+class Input(NamedTuple):
+    """One input.
+
+    ``otherwise`` says in words where the value comes from if the input is left out, ``fallback`` is
+    the variable that it comes from. ``heading`` and ``words`` are those of its group, unless a row has
+    its own words. An input without ``action`` exists for the command alone.
+    """
+
+    name: str
+    help: str
+    kind: Kind = "text"
+    metavar: str = ""
+    default: str = ""
+    otherwise: str = ""
+    fallback: str = ""
+    choices: tuple[str, ...] = ()
+    low: int = 0
+    high: int = 0
+    flag: bool = True
+    action: bool = True
+    heading: str = ""
+    words: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The variable that gives this input in any CI."""
+        return PREFIX + self.name.upper().replace("-", "_")
+
+    @property
+    def meaning(self) -> str:
+        """The help, with the range of a number."""
+        return f"{self.help}; {self.low} to {self.high}" if self.kind == "number" else self.help
+
+    @property
+    def shown_default(self) -> str:
+        """What counts if the input is left out, or nothing."""
+        code = self.default or self.fallback
+        return self.otherwise or (f"`{code}`" if code else "")
+
+
+class Output(NamedTuple):
+    """One output."""
+
+    name: str
+    help: str
+    heading: str = ""
+
+
+def plain(text: str) -> str:
+    """Return a text of the table without its marks."""
+    return text.replace("`", "")
+
+
+def _group(heading: str, words: tuple[str, ...], *rows: Input) -> tuple[Input, ...]:
+    return tuple(row._replace(heading=heading, words=row.words or words) for row in rows)
+
+
+def _outputs(heading: str, *rows: Output) -> tuple[Output, ...]:
+    return tuple(row._replace(heading=heading) for row in rows)
+
+
+_INPUTS = (
+    *_group(
+        "Which CVM, on whose account",
+        MODES,
+        Input(
+            "mode",
+            "what to do: `update`, `plan` (all but the update), `encrypt` (output the ciphertext) or "
+            "`verify` (prove the key)",
+            "choice",
+            default="update",
+            choices=MODES,
+            flag=False,
+        ),
+        Input(
+            "cvm",
+            "the CVM: its name, `cvm_…` id, UUID, app id or `instance_…` id; multiple, one per line",
+            "lines",
+            "CVM",
+            otherwise="`phala.toml` in the working folder",
+        ),
+        Input("app", "an app id: every CVM of the app", metavar="APP_ID", words=(*MODES, "list")),
+        Input("app-id", "the app that the CVM must belong to; any other is refused", metavar="APP_ID"),
+        Input("api-key", "the Phala Cloud API key", fallback="PHALA_CLOUD_API_KEY", flag=False, words=WORDS),
+        Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
+        Input(
+            "api-url",
+            "the URL of the API",
+            metavar="URL",
+            otherwise="`PHALA_CLOUD_API_PREFIX`, else `https://cloud-api.phala.com/api/v1`",
+            fallback="PHALA_CLOUD_API_PREFIX",
+            words=WORDS,
+        ),
+    ),
+    *_group(
+        "The secrets",
+        ("update", "plan", "encrypt"),
+        Input(
+            "env-file",
+            "dotenv files, one per line; for the command, `-` is standard input",
+            "lines",
+            "FILE",
+            otherwise="`env_file` of `phala.toml`",
+        ),
+        Input("env", "dotenv text", "raw", flag=False),
+        Input(
+            "secrets",
+            "names to take from this step's environment, split at commas and lines; `TARGET=SOURCE` renames",
+            "names",
+            "NAMES",
+        ),
+        Input(
+            "secrets-json",
+            "a JSON object of strings, e.g. `toJSON(secrets)`; needs `secrets-include`",
+            "raw",
+            flag=False,
+        ),
+        Input("secrets-include", "globs: which names of `secrets-json` to take", "names", "GLOBS"),
+        Input("files", "`NAME=path`, one per line: the variable is the file's content", "lines", "NAME=PATH"),
+        Input("base64", "globs: send these variables base64-encoded", "names", "GLOBS"),
+        Input("allow-empty", "let a name in `secrets` be unset or empty", "bool", default="false"),
+        Input(
+            "guest-check",
+            "what to do with a value that would not arrive as written: `error`, `warn` or `off`",
+            "choice",
+            default="error",
+            choices=("error", "warn", "off"),
+        ),
+    ),
+    *_group(
+        "Trust",
+        MODES,
+        Input("kms", "the KMS to ask, by slug or id", metavar="KMS", otherwise="the KMS of the CVM"),
+        Input(
+            "trusted-signers",
+            "the only KMS roots to accept: secp256k1 public keys in hex, one per line",
+            "lines",
+            "KEY",
+        ),
+        Input(
+            "require-trust",
+            "the least that the proof must rest on: `api`, `chain` or `pinned`",
+            "choice",
+            choices=("api", "chain", "pinned"),
+        ),
+        Input(
+            "kms-contract",
+            "the KMS contract to read through `rpc-url`",
+            metavar="ADDRESS",
+            otherwise="the well-known one of the chain",
+        ),
+        Input("rpc-url", "JSON-RPC of the app's chain", metavar="URL", fallback="ETH_RPC_URL"),
+    ),
+    *_group(
+        "The update",
+        ("update", "plan"),
+        Input(
+            "allow-removal", "let the update drop variables that the CVM has today", "bool", default="false"
+        ),
+        Input("wait", "wait until the CVM runs with the new environment", "bool", default="true"),
+        Input("wait-timeout", "seconds to wait", "number", "SECONDS", default="600", low=1, high=24 * 3600),
+        Input(
+            "max-parallel",
+            "CVMs to update at once, where 1 is a rolling update",
+            "number",
+            "N",
+            default="1",
+            low=1,
+            high=64,
+        ),
+        Input("fail-fast", "stop at the first CVM that fails", "bool", default="true"),
+    ),
+    *_group(
+        "An approval on chain",
+        ("update", "plan"),
+        Input(
+            "private-key",
+            "the app owner's key, to register a compose hash",
+            fallback="PRIVATE_KEY",
+            flag=False,
+        ),
+        Input("private-key-file", "a file with the app owner's key", metavar="FILE", action=False),
+        Input("allow-device", "device ids that may be added to the app, one per line", "lines", "DEVICE"),
+        Input(
+            "prepare-only",
+            "stop where an on-chain approval is needed, and output what it takes",
+            "bool",
+            default="false",
+        ),
+        Input("encrypted-env", "a ciphertext made before, to send in place of a source", metavar="HEX"),
+        Input("encrypted-env-file", "a file with that ciphertext", metavar="FILE"),
+        Input("env-keys", "the names in that ciphertext, a JSON list", metavar="JSON"),
+        Input(
+            "prepared-digest",
+            "the digest that `prepare-only` gave out; any difference from it is refused",
+            metavar="SHA256",
+        ),
+        Input("compose-hash", "the approved compose hash", metavar="HASH"),
+        Input("transaction-hash", "the transaction that approved it", metavar="HASH"),
+    ),
+    *_group(
+        "How it runs",
+        WORDS,
+        Input(
+            "timeout", "seconds that one request may take", "number", "SECONDS", default="30", low=1, high=600
+        ),
+        Input("output-file", "write the outputs there, as dotenv", metavar="FILE", action=False, words=MODES),
+        Input(
+            "json",
+            "print the outputs as one JSON object on standard output",
+            "bool",
+            default="false",
+            action=False,
+        ),
+        Input("quiet", "print only errors and warnings", "bool", default="false", action=False),
+        Input(
+            "verbose",
+            "print each request with its status and time; `RUNNER_DEBUG=1` does it too",
+            "bool",
+            default="false",
+            action=False,
+        ),
+    ),
+)
+
+PREPARED = "Prepared for later"
+RESULT = ("cvm-id", "name", "status", "correlation-id", "exit-code", "error")
+"""What a row of the output ``results`` has."""
+
+_OUTPUTS = (
+    *_outputs(
+        "The run",
+        Output(
+            "status",
+            "`running`, `in_progress`, `precondition_required`, `planned`, `encrypted`, `verified` "
+            "or `failed`",
+        ),
+        Output("cvm-id", "the CVM; with multiple, here and in all other outputs, the first"),
+        Output("app-id", "the app that the CVM belongs to, 40 hex digits"),
+        Output("correlation-id", "the operation that Phala Cloud started"),
+        Output("transaction-hash", "the transaction that approved the compose hash, or `already-registered`"),
+        Output(
+            "results",
+            "with multiple CVMs: a JSON list with a row for each, of "
+            + ", ".join(f"`{name}`" for name in RESULT),
+        ),
+    ),
+    *_outputs(
+        "The key",
+        Output("kms", "the KMS that was asked, by slug or id"),
+        Output("kms-signer", "the KMS root that signed the key: compressed SEC1 hex without `0x`"),
+        Output("trust", "what vouches for that root: `pinned`, `chain` or `api`"),
+        Output("public-key", "the app's key, to which the secrets are encrypted, 64 hex digits"),
+    ),
+    *_outputs(
+        "The variables",
+        Output("env-keys", "the names of the variables, a JSON list"),
+        Output("keys-added", "the names that the CVM did not have before, a JSON list"),
+        Output("keys-removed", "the names that the CVM no longer has, a JSON list"),
+        Output("allowed-envs-changed", "whether the set of names changed"),
+    ),
+    *_outputs(
+        PREPARED,
+        Output("encrypted-env", "the ciphertext in hex (`encrypt`, `prepare-only`)"),
+        Output("compose-hash", "the compose hash that the owner has to approve"),
+        Output("device-id", "the machine that the CVM is on"),
+        Output("chain-id", "the chain of the approval"),
+        Output("calldata", "the approval as a call of `addComposeHash`, for a wallet (`prepare-only`)"),
+        Output(
+            "safe-transaction",
+            "the approval as a file for Safe's Transaction Builder, with `addDevice` where that is due "
+            "(`prepare-only`)",
+        ),
+        Output(
+            "prepared-digest",
+            "SHA-256 over app, CVM, chain, device, key, names, compose hash and ciphertext, in hex "
+            "(`prepare-only`)",
+        ),
+    ),
+)
+
+INPUTS = {row.name: row for row in _INPUTS}
+OUTPUTS = {row.name: row for row in _OUTPUTS}
