@@ -41,11 +41,12 @@ from phala_secrets import (
 )
 from phala_secrets.cloud.call import error_from
 from phala_secrets.cloud.watch import Watch
-from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
+from phala_secrets.simulator.world import RateLimit
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 APP_ID = "a1" * 20
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"

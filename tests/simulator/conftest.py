@@ -8,13 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.guest import seal
-from phala_secrets.simulator.server import Simulator
+from tests.support.faulty import FaultySimulator
 
 
 class Api(httpx.Client):
     """A client of the simulator; `update` does what any client does, with no proof and no questions."""
 
-    def __init__(self, simulator: Simulator, version: str = "2026-06-23") -> None:
+    def __init__(self, simulator: FaultySimulator, version: str = "2026-06-23") -> None:
         headers = {"X-API-Key": simulator.cloud.api_key, "X-Phala-Version": version}
         # Plain http: to load the certificates of the world would take longer than most tests.
         super().__init__(base_url=simulator.url, headers=headers, timeout=10, verify=False)
@@ -30,17 +30,17 @@ class Api(httpx.Client):
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with Simulator(Cloud(restart_seconds=0.15)) as running:
+def simulator() -> Iterator[FaultySimulator]:
+    with FaultySimulator(Cloud(restart_seconds=0.15)) as running:
         yield running
 
 
 @pytest.fixture
-def cloud(simulator: Simulator) -> Cloud:
+def cloud(simulator: FaultySimulator) -> Cloud:
     return simulator.cloud
 
 
 @pytest.fixture
-def api(simulator: Simulator) -> Iterator[Api]:
+def api(simulator: FaultySimulator) -> Iterator[Api]:
     with Api(simulator) as client:
         yield client

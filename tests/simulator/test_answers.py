@@ -9,10 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
+from phala_secrets.simulator.world import RateLimit
 from tests.simulator.conftest import Api
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "data/phala-cloud-openapi.json").read_text())

@@ -110,5 +110,5 @@ def test_compose_hashes_are_those_of_the_official_packages() -> None:
 def test_the_orders_in_which_new_names_may_be_written() -> None:
     old, sent = ["C", "A"], ["B", "A", "C", "B"]
     assert new_names(old, sent, "sent") == ["B", "A", "C"]
-    assert new_names(old, sent, "old-first") == ["C", "A", "B"]
+    assert new_names(old, sent, "kept") == ["C", "A", "B"]
     assert new_names(old, sent, "sorted") == ["A", "B", "C"]

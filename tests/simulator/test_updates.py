@@ -193,7 +193,7 @@ def test_the_older_form_of_a_precondition(api: Api, cloud: Cloud, on_chain: Cvm)
     ("order", "names"),
     [
         ("sent", ["Z", "KEPT", "A"]),
-        ("old-first", ["KEPT", "Z", "A"]),
+        ("kept", ["KEPT", "Z", "A"]),
         ("sorted", ["A", "KEPT", "Z"]),
     ],
 )
