@@ -16,7 +16,8 @@ class Limits:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._open_streams = 0
+        self.open_streams = 0
+        """How many streams are open."""
         self._tokens: float | None = None
         self._tokens_at = 0.0
 
@@ -39,11 +40,11 @@ class Limits:
     def open_stream(self) -> None:
         """Take one of the user's streams; 429 when all are taken."""
         with self._world.changed:
-            if self._open_streams >= self._world.max_streams:
+            if self.open_streams >= self._world.max_streams:
                 raise RefusalError(429, f"Too many streams: at most {self._world.max_streams} a user")
-            self._open_streams += 1
+            self.open_streams += 1
 
     def close_stream(self) -> None:
         """Give a stream back."""
         with self._world.changed:
-            self._open_streams -= 1
+            self.open_streams -= 1

@@ -706,12 +706,12 @@ def test_a_watch_raises_what_will_not_pass(client: Client, cvm: Cvm) -> None:
 def test_a_watch_that_is_left_gives_its_stream_back(client: Client, cvm: Cvm, cloud: Cloud) -> None:
     events = cast("Generator[CvmStateEvent]", client.watch_cvm_state("my-app", target="exited"))
     assert next(events).type == "state"
-    assert cloud._open_streams == 1
+    assert cloud.limits.open_streams == 1
     events.close()
     deadline = time.monotonic() + 10
-    while cloud._open_streams and time.monotonic() < deadline:
+    while cloud.limits.open_streams and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert cloud._open_streams == 0
+    assert cloud.limits.open_streams == 0
 
 
 def test_events_that_are_none_are_survived(client: Client, cvm: Cvm, simulator: Simulator) -> None:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.guest import seal
+from tests.support.clock import ManualClock
 from tests.support.faulty import FaultySimulator
 
 
@@ -30,8 +31,14 @@ class Api(httpx.Client):
 
 
 @pytest.fixture
-def simulator() -> Iterator[FaultySimulator]:
-    with FaultySimulator(Cloud(restart_seconds=0.15)) as running:
+def clock() -> ManualClock:
+    """The simulator's clock, which a test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def simulator(clock: ManualClock) -> Iterator[FaultySimulator]:
+    with FaultySimulator(Cloud(restart_seconds=6.0, clock=clock)) as running:
         yield running
 
 
