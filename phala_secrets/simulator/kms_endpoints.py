@@ -48,8 +48,8 @@ def _get_chain(cloud: Cloud, _request: Request, chain: str) -> Answer:
     contracts = []
     for kms in cloud.kmses:
         if kms.chain_id == chain_id:
-            devices = sorted({cvm.device_id for cvm in cloud.cvms if cvm.kms is kms})
-            contracts.append(kms_shapes.on_chain_contract(kms, chain, devices))
+            devices = {one.device_id for cvm in cloud.cvms if cvm.kms is kms for one in cvm.devices}
+            contracts.append(kms_shapes.on_chain_contract(kms, chain, sorted(devices)))
     return Answer({"chain_name": chain, "chain_id": chain_id, "contracts": contracts})
 
 

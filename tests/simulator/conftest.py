@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.guest import seal
+from phala_secrets.simulator.server import Simulator
 from tests.support.clock import ManualClock
 from tests.support.faulty import FaultySimulator
 
@@ -15,7 +16,7 @@ from tests.support.faulty import FaultySimulator
 class Api(httpx.Client):
     """A client of the simulator; `update` does what any client does, with no proof and no questions."""
 
-    def __init__(self, simulator: FaultySimulator, version: str = "2026-06-23") -> None:
+    def __init__(self, simulator: Simulator, version: str = "2026-06-23") -> None:
         headers = {"X-API-Key": simulator.cloud.api_key, "X-Phala-Version": version}
         # Plain http: to load the certificates of the world would take longer than most tests.
         super().__init__(base_url=simulator.url, headers=headers, timeout=10, verify=False)
