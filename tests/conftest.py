@@ -11,21 +11,21 @@ import pytest
 from phala_secrets import create_client
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command
+from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
+def simulator() -> Iterator[FaultySimulator]:
     """A Phala Cloud whose CVMs restart in no time."""
-    with Simulator(Cloud(restart_seconds=0.05)) as running:
+    with FaultySimulator(Cloud(restart_seconds=0.05)) as running:
         yield running
 
 
 @pytest.fixture
-def cloud(simulator: Simulator) -> Cloud:
+def cloud(simulator: FaultySimulator) -> Cloud:
     """Its state, which a test may change."""
     return simulator.cloud
 
@@ -37,7 +37,7 @@ def cvm(cloud: Cloud) -> Cvm:
 
 
 @pytest.fixture
-def run(simulator: Simulator, tmp_path: Path) -> Command:
+def run(simulator: FaultySimulator, tmp_path: Path) -> Command:
     """The command in an empty folder, with an API key: ``run("update", …)``, or ``run.apart(…)``."""
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -45,7 +45,7 @@ def run(simulator: Simulator, tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def another_run(simulator: Simulator) -> Callable[[Mapping[str, str]], None]:
+def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], None]:
     """Another run's update of my-app, which begins just after ours has looked at the operations."""
 
     def prepare(envs: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ def another_run(simulator: Simulator) -> Callable[[Mapping[str, str]], None]:
 
 
 @pytest.fixture
-def step(simulator: Simulator, tmp_path: Path) -> Step:
+def step(simulator: FaultySimulator, tmp_path: Path) -> Step:
     """A step of a workflow for the CVM my-app: ``step(secrets="TOKEN")``, or ``step.apart(…)``."""
     return Step(simulator, tmp_path)
 

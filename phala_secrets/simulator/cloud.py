@@ -4,50 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import os
 import re
-import threading
-import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator.composefile import DEFAULT_COMPOSE, Form, Order
-from phala_secrets.simulator.cvm import Cvm, Identity
-from phala_secrets.simulator.kms import CENTRAL, Kms
+from phala_secrets.simulator.composefile import DEFAULT_COMPOSE
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.generations import DEFAULT_OS
+from phala_secrets.simulator.identity import Identity, Plan
+from phala_secrets.simulator.kms import CENTRAL, Kms, KmsNode
+from phala_secrets.simulator.limits import Limits
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
+from phala_secrets.simulator.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from phala_secrets.simulator.clock import Clock
 
 _KEPT_REQUESTS = 10_000
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _DEPLOYER = "0x71c7656ec7ab88b098defb751b7401b5f6d8976f"
 
 
-@dataclass(slots=True)
-class RateLimit:
-    """A bucket of ``burst`` requests that fills up by ``per_second``; then 429.
-
-    ``retry_after`` tells whether the answer says, in whole seconds, when to come again.
-    """
-
-    per_second: float
-    burst: int = 1
-    retry_after: bool = True
-
-
-class Cloud:
-    """A Phala Cloud. Every attribute may be changed at any time; `changed` guards those that move.
+class Cloud(World):
+    """A Phala Cloud. Every attribute may be changed at any time; `World` has the settings.
 
     ``restart_seconds`` is how long an update takes; for the first third of it the CVM still shows
-    its old status. ``streams`` tells whether the state of a CVM can be streamed, ``v1_signatures``
-    whether keys come with a ``timestamp`` and a ``signature_v1``. ``seed`` makes the keys and the
-    identifiers the same every time. ``rpc_urls`` are JSON-RPC endpoints by chain id, on loopback:
-    approvals on these chains are looked up there.
+    its old status unless ``stale_seconds`` says otherwise. ``seed`` makes the keys and the identifiers
+    the same every time. ``rpc_urls`` are JSON-RPC endpoints by chain id, on loopback: approvals on
+    these chains are looked up there. ``clock`` is the machine's own unless given.
     """
 
     def __init__(
@@ -60,49 +48,25 @@ class Cloud:
         v1_signatures: bool = False,
         seed: bytes | None = None,
         rpc_urls: Mapping[int, str] | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        super().__init__(clock)
         self.api_key = api_key
         self.restart_seconds = restart_seconds
         self.stale_seconds = restart_seconds / 3 if stale_seconds is None else stale_seconds
         self.streams = streams
         self.v1_signatures = v1_signatures
         self.rpc_urls = dict(rpc_urls or {})
-        self.changed = threading.Condition(threading.RLock())
-        """Held while state is read or changed; notified when a CVM changes by itself or otherwise."""
-        self.clock_offset = 0.0
-        """Seconds by which its clock is ahead of ours: in ``Date``, and in what its KMSes sign."""
-        self.rate_limit: RateLimit | None = None
-        self.max_streams = 5
-        """Streams a user may have open."""
-        self.allowed_envs_order: Order = "sent"
-        self.compose_form: Form = "compact"
-        self.compose_normalised = True
-        self.flat_preconditions = False
-        """Whether a 465 has the older form, without ``details``."""
-        self.approved_transactions: set[str] = set()
-        """Transaction hashes that are good, on chains without an RPC."""
-        self.approval_seconds = 14 * 86_400.0
-        """How long a compose hash waits for its approval."""
-        self.max_body = 16 * 1024 * 1024
-        """Bytes that a request may have."""
-        self.systemd = 252
-        """The version of systemd in the guests."""
         self.tamper: Callable[[Request, Answer], Answer] = _as_it_is
         """Called with each answer before it is sent; what it returns is sent instead."""
         self.kmses: list[Kms] = []
         self.cvms: list[Cvm] = []
         self.requests: deque[Request] = deque(maxlen=_KEPT_REQUESTS)
         """What was asked, oldest first."""
+        self.limits = Limits(self)
         self._seed = seed or os.urandom(32)
         self._app_nonce = 0
-        self._open_streams = 0
-        self._tokens: float | None = None
-        self._tokens_at = 0.0
         self.add_kms(CENTRAL)
-
-    def now(self) -> datetime:
-        """Its clock."""
-        return datetime.now(UTC) + timedelta(seconds=self.clock_offset)
 
     def reset_requests(self) -> None:
         """Forget what was asked."""
@@ -135,35 +99,54 @@ class Cloud:
         device_id: str | None = None,
         deployer_address: str = _DEPLOYER,
         app_compose: Mapping[str, Any] | None = None,
+        os_version: str = DEFAULT_OS,
     ) -> Cvm:
         """A CVM that runs with ``environment``.
 
         ``app_id`` (40 hex digits) may be that of another CVM, which makes it a replica;
         ``allowed_envs`` are the environment's names unless given; ``device_id`` is of the machine it
-        runs on; ``app_compose`` adds fields to the app-compose, or overrides them.
+        runs on; ``app_compose`` adds fields to the app-compose, or overrides them; ``os_version`` decides
+        what its guest is like.
         """
         with self.changed:
             number = len(self.cvms) + 1
             environment = environment or {}
-            cvm = Cvm(
-                self,
-                kms if isinstance(kms, Kms) else self.find_kms(kms),
-                self._identify(name, number, app_id, device_id, deployer_address),
+            plan = Plan(
                 docker_compose_file=docker_compose_file,
                 environment=environment,
                 allowed_envs=list(environment) if allowed_envs is None else allowed_envs,
+                os_version=os_version,
                 more=app_compose or {},
             )
+            identity = self._identify(name, number, app_id, device_id, deployer_address)
+            cvm = Cvm(self, kms if isinstance(kms, Kms) else self.find_kms(kms), identity, plan)
             self.cvms.append(cvm)
             return cvm
 
     def find_kms(self, reference: str) -> Kms:
-        """By slug or id of a contract or of one of its nodes; 404 otherwise."""
+        """Return the KMS by slug or id of a contract or of one of its nodes; 404 otherwise."""
         with self.changed:
             for kms in self.kmses:
-                if reference in (kms.slug, kms.id) or kms.node(reference) is not None:
+                if kms.is_called(reference) or kms.node(reference) is not None:
                     return kms
-        raise RefusalError(404, f"KMS '{reference}' not found", "ERR-02-011")
+        raise _no_kms(reference)
+
+    def find_contract(self, reference: str) -> Kms:
+        """Return the KMS contract with this slug or id; 404 otherwise, for one of its nodes as well."""
+        with self.changed:
+            for kms in self.kmses:
+                if kms.is_called(reference):
+                    return kms
+        raise _no_kms(reference)
+
+    def find_node(self, reference: str) -> tuple[Kms, KmsNode]:
+        """Return the node with this id or slug, and its KMS; 404 otherwise, for a contract as well."""
+        with self.changed:
+            for kms in self.kmses:
+                node = kms.node(reference)
+                if node is not None:
+                    return kms, node
+        raise _no_kms(reference)
 
     def find_cvm(self, reference: str) -> Cvm:
         """By ``cvm_…`` id, UUID, ``app_…``, ``instance_…`` or name; 404 when unknown, 409 when ambiguous."""
@@ -203,39 +186,12 @@ class Cloud:
 
     def admit(self, request: Request) -> None:
         """Refuse a request with 429 or 401 where that is due."""
-        self._limit_rate()
+        self.limits.take_request()
         given = request.headers.get("x-api-key")
         if given is None:
             raise RefusalError(401, "Not authenticated")
         if not hmac.compare_digest(given.encode(), self.api_key.encode()):
             raise RefusalError(401, "Invalid API key")
-
-    def open_stream(self) -> None:
-        """Take one of the user's streams; 429 when all are taken."""
-        with self.changed:
-            if self._open_streams >= self.max_streams:
-                raise RefusalError(429, f"Too many streams: at most {self.max_streams} a user")
-            self._open_streams += 1
-
-    def close_stream(self) -> None:
-        """Give a stream back."""
-        with self.changed:
-            self._open_streams -= 1
-
-    def _limit_rate(self) -> None:
-        limit = self.rate_limit
-        if limit is None:
-            return
-        with self.changed:
-            now = time.monotonic()
-            tokens = limit.burst if self._tokens is None else self._tokens
-            tokens = min(limit.burst, tokens + (now - self._tokens_at) * limit.per_second)
-            enough = tokens >= 1
-            self._tokens, self._tokens_at = tokens - enough, now
-        if not enough:
-            seconds = math.ceil((1 - tokens) / limit.per_second)
-            headers = {"Retry-After": str(seconds)} if limit.retry_after else {}
-            raise RefusalError(429, "Rate limit exceeded", headers=headers)
 
     def _identify(
         self, name: str, number: int, app_id: str | None, device_id: str | None, deployer_address: str
@@ -253,6 +209,10 @@ class Cloud:
 
     def _derive(self, purpose: str, length: int) -> bytes:
         return hmac.digest(self._seed, purpose.encode(), hashlib.sha256)[:length]
+
+
+def _no_kms(reference: str) -> RefusalError:
+    return RefusalError(404, f"KMS '{reference}' not found", "ERR-02-011")
 
 
 def _called(reference: str) -> Callable[[Cvm], bool]:

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Form = Literal["compact", "pretty"]
-Order = Literal["sent", "old-first", "sorted"]
+Order = Literal["sent", "kept", "sorted"]
+
+_DEFAULTS: dict[str, Any] = {
+    "bash_script": None,
+    "default_gateway_domain": None,
+    "init_script": None,
+    "pre_launch_script": None,
+    "salt": None,
+}
 
 DEFAULT_COMPOSE = "services:\n  app:\n    image: nginx\n"
 
@@ -41,14 +49,22 @@ def app_compose(
     }
 
 
-def compose_hash(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
-    """SHA-256, as hex, of the app-compose as it is written in ``form``."""
+def measured(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
+    """Return the app-compose as it is written in ``form``: the text whose bytes the guest measures."""
     content = _normalise(compose) if normalised else dict(compose)
     if form == "compact":
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    else:
-        text = json.dumps(content, sort_keys=True, indent=4, ensure_ascii=False).replace('": ', '":')
-    return hashlib.sha256(text.encode()).hexdigest()
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(content, sort_keys=True, indent=4, ensure_ascii=False).replace('": ', '":')
+
+
+def compose_hash(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
+    """Return the SHA-256, as hex, of the app-compose as it is written in ``form``."""
+    return hashlib.sha256(measured(compose, form, normalised=normalised).encode()).hexdigest()
+
+
+def with_defaults(compose: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the app-compose with the defaults of the API's model (``AppComposeV2``) filled in."""
+    return {**_DEFAULTS, **compose}
 
 
 def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str]:
@@ -56,7 +72,7 @@ def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str
     names = list(dict.fromkeys(sent))
     if order == "sorted":
         return sorted(names)
-    if order == "old-first":
+    if order == "kept":
         kept = [name for name in old if name in names]
         return kept + [name for name in names if name not in kept]
     return names

@@ -6,83 +6,73 @@ what that makes of it by now.
 
 from __future__ import annotations
 
-import time
 import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator.composefile import app_compose, compose_hash
-from phala_secrets.simulator.guest import BootFailedError, boot, seal
+from phala_secrets.simulator.composefile import app_compose, compose_hash, measured
+from phala_secrets.simulator.containers import Container, of_compose
+from phala_secrets.simulator.failure import BootFailedError
+from phala_secrets.simulator.generations import OS_VERSIONS
+from phala_secrets.simulator.guest import Started, seal, start
+from phala_secrets.simulator.identity import Device, Identity, Plan
+from phala_secrets.simulator.operation import Effect, Operation, Revision
+from phala_secrets.simulator.prelaunch import Launch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
-    from phala_secrets.simulator.cloud import Cloud
     from phala_secrets.simulator.kms import Kms
+    from phala_secrets.simulator.world import World
+
+GATEWAY = "gateway.invalid"
+_USER = "simulator"
+_SLICE = 0.01  # seconds between two looks of `Cvm.wait`
 
 
 @dataclass(slots=True)
-class Operation:
-    """An update of the environment; ``begun`` and ``ends`` are of `time.monotonic`."""
+class _Shown:
+    """What the last boot, or what took its place, left behind."""
 
-    correlation_id: str
-    begun: float
-    ends: float
-    started_at: datetime
-    completed_at: datetime | None = None
-    status: str = "in_progress"
-    error_message: str | None = None
-    compose_hash: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What names a CVM: ``id`` (``cvm_…``), ``vm_uuid`` with dashes, app and instance id of 40 hex digits."""
-
-    number: int
-    id: str
-    name: str
-    app_id: str
-    vm_uuid: str
-    instance_id: str
-    device_id: str
-    deployer_address: str
+    status: str
+    boot_error: str | None = None
+    started: Started | None = None
+    since: float = 0.0
+    exited_at: datetime | None = None
 
 
 class Cvm:
-    """One CVM of a `Cloud`; made by `Cloud.add_cvm`."""
+    """One CVM of a cloud; made by `Cloud.add_cvm`. What has no underscore is a test's to change."""
 
-    def __init__(
-        self,
-        cloud: Cloud,
-        kms: Kms,
-        identity: Identity,
-        *,
-        docker_compose_file: str,
-        environment: Mapping[str, str],
-        allowed_envs: Sequence[str],
-        more: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, world: World, kms: Kms, identity: Identity, plan: Plan) -> None:
         self.kms = kms
         self.identity = identity
-        self.app_compose = app_compose(identity.name, docker_compose_file, allowed_envs, more)
+        self.app_compose = app_compose(identity.name, plan.docker_compose_file, plan.allowed_envs, plan.more)
+        self.os_version = plan.os_version
+        """``os.version``: one of `OS_VERSIONS`; an unknown one has a guest like the newest."""
+        self.devices = [Device(identity.device_id)]
         self.restart_seconds: float | None = None
         """How long an update takes; ``None`` for the cloud's figure."""
+        self.required: list[str] = []
+        """Variables without which the app fails: the CVM shows ``error`` then."""
+        self.logins_fail = False
+        """Whether registries refuse the credentials of the pre-launch script."""
+        self.containers: list[Container] | None = of_compose(plan.docker_compose_file)
+        """What ``/composition`` shows while the CVM runs; ``None`` where nothing is visible."""
+        self.looks: deque[list[Container] | None] = deque()
+        """What the next looks at ``/composition`` show, one each, before ``containers`` does."""
         self.deployer_type = "eoa"
         """Who owns the app on chain: ``eoa``, ``safe``, …"""
         self.pending: dict[str, tuple[list[str], datetime]] = {}
-        """Compose hashes that wait for an approval: the new names, and until when."""
-        self.started = time.monotonic()
-        self.exited_at: datetime | None = None
-        self._cloud = cloud
+        """The compose hash that waits for an approval: its names, and until when."""
+        self._world = world
         self._operations: list[Operation] = []
-        self._sealed = seal(environment, kms.app_key(identity.app_id).public_key())
-        self._status = "running"
-        self._boot_error: str | None = None
-        self._environment: dict[str, str] | None = None
+        self._revisions: list[Revision] = []
+        self._sealed = seal(plan.environment, kms.app_key(identity.app_id).public_key())
         self._failure: str | None = None
-        self._boot()
+        self._shown = self._boot(world.clock.monotonic(), world.now())
+        self._record("deploy", _USER)
 
     @property
     def id(self) -> str:
@@ -106,8 +96,8 @@ class Cvm:
 
     @property
     def device_id(self) -> str:
-        """Of the machine it runs on: 32 bytes as hex."""
-        return self.identity.device_id
+        """Of the machine it runs on: 32 bytes as hex; the first where there are several."""
+        return self.devices[0].device_id
 
     @property
     def allowed_envs(self) -> list[str]:
@@ -115,14 +105,20 @@ class Cvm:
         return list(self.app_compose["allowed_envs"])
 
     @property
+    def measured(self) -> str:
+        """The app-compose whose bytes the guest measures."""
+        world = self._world
+        return measured(self.app_compose, world.compose_form, normalised=world.compose_normalised)
+
+    @property
     def compose_hash(self) -> str:
-        """Of the present app-compose, 32 bytes as hex."""
+        """SHA-256 of the measured app-compose, as hex."""
         return self.hash_with(self.allowed_envs)
 
     def hash_with(self, allowed_envs: Sequence[str]) -> str:
-        """The compose hash that other names would give."""
+        """Return the compose hash that other names would make."""
         compose = {**self.app_compose, "allowed_envs": list(allowed_envs)}
-        return compose_hash(compose, self._cloud.compose_form, normalised=self._cloud.compose_normalised)
+        return compose_hash(compose, self._world.compose_form, normalised=self._world.compose_normalised)
 
     @property
     def sealed(self) -> str:
@@ -131,121 +127,249 @@ class Cvm:
 
     @property
     def environment(self) -> dict[str, str] | None:
-        """What ``docker compose`` sees in the guest now; ``None`` when it did not boot."""
-        with self._cloud.changed:
-            self._settle()
-            return None if self._environment is None else dict(self._environment)
+        """What ``docker compose`` sees in the guest now; ``None`` when it does not run."""
+        started = self._look().started
+        return None if started is None else dict(started.environment)
+
+    @property
+    def decrypted_json(self) -> str | None:
+        """The text of ``.decrypted-env.json`` in the guest now; ``None`` when it does not run."""
+        started = self._look().started
+        return None if started is None else started.decrypted_json
 
     @property
     def boot_error(self) -> str | None:
         """Why the last boot failed."""
-        with self._cloud.changed:
-            self._settle()
-            return self._boot_error
+        return self._look().boot_error
+
+    @property
+    def exited_at(self) -> datetime | None:
+        """Since when it has not run."""
+        return self._look().exited_at
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the last boot."""
+        return self._world.clock.monotonic() - self._look().since
 
     @property
     def operations(self) -> list[Operation]:
         """All of them, oldest first."""
-        with self._cloud.changed:
+        with self._world.changed:
             self._settle()
             return list(self._operations)
 
     @property
     def operation(self) -> Operation | None:
         """The one in progress."""
-        with self._cloud.changed:
+        with self._world.changed:
             self._settle()
             return self._running_operation()
 
     @property
+    def revisions(self) -> list[Revision]:
+        """What was accepted, oldest first."""
+        return list(self._revisions)
+
+    @property
     def status(self) -> str:
-        """``running``, ``restarting`` or ``exited``; just after an update still what it was before."""
-        with self._cloud.changed:
+        """``running``, ``restarting``, ``starting``, ``stopped``, ``error``, …
+
+        Just after an operation began it is still what it was before.
+        """
+        with self._world.changed:
             operation = self.operation
-            return self._status if operation is None or self._is_stale(operation) else "restarting"
+            if operation is None:
+                return self._shown.status
+            return operation.before if self._is_stale(operation) else operation.shown
 
     @property
     def in_progress(self) -> bool:
-        """Whether the API shows an operation; like the status it lags behind."""
-        with self._cloud.changed:
+        """Whether the API shows an operation. It may lag behind as the status does, but not an ``error``."""
+        with self._world.changed:
             operation = self.operation
-            return operation is not None and not self._is_stale(operation)
+            if operation is None or not self._is_stale(operation):
+                return operation is not None
+            return operation.before == "error" or not self._world.progress_lags
+
+    @property
+    def is_online(self) -> bool:
+        """Whether its guest can be asked."""
+        with self._world.changed:
+            return self.operation is None and self._shown.status == "running"
 
     @property
     def next_change(self) -> float | None:
-        """When, of `time.monotonic`, it will look different by itself; ``None`` when it rests."""
-        with self._cloud.changed:
+        """When, of the clock's `monotonic`, it will look different by itself; ``None`` when it rests."""
+        with self._world.changed:
             operation = self.operation
             if operation is None:
                 return None
             return self._stale_until(operation) if self._is_stale(operation) else operation.ends
 
+    def look_at_containers(self) -> list[Container] | None:
+        """Return what one look at the containers shows."""
+        with self._world.changed:
+            return self.looks.popleft() if self.looks else self.containers
+
     def boot_fails(self, reason: str) -> None:
         """Make the next boot fail."""
         self._failure = reason
 
+    def fail(self, reason: str) -> None:
+        """Be in ``error`` from now on, with ``reason`` for a ``boot_error``, until the next boot."""
+        self._rest("error", reason)
+
+    def stop(self) -> None:
+        """Be stopped from now on."""
+        self._rest("stopped", None)
+
+    def lose_environment(self) -> None:
+        """Have no ciphertext from now on, as a CVM that was deployed without one; it boots again at once."""
+        with self._world.changed:
+            self._sealed = b""
+            self._shown = self._boot(self._world.clock.monotonic(), self._world.now())
+            self._world.changed.notify_all()
+
     def update(self, sealed: bytes, allowed_envs: Sequence[str]) -> Operation:
         """Take a new environment, and restart. The caller has seen to it that no operation runs."""
-        with self._cloud.changed:
-            now = time.monotonic()
-            seconds = self._cloud.restart_seconds if self.restart_seconds is None else self.restart_seconds
-            operation = Operation(str(uuid.uuid4()), now, now + seconds, self._cloud.now())
+        with self._world.changed:
             self._sealed = sealed
             self.app_compose = {**self.app_compose, "allowed_envs": list(allowed_envs)}
+            stays = self.status == "stopped" and not self._world.update_starts_stopped
+            operation = self.begin_operation("update_envs", effect="stop" if stays else "boot")
+            self._record("update", operation.triggered_by)
+            return operation
+
+    def begin_operation(
+        self,
+        operation_type: str,
+        seconds: float | None = None,
+        *,
+        by: str = _USER,
+        effect: Effect = "boot",
+        changes: Mapping[str, Any] | None = None,
+    ) -> Operation:
+        """Begin an operation of any type, which stands in the way of others for ``seconds``.
+
+        ``by`` is the user, ``effect`` what its end does to the guest, and ``changes`` fields of the
+        app-compose that it brings along. ``seconds`` is how long an update takes unless given.
+        """
+        with self._world.changed:
+            if self.operation is not None:
+                raise RuntimeError(f"{self.name} already has an operation")
+            if seconds is None:
+                seconds = (
+                    self._world.restart_seconds if self.restart_seconds is None else self.restart_seconds
+                )
+            now = self._world.clock.monotonic()
+            shown = {"start": "starting", "stop": "stopping"}.get(operation_type, "restarting")
+            operation = Operation(
+                correlation_id=str(uuid.uuid4()),
+                operation_type=operation_type,
+                triggered_by=by,
+                begun=now,
+                ends=now + seconds,
+                started_at=self._world.now(),
+                before=self._shown.status,
+                shown="stopped" if self._shown.status == "stopped" and effect == "stop" else shown,
+                effect=effect,
+            )
+            if changes:
+                self.app_compose = {**self.app_compose, **changes}
+                self._record(operation_type, by)
             operation.compose_hash = self.compose_hash
             self._operations.append(operation)
-            self._cloud.changed.notify_all()
+            self._world.changed.notify_all()
             return operation
 
     def finish(self) -> None:
         """Bring the operation in progress to its end at once."""
-        with self._cloud.changed:
+        with self._world.changed:
             operation = self.operation
             if operation is not None:
-                operation.ends = time.monotonic()
+                operation.ends = self._world.clock.monotonic()
                 self._settle()
-                self._cloud.changed.notify_all()
+                self._world.changed.notify_all()
 
     def wait(self, timeout: float = 10.0) -> Cvm:
-        """Wait until no operation is in progress, at most ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        with self._cloud.changed:
-            while (operation := self.operation) is not None:
-                now = time.monotonic()
-                if now >= deadline:
-                    raise TimeoutError(f"{self.name} still restarts after {timeout} s")
-                self._cloud.changed.wait(max(0.001, min(operation.ends, deadline) - now))
+        """Let time pass until no operation is in progress, at most ``timeout`` seconds."""
+        clock = self._world.clock
+        deadline = clock.monotonic() + timeout
+        while (operation := self.operation) is not None:
+            now = clock.monotonic()
+            if now >= deadline:
+                raise TimeoutError(f"{self.name} still restarts after {timeout} s")
+            clock.sleep(max(0.0, min(_SLICE, operation.ends - now, deadline - now)))
         return self
+
+    def _look(self) -> _Shown:
+        with self._world.changed:
+            self._settle()
+            return self._shown
+
+    def _rest(self, status: str, boot_error: str | None) -> None:
+        with self._world.changed:
+            self.finish()
+            self._shown = _Shown(status, boot_error, exited_at=self._world.now())
+            self._world.changed.notify_all()
 
     def _running_operation(self) -> Operation | None:
         last = self._operations[-1] if self._operations else None
         return last if last is not None and last.status == "in_progress" else None
 
     def _stale_until(self, operation: Operation) -> float:
-        return min(operation.begun + self._cloud.stale_seconds, operation.ends)
+        return min(operation.begun + self._world.stale_seconds, operation.ends)
 
     def _is_stale(self, operation: Operation) -> bool:
-        return time.monotonic() < self._stale_until(operation)
+        return self._world.clock.monotonic() < self._stale_until(operation)
 
     def _settle(self) -> None:
+        """Apply what has become due, as of the moment when it did."""
         operation = self._running_operation()
-        if operation is None or time.monotonic() < operation.ends:
+        if operation is None or self._world.clock.monotonic() < operation.ends:
             return
-        self._boot()
-        operation.completed_at = self._cloud.now()
-        operation.error_message = self._boot_error
-        operation.status = "completed" if self._boot_error is None else "failed"
+        ended_at = operation.started_at + timedelta(seconds=operation.ends - operation.begun)
+        if operation.effect == "boot":
+            self._shown = self._boot(operation.ends, ended_at)
+            operation.error_message = self._shown.boot_error
+        elif operation.effect == "stop":
+            self._shown = _Shown("stopped", exited_at=self._shown.exited_at or ended_at)
+        operation.completed_at = ended_at
+        operation.status = "completed" if operation.error_message is None else "failed"
 
-    def _boot(self) -> None:
-        self._environment = None
-        self._boot_error, self._failure = self._failure, None
-        if self._boot_error is None:
-            key = self.kms.app_key(self.app_id)
-            try:
-                self._environment = boot(self._sealed, key, self.allowed_envs, systemd=self._cloud.systemd)
-            except BootFailedError as error:
-                self._boot_error = error.message
-        if self._boot_error is None:
-            self._status, self.exited_at, self.started = "running", None, time.monotonic()
-        else:
-            self._status, self.exited_at = "exited", self._cloud.now()
+    def _boot(self, moment: float, date: datetime) -> _Shown:
+        reason, self._failure = self._failure, None
+        if reason is not None:
+            return _Shown(self._world.failed_status, reason, exited_at=date)
+        generation = OS_VERSIONS.get(self.os_version) or list(OS_VERSIONS.values())[-1]
+        launch = Launch(
+            script=str(self.app_compose.get("pre_launch_script") or ""),
+            docker_compose_file=str(self.app_compose.get("docker_compose_file") or ""),
+            app_id=self.app_id,
+            gateway=GATEWAY,
+            logins_fail=self.logins_fail,
+        )
+        key = self.kms.app_key(self.app_id)
+        try:
+            started = start(self._sealed, key, self.allowed_envs, generation=generation, launch=launch)
+        except BootFailedError as error:
+            return _Shown(self._world.failed_status, error.message, exited_at=date)
+        missing = [name for name in self.required if not started.environment.get(name)]
+        if missing:
+            reason = f"required variable {missing[0]} is missing a value"
+            return _Shown("error", reason, exited_at=date)
+        return _Shown("running", started=started, since=moment)
+
+    def _record(self, operation_type: str, by: str) -> None:
+        revision = Revision(
+            revision_id=uuid.uuid4().hex[:12],
+            operation_type=operation_type,
+            triggered_by=by,
+            created_at=self._world.now(),
+            compose_hash=self.compose_hash,
+            app_compose=dict(self.app_compose),
+            measured=self.measured,
+            encrypted_env=self.sealed,
+        )
+        self._revisions.append(revision)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from phala_secrets.errors import PhalaSecretsError
 from phala_secrets.simulator.envfile import EnvFileError, read_environment
+from phala_secrets.simulator.failure import BootFailedError
+from phala_secrets.simulator.generations import V0_5, Generation
+from phala_secrets.simulator.prelaunch import Launch, source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SEALED_OVERHEAD = 32 + 12 + 16
 """Bytes of an envelope around nothing: the sender's public key, the nonce, the tag."""
+
+MOST_SEALED = 262_144
+"""Bytes of an envelope that the guest copies (``copy(ENCRYPTED_ENV, …)`` in ``system_setup.rs``)."""
 
 _MAX_VARIABLES = 1024
 _MAX_NAME_BYTES = 255
@@ -28,27 +34,17 @@ _MAX_ASSIGNMENT_BYTES = 131_071  # Linux, MAX_ARG_STRLEN without the NUL: execve
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _QUOTED = frozenset(" \t\n|&;<>()$`\\\"'")
 
-# What bash and the launcher make of names that are theirs; None: not handed on.
-_LAUNCHER: dict[str, str | None] = {
-    "ACTION": "start",
-    "runner": "docker-compose",
-    "snapshotter": "",
-    "HOST_SHARED_DIR": "/dstack/.host-shared",
-    "SYS_CONFIG_FILE": "/dstack/.host-shared/.sys-config.json",
-    "CFG_PCCS_URL": "",
-    "IFS": " \t\n",
-    "PWD": "/dstack",
-    "OLDPWD": None,
-    "SHLVL": "0",
-    "_": "/usr/bin/docker",
-    "UID": "0",
-    "EUID": "0",
-    "PPID": None,
-}
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a guest that came up made of the sealed environment.
 
-class BootFailedError(PhalaSecretsError):
-    """The guest does not come up. The message names no value."""
+    ``environment`` is what ``docker compose`` gets; ``decrypted_json`` is the exact text of
+    ``.decrypted-env.json``.
+    """
+
+    environment: dict[str, str]
+    decrypted_json: str
 
 
 def seal(environment: Mapping[str, str], public_key: X25519PublicKey) -> bytes:
@@ -59,20 +55,36 @@ def seal(environment: Mapping[str, str], public_key: X25519PublicKey) -> bytes:
     return sender.public_key().public_bytes_raw() + nonce + sealed
 
 
-def boot(
-    sealed: bytes, key: X25519PrivateKey, allowed: Iterable[str], *, systemd: int = 252
-) -> dict[str, str]:
-    """The environment that ``docker compose`` gets, or `BootFailedError`.
+def start(
+    sealed: bytes,
+    key: X25519PrivateKey | None,
+    allowed: Iterable[str],
+    *,
+    generation: Generation = V0_5,
+    launch: Launch | None = None,
+) -> Started:
+    """Boot, or raise `BootFailedError`.
 
-    ``sealed`` is an envelope for ``key``, ``allowed`` the app-compose's ``allowed_envs``, and
-    ``systemd`` the version in the guest.
+    ``sealed`` is an envelope for ``key`` and ``allowed`` the app-compose's ``allowed_envs``. Without a
+    ciphertext or a key the guest comes up with an empty environment, and says nothing.
     """
-    accepted = _accept(_open(sealed, key), frozenset(allowed))
+    if len(sealed) > MOST_SEALED:
+        raise BootFailedError(f"failed to copy .encrypted-env: {len(sealed)} bytes, at most {MOST_SEALED}")
+    accepted = _accept(_open(sealed, key), frozenset(allowed)) if sealed and key is not None else {}
     try:
-        environment = read_environment(_write(accepted), systemd)
+        environment = read_environment(_write(accepted, generation), generation.systemd)
     except EnvFileError as error:
         raise BootFailedError(f"app-compose.service: failed to load environment files: {error}") from None
-    return _launch(environment)
+    launched = source(launch or Launch(), _enter_bash(environment, generation))
+    _check_lengths(launched)
+    return Started(launched, json.dumps(dict(sorted(accepted.items())), ensure_ascii=False))
+
+
+def boot(
+    sealed: bytes, key: X25519PrivateKey, allowed: Iterable[str], *, generation: Generation = V0_5
+) -> dict[str, str]:
+    """Return the environment that ``docker compose`` gets, or raise `BootFailedError`."""
+    return start(sealed, key, allowed, generation=generation).environment
 
 
 def _open(sealed: bytes, key: X25519PrivateKey) -> list[tuple[str, str]]:
@@ -131,27 +143,33 @@ def _utf8_length(text: str) -> int:
         raise BootFailedError("failed to parse the environment: a lone surrogate") from None
 
 
-def _write(environment: Mapping[str, str]) -> str:
+def _write(environment: Mapping[str, str], generation: Generation) -> str:
     """The file that dstack writes for systemd."""
-    return "".join(f"{name}={_quote(environment[name])}\n" for name in sorted(environment))
+    return "".join(f"{name}={_quote(environment[name], generation)}\n" for name in sorted(environment))
 
 
-def _quote(value: str) -> str:
-    if _QUOTED.isdisjoint(value):
+def _quote(value: str, generation: Generation) -> str:
+    spaced = generation.quotes_any_space and any(map(str.isspace, value))
+    if _QUOTED.isdisjoint(value) and not spaced:
         return value
-    for character in '"$`':
+    for character in '\\"$`' if generation.escapes_backslash else '"$`':
         value = value.replace(character, "\\" + character)
     return '"' + value.replace("\n", "\\n") + '"'
 
 
-def _launch(environment: Mapping[str, str]) -> dict[str, str]:
-    """What comes out of the launcher, a bash script that keeps some names to itself."""
-    for name, value in environment.items():
-        if len(f"{name}={value}".encode()) > _MAX_ASSIGNMENT_BYTES:
-            raise BootFailedError(f"app-compose.service: {name}: argument list too long")
+def _enter_bash(environment: Mapping[str, str], generation: Generation) -> dict[str, str]:
+    """What the launcher, a bash script that keeps some names to itself, hands on."""
+    _check_lengths(environment)
     handed_on: dict[str, str] = {}
     for name, value in environment.items():
-        seen = _LAUNCHER.get(name, value)
+        seen = generation.overwritten.get(name, value)
         if seen is not None and not name.startswith("BASH"):
             handed_on[name] = seen
     return handed_on
+
+
+def _check_lengths(environment: Mapping[str, str]) -> None:
+    """Linux starts no program with a longer assignment."""
+    for name, value in environment.items():
+        if len(f"{name}={value}".encode()) > _MAX_ASSIGNMENT_BYTES:
+            raise BootFailedError(f"app-compose.service: {name}: argument list too long")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from btclib_secp256k1 import keys, recovery
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 CENTRAL = "phala"
 """Slug of the central KMS, and what stands for its contract's address."""
 
+NodeState = Literal["up", "down", "reset"]
+
 _TYPES = {0: "phala", 1: "ethereum", 8453: "base"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KmsNode:
-    """One machine of a KMS; all nodes of a contract share the root key."""
+    """One machine of a KMS; all nodes of a contract share the root key.
+
+    ``state`` is ``up``, ``down`` (asking it for a key gives 500) or ``reset`` (the connection breaks).
+    """
 
     id: str
     slug: str
     url: str
+    state: NodeState = "up"
+    unknown_apps: set[str] = field(default_factory=set)
+    """Apps that it does not know, by id: 404 for their keys."""
 
 
 class Kms:
@@ -54,11 +62,12 @@ class Kms:
         """The keys by app id, as they are asked for; a test may put another one there."""
         self._seed = seed
         self._root = _derive(seed, b"root")
-        self.id = _identifier(seed, b"contract")
+        self.id = "kc_" + _derive(seed, b"contract").hex()[:8]
         self.nodes = [
             KmsNode(
-                _identifier(seed, b"node%d" % number),
-                slug if number == 1 else f"{slug}-{number}",
+                "kms_" + _derive(seed, b"node%d" % number).hex()[:8],
+                # The name of the central KMS is good for a node as well.
+                slug if number == 1 and slug == CENTRAL else f"{slug}-{number}",
                 f"https://{slug}-{number}.kms.invalid:9201",
             )
             for number in range(1, nodes + 1)
@@ -77,6 +86,10 @@ class Kms:
     def root_public_key(self) -> str:
         """The root's public key: 33 bytes, compressed SEC1, as hex."""
         return keys.pubkey_from_prvkey(self._root).hex()
+
+    def is_called(self, reference: str) -> bool:
+        """Whether the contract has this id or slug."""
+        return reference in (self.id, self.slug)
 
     def node(self, reference: str) -> KmsNode | None:
         """The node with this id or slug."""
@@ -116,7 +129,3 @@ class Kms:
 
 def _derive(seed: bytes, purpose: bytes) -> bytes:
     return hmac.digest(seed, purpose, hashlib.sha256)
-
-
-def _identifier(seed: bytes, purpose: bytes) -> str:
-    return "kms_" + _derive(seed, purpose).hex()[:8]

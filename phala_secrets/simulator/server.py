@@ -7,9 +7,8 @@ import select
 import socket
 import sys
 import threading
-import time
 import uuid
-from email.utils import formatdate
+from email.utils import format_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +16,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.endpoints import respond
-from phala_secrets.simulator.faults import Fault, Faults
-from phala_secrets.simulator.sabotage import Sabotage
 from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
@@ -33,103 +30,10 @@ _REASONS = {465: "Approval Required", 466: "Hash Invalid", 467: "Not Verified", 
 _CLOSE_SECONDS = 5.0
 
 
-class Simulator:
-    """A Phala Cloud on loopback, from here until `close`; also a context manager.
+class Handler(BaseHTTPRequestHandler):
+    """One connection: `handle_request` for each of its requests."""
 
-    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, ``latency`` is in
-    seconds, added to every answer, and ``tls`` a server's context, for https.
-    """
-
-    def __init__(
-        self,
-        cloud: Cloud | None = None,
-        port: int = 0,
-        latency: float = 0.0,
-        tls: SSLContext | None = None,
-    ) -> None:
-        self.cloud = cloud or Cloud()
-        self.faults = Faults()
-        self.latency = latency
-        self._scheme = "http" if tls is None else "https"
-        self._server = _Server(port, self)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    @property
-    def origin(self) -> str:
-        """``http://127.0.0.1:PORT``."""
-        return f"{self._scheme}://127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """The API's base URL, without a slash at its end."""
-        return self.origin + _PREFIX
-
-    def wait(self) -> None:
-        """Wait until it is closed."""
-        self._thread.join()
-
-    def close(self) -> None:
-        """Stop listening, and end every connection."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.hang_up()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-
-    def __init__(self, port: int, simulator: Simulator) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.simulator = simulator
-        self.closing = threading.Event()
-        self.connections: set[socket.socket] = set()
-        self.connections_changed = threading.Condition()
-
-    def server_bind(self) -> None:
-        """Bind without the look-up of our own host name that the base class makes."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
-
-    def hang_up(self) -> None:
-        """End the connections, and wait until their threads have let go of them."""
-        self.closing.set()
-        with self.connections_changed:
-            for connection in self.connections:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # it ended by itself
-            self.connections_changed.wait_for(lambda: not self.connections, _CLOSE_SECONDS)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing where a connection broke; a fault of ours is printed as ever."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(Sabotage, BaseHTTPRequestHandler):
-    server: _Server
+    server: Server
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -154,7 +58,6 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
         simulator = self.server.simulator
         self.request_id = uuid.uuid4().hex
         self.recorded: Request | None = None
-        self.clock_offset = simulator.cloud.clock_offset
         body = self._read_body(simulator.cloud.max_body)
         if body is None:
             return
@@ -170,25 +73,34 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             body=body,
             request_id=self.request_id,
             connection=self.client_address[1],
-            started=time.monotonic(),
+            started=self.server.simulator.cloud.clock.monotonic(),
         )
         simulator.cloud.requests.append(request)
         self.recorded = request
-        self._handle(simulator, request)
+        self.handle_request(request)
 
-    def _handle(self, simulator: Simulator, request: Request) -> None:
-        fault = simulator.faults.take(request.method, request.path)
-        if fault is not None:
-            self.spoil_before(fault)
-        answer: Answer | Stream = Answer(None)
-        if fault is None or fault.carries_out:
-            answer = self._answer(simulator.cloud, request)
+    def handle_request(self, request: Request) -> None:
+        """Carry a request out, and answer it."""
+        self.respond(self.carry_out(request))
+
+    def carry_out(self, request: Request) -> Answer | Stream:
+        """Have the cloud carry a request out, which takes the simulator's latency."""
+        simulator = self.server.simulator
+        answer = self._answer(simulator.cloud, request)
         if simulator.latency:
-            self.sleep(simulator.latency)
+            simulator.cloud.clock.sleep(simulator.latency)
+        return answer
+
+    def respond(self, answer: Answer | Stream) -> None:
+        """Send an answer, or follow a stream to its end."""
         if isinstance(answer, Stream):
-            self._send_stream(answer, fault)
-        elif fault is None or not self.spoil(fault, answer):
+            self.send_stream(answer)
+        else:
             self.send_answer(answer)
+
+    def event_sent(self) -> bool:
+        """Do nothing after an event of a stream; return whether the stream is to break off there."""
+        return False
 
     def _answer(self, cloud: Cloud, request: Request) -> Answer | Stream:
         try:
@@ -228,6 +140,7 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
                     "allowed_envs": cvm.allowed_envs,
                     "compose_hash": cvm.compose_hash,
                     "environment": cvm.environment,
+                    "decrypted_json": cvm.decrypted_json,
                 }
             )
 
@@ -240,11 +153,11 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
     def head(self, status: int, headers: dict[str, str]) -> bytes:
         """The status line and the headers, up to the blank line; what is recorded of the answer."""
         if self.recorded is not None:
-            self.recorded.status, self.recorded.ended = status, time.monotonic()
+            self.recorded.status, self.recorded.ended = status, self.server.simulator.cloud.clock.monotonic()
         reason = _REASONS.get(status) or HTTPStatus(status).phrase
         lines = [
             f"HTTP/1.1 {status} {reason}",
-            f"Date: {formatdate(time.time() + self.clock_offset, usegmt=True)}",
+            f"Date: {format_datetime(self.server.simulator.cloud.now(), usegmt=True)}",
             f"X-Request-ID: {self.request_id}",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
@@ -252,37 +165,130 @@ class _Handler(Sabotage, BaseHTTPRequestHandler):
             lines.append("Connection: close")
         return "\r\n".join((*lines, "\r\n")).encode("latin-1")
 
-    def sleep(self, seconds: float) -> None:
-        """Let time go by, until the server closes at the latest."""
-        if self.server.closing.wait(seconds):
-            raise ConnectionAbortedError
-
-    def _send_stream(self, stream: Stream, fault: Fault | None) -> None:
+    def send_stream(self, stream: Stream) -> None:
+        """Write the events of a stream until it ends, or its reader or the server is gone."""
         try:
             headers = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}
             self.wfile.write(self.head(200, {**headers, "Cache-Control": "no-cache"}))
             for event in stream:
-                if self.server.closing.is_set() or self._reader_is_gone():
+                if self.server.closing.is_set() or self.reader_is_gone():
                     raise ConnectionAbortedError
                 if event:
-                    self._send_chunk(event)
-                    while fault is not None and fault.kind == "mute" and not self._reader_is_gone():
-                        self._send_chunk(b": ping\n\n")
-                        self.sleep(0.25)
-                    if fault is not None and self.spoil_stream(fault):
+                    self.send_chunk(event)
+                    if self.event_sent():
                         return
             self.wfile.write(b"0\r\n\r\n")
         finally:
             stream.close()
 
-    def _send_chunk(self, data: bytes) -> None:
+    def send_chunk(self, data: bytes) -> None:
+        """Write a chunk of a body whose length is not known."""
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
-    def _reader_is_gone(self) -> bool:
+    def reader_is_gone(self) -> bool:
         """Whether the reader of a stream hung up; there is nothing else that it could send."""
         readable, _, _ = select.select([self.connection], [], [], 0)
         return bool(readable)
 
 
 for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-    setattr(_Handler, f"do_{_method}", _Handler.serve)
+    setattr(Handler, f"do_{_method}", Handler.serve)
+
+
+class Server(ThreadingHTTPServer):
+    """The listening socket, and the connections that it accepted."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+
+    def __init__(self, port: int, simulator: Simulator) -> None:
+        super().__init__(("127.0.0.1", port), simulator.handler)
+        self.simulator = simulator
+        self.closing = threading.Event()
+        self.connections: set[socket.socket] = set()
+        self.connections_changed = threading.Condition()
+
+    def server_bind(self) -> None:
+        """Bind without the look-up of our own host name that the base class makes."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
+
+    def hang_up(self) -> None:
+        """End the connections, and wait until their threads have let go of them."""
+        self.closing.set()
+        with self.connections_changed:
+            for connection in self.connections:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # it ended by itself
+            self.connections_changed.wait_for(lambda: not self.connections, _CLOSE_SECONDS)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing where a connection broke; a fault of ours is printed as ever."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Simulator:
+    """A Phala Cloud on loopback, from here until `close`; also a context manager.
+
+    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, ``latency`` is in
+    seconds of the cloud's clock, added to every answer, and ``tls`` a server's context, for https.
+    """
+
+    handler: type[Handler] = Handler
+    """What serves a connection; a subclass may have one that spoils answers."""
+
+    def __init__(
+        self,
+        cloud: Cloud | None = None,
+        port: int = 0,
+        latency: float = 0.0,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.cloud = cloud or Cloud()
+        self.latency = latency
+        self._scheme = "http" if tls is None else "https"
+        self._server = Server(port, self)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def origin(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The API's base URL, without a slash at its end."""
+        return self.origin + _PREFIX
+
+    def wait(self) -> None:
+        """Wait until it is closed."""
+        self._thread.join()
+
+    def close(self) -> None:
+        """Stop listening, and end every connection."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.hang_up()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

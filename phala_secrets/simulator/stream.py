@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator import shapes
+from phala_secrets.simulator.cvm_shapes import cvm_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,24 +25,25 @@ class Stream:
     """
 
     def __init__(self, cloud: Cloud, cvm: Cvm, target: str, interval: float, timeout: float) -> None:
-        cloud.open_stream()
+        cloud.limits.open_stream()
         self._cloud = cloud
+        self._now = cloud.clock.monotonic
         self._cvm = cvm
         self._target = target
         self._interval = interval
         self._timeout = timeout
 
     def close(self) -> None:
-        self._cloud.close_stream()
+        self._cloud.limits.close_stream()
 
     def __iter__(self) -> Iterator[bytes]:
         """Each event as it goes over the wire; empty where there was nothing new for a while."""
-        deadline = time.monotonic() + self._timeout
+        deadline = self._now() + self._timeout
         shown, due = None, 0.0
-        while time.monotonic() < deadline:
+        while self._now() < deadline:
             state, status = self._look()
-            if status != shown or time.monotonic() >= due:
-                shown, due = status, time.monotonic() + self._interval
+            if status != shown or self._now() >= due:
+                shown, due = status, self._now() + self._interval
                 yield _event("state", state)
             if status == self._target:
                 yield _event("complete", state)
@@ -54,7 +54,7 @@ class Stream:
 
     def _look(self) -> tuple[dict[str, Any], str]:
         with self._cloud.changed:
-            state = shapes.cvm_state(self._cvm)
+            state = cvm_state(self._cvm)
         return state, state["status"]
 
     def _wait(self, until: float) -> bool:
@@ -62,8 +62,9 @@ class Stream:
         with self._cloud.changed:
             next_change = self._cvm.next_change
             until = until if next_change is None else min(until, next_change)
-            seconds = until - time.monotonic()
-            return self._cloud.changed.wait(max(0.0, min(seconds, _PAUSE))) or seconds <= _PAUSE
+            seconds = until - self._now()
+            notified = self._cloud.clock.wait(self._cloud.changed, max(0.0, min(seconds, _PAUSE)))
+            return notified or self._now() >= until
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator import approval, shapes
+from phala_secrets.simulator import approval
 from phala_secrets.simulator.composefile import new_names
 from phala_secrets.simulator.guest import SEALED_OVERHEAD
+from phala_secrets.simulator.kms_shapes import kms_node
 from phala_secrets.simulator.wire import Answer, RefusalError, invalid
 
 if TYPE_CHECKING:
@@ -29,18 +30,16 @@ class _Update:
 
 def update_envs(cloud: Cloud, cvm: Cvm, body: bytes) -> Answer:
     """Replace the environment of ``cvm``: 202, or a refusal."""
-    update = _parse(body)
+    update = _parse(body, takes_empty=cloud.takes_empty_env)
     with cloud.changed:
-        _refuse_while_busy(cvm)
+        refuse_while_busy(cvm)
         old = cvm.allowed_envs
         names = old if update.names is None else new_names(old, update.names, cloud.allowed_envs_order)
-        if set(names) == set(old):
-            names = old
-    changed = names != old
+    changed = names != old  # their order is measured as well
     if changed and cvm.kms.is_on_chain:
-        names = _approved_names(cloud, cvm, update, names)
+        _approve(cloud, cvm, update, names)
     with cloud.changed:
-        _refuse_while_busy(cvm)
+        refuse_while_busy(cvm)
         operation = cvm.update(update.sealed, names)
     return Answer(
         {
@@ -53,7 +52,7 @@ def update_envs(cloud: Cloud, cvm: Cvm, body: bytes) -> Answer:
     )
 
 
-def _parse(body: bytes) -> _Update:
+def _parse(body: bytes, *, takes_empty: bool) -> _Update:
     try:
         content = json.loads(body)
     except ValueError:
@@ -67,7 +66,8 @@ def _parse(body: bytes) -> _Update:
         sealed = bytes.fromhex(text)
     except ValueError:
         raise invalid(("body", "encrypted_env"), "Not a hex string") from None
-    if len(sealed) * 2 != len(text) or len(sealed) <= SEALED_OVERHEAD:
+    empty = takes_empty and text == "" and content["encrypted_env"] is not None
+    if not empty and (len(sealed) * 2 != len(text) or len(sealed) <= SEALED_OVERHEAD):
         raise invalid(("body", "encrypted_env"), "Not an encrypted environment")
     names = content.get("env_keys")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -82,40 +82,37 @@ def _text(content: dict[str, Any], name: str) -> str | None:
     return value
 
 
-def _refuse_while_busy(cvm: Cvm) -> None:
+def refuse_while_busy(cvm: Cvm) -> None:
+    """Raise a 409 without a code while another operation runs."""
     if cvm.operation is not None:
         raise RefusalError(409, "Another operation is in progress for this CVM")
 
 
-def _approved_names(cloud: Cloud, cvm: Cvm, update: _Update, names: list[str]) -> list[str]:
-    """The names whose approval is shown; a 465 asks for one."""
+def _approve(cloud: Cloud, cvm: Cvm, update: _Update, names: list[str]) -> None:
+    """Raise a 465 that asks for an approval, unless one is shown that holds."""
     if update.compose_hash is None or update.transaction_hash is None:
         raise _precondition(cloud, cvm, names)
     compose_hash = update.compose_hash.removeprefix("0x").lower()
     with cloud.changed:
         pending, expires = cvm.pending.get(compose_hash, ([], cloud.now()))
-    if cloud.now() >= expires or set(pending) != set(names):
+    if cloud.now() >= expires or pending != names:
         raise approval.refused(466, f"Compose hash {compose_hash} is invalid or expired")
-    rpc_url = cloud.rpc_urls.get(cvm.kms.chain_id)
-    if rpc_url is not None:
-        approval.verify(rpc_url, cvm.app_id, compose_hash, cvm.device_id, update.transaction_hash)
-    elif update.transaction_hash not in {approval.ALREADY_REGISTERED, *cloud.approved_transactions}:
-        raise approval.refused(467, "The transaction could not be verified")
+    approval.verify(cloud, cvm, compose_hash, update.transaction_hash)
     with cloud.changed:
-        cvm.pending.pop(compose_hash, None)
-    return pending
+        cvm.pending.clear()
 
 
 def _precondition(cloud: Cloud, cvm: Cvm, names: list[str]) -> RefusalError:
     with cloud.changed:
         compose_hash = cvm.hash_with(names)
-        cvm.pending[compose_hash] = (names, cloud.now() + timedelta(seconds=cloud.approval_seconds))
+        # A newer preparation takes the place of an older one, which is a 466 from now on.
+        cvm.pending = {compose_hash: (names, cloud.now() + timedelta(seconds=cloud.approval_seconds))}
     message = "Compose hash registration required"
     asked: dict[str, Any] = {
         "compose_hash": compose_hash,
         "app_id": cvm.app_id,
         "device_id": cvm.device_id,
-        "kms_info": shapes.kms_node(cvm.kms, cvm.kms.nodes[0]),
+        "kms_info": kms_node(cvm.kms, cvm.kms.nodes[0]),
     }
     if cloud.flat_preconditions:
         return RefusalError(465, {"message": message, **asked})

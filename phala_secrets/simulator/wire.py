@@ -17,8 +17,8 @@ class Request:
     """One request as it was read, and what came of it.
 
     ``path`` is below the API's prefix and still percent-encoded; header names are in lower case.
-    ``started`` and ``ended`` are of `time.monotonic`, in seconds: when it was read, and when its answer
-    began; until then ``ended`` and ``status`` are 0. ``connection`` is the port it came from, which
+    ``started`` and ``ended`` are seconds of the clock's `monotonic`: when it was read, and when its
+    answer began; until then ``ended`` and ``status`` are 0. ``connection`` is the port it came from, which
     tells whether connections were reused.
     """
 

@@ -41,11 +41,12 @@ from phala_secrets import (
 )
 from phala_secrets.cloud.call import error_from
 from phala_secrets.cloud.watch import Watch
-from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
+from phala_secrets.simulator.world import RateLimit
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 APP_ID = "a1" * 20
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
@@ -413,7 +414,7 @@ def test_an_approval_that_is_needed_is_an_answer(client: Client, cloud: Cloud, f
     assert isinstance(asked, UpdateCvmEnvsPreconditionRequired)
     assert (asked.status, asked.app_id) == ("precondition_required", cvm.app_id)
     assert (asked.compose_hash, asked.device_id) == (cvm.hash_with(["OLD", "NEW"]), cvm.device_id)
-    assert (asked.kms_info or {})["slug"] == "kms-base"
+    assert (asked.kms_info or {})["slug"] == "kms-base-1"
     approval = {"compose_hash": asked.compose_hash, "transaction_hash": "0x" + "ab" * 32}
     with pytest.raises(ApprovalRefusedError) as refused:
         client.update_cvm_envs("on-chain", envs=envs, **approval)
@@ -705,12 +706,12 @@ def test_a_watch_raises_what_will_not_pass(client: Client, cvm: Cvm) -> None:
 def test_a_watch_that_is_left_gives_its_stream_back(client: Client, cvm: Cvm, cloud: Cloud) -> None:
     events = cast("Generator[CvmStateEvent]", client.watch_cvm_state("my-app", target="exited"))
     assert next(events).type == "state"
-    assert cloud._open_streams == 1
+    assert cloud.limits.open_streams == 1
     events.close()
     deadline = time.monotonic() + 10
-    while cloud._open_streams and time.monotonic() < deadline:
+    while cloud.limits.open_streams and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert cloud._open_streams == 0
+    assert cloud.limits.open_streams == 0
 
 
 def test_events_that_are_none_are_survived(client: Client, cvm: Cvm, simulator: Simulator) -> None:

@@ -24,10 +24,10 @@ from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Exchange, Pace
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.step import Step
 
 ENDPOINTS = {

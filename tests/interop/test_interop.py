@@ -229,6 +229,6 @@ def test_what_the_official_command_encrypts_we_deliver(
 def test_the_official_command_lists_kmses(simulator: Simulator, phala: OfficialCommand) -> None:
     kms = simulator.cloud.add_kms("kms-base", 8453, BASE)
     (listed,) = json.loads(phala("kms", "list", "--json"))["items"]
-    assert (listed["slug"], listed["kms_contract_address"]) == ("kms-base", BASE)
+    assert (listed["slug"], listed["kms_contract_address"]) == ("kms-base-1", BASE)
     (contract,) = json.loads(phala("kms", "base", "--json"))["contracts"]
     assert contract["k256_pubkey"] == kms.root_public_key

@@ -15,10 +15,10 @@ from phala_secrets import __version__
 from phala_secrets.inputs.table import MODES
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
 from phala_secrets.simulator.guest import boot
-from phala_secrets.simulator.server import Simulator
 from tests.support.command import Command
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 UPDATE = ("update", "--cvm", "my-app")
 
@@ -77,7 +77,7 @@ def test_encrypt_prints_a_ciphertext_that_only_the_guest_opens(run: Command, clo
     assert done.code == 0
     assert re.fullmatch(r"[0-9a-f]+\n", done.stdout)
     sealed, key = bytes.fromhex(done.stdout.strip()), cvm.kms.app_key(cvm.app_id)
-    assert boot(sealed, key, ["OLD", "TOKEN"], systemd=252) == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
+    assert boot(sealed, key, ["OLD", "TOKEN"]) == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
     assert not asked(cloud, "PATCH")
 
 

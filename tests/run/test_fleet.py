@@ -14,12 +14,13 @@ import tracemalloc
 import pytest
 
 from phala_secrets.inputs.table import RESULT
-from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
+from phala_secrets.simulator.world import RateLimit
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 
 def fleet(cloud: Cloud, size: int, name: str = "web") -> list[Cvm]:

@@ -15,10 +15,10 @@ from phala_secrets import create_async_client, create_client
 from phala_secrets.errors import AnswerError, ApiError, TransportError
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 KEY = "phak_canary_0123456789"
 

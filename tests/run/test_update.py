@@ -12,10 +12,10 @@ import pytest
 from phala_secrets.run import fleet
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 ON_CHAIN = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 

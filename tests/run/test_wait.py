@@ -17,10 +17,10 @@ import pytest
 from phala_secrets.run import command, interrupts
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 
 
 def update(run: Command, *arguments: str) -> Outcome:

@@ -14,10 +14,10 @@ import pytest
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import ENTRYPOINT
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.step import Done, Step, command_of, read_outputs
 
 OURS = {"add-mask", "group", "endgroup", "error", "warning", "notice", "debug"}

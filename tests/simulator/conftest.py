@@ -9,6 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.guest import seal
 from phala_secrets.simulator.server import Simulator
+from tests.support.clock import ManualClock
+from tests.support.faulty import FaultySimulator
 
 
 class Api(httpx.Client):
@@ -30,17 +32,23 @@ class Api(httpx.Client):
 
 
 @pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with Simulator(Cloud(restart_seconds=0.15)) as running:
+def clock() -> ManualClock:
+    """The simulator's clock, which a test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def simulator(clock: ManualClock) -> Iterator[FaultySimulator]:
+    with FaultySimulator(Cloud(restart_seconds=6.0, clock=clock)) as running:
         yield running
 
 
 @pytest.fixture
-def cloud(simulator: Simulator) -> Cloud:
+def cloud(simulator: FaultySimulator) -> Cloud:
     return simulator.cloud
 
 
 @pytest.fixture
-def api(simulator: Simulator) -> Iterator[Api]:
+def api(simulator: FaultySimulator) -> Iterator[Api]:
     with Api(simulator) as client:
         yield client

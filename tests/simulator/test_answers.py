@@ -9,11 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from phala_secrets.simulator.cloud import Cloud, RateLimit
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
 from phala_secrets.simulator.wire import Answer, Request
+from phala_secrets.simulator.world import RateLimit
 from tests.simulator.conftest import Api
+from tests.support.clock import ManualClock
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "data/phala-cloud-openapi.json").read_text())
 VERSIONS = ["2025-10-28", "2026-01-21", "2026-05-22", "2026-06-23"]
@@ -21,14 +23,16 @@ BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 
 
 @pytest.fixture
-def cvm(cloud: Cloud) -> Cvm:
+def cvm(cloud: Cloud, clock: ManualClock) -> Cvm:
     """An app on the central KMS, in the midst of its second update, beside one whose KMS is a contract."""
     cloud.add_kms("kms-base-prod", 8453, BASE, nodes=2)
     cloud.add_cvm("on-chain", kms="kms-base-prod").deployer_type = "safe"
     cvm = cloud.add_cvm("my-app", environment={"OLD": "1"})
     cvm.boot_fails("out of memory")
     cvm.update(bytes(61), ["OLD"])
+    clock.advance(1)
     cvm.finish()
+    clock.advance(1)
     cloud.stale_seconds = 0
     cloud.restart_seconds = 60
     cvm.update(bytes(61), ["OLD"])
@@ -40,18 +44,24 @@ DOCUMENTED = {
     "/kms": "/kms",
     "/kms?is_onchain=true&page=1&page_size=1": "/kms",
     "/kms/phala": "/kms/{kms_id}",
-    "/kms/kms-base-prod": "/kms/{kms_id}",
+    "/kms/kms-base-prod-1": "/kms/{kms_id}",
     "/kms/phala/info": "/kms/{kms_id}/info",
-    "/kms/kms-base-prod/info": "/kms/{kms_id}/info",
+    "/kms/kms-base-prod-2/info": "/kms/{kms_id}/info",
     "/kms/on-chain/base": "/kms/on-chain/{chain}",
     "/kms/on-chain/phala": "/kms/on-chain/{chain}",
     "/cvms/my-app": "/cvms/{cvm_id}",
     "/cvms/on-chain": "/cvms/{cvm_id}",
     "/cvms/my-app/operations": "/cvms/{cvm_id}/operations",
+    "/cvms/my-app/attestation": "/cvms/{cvm_id}/attestation",
+    "/cvms/on-chain/attestation": "/cvms/{cvm_id}/attestation",
     "/apps/{app}/cvms": "/apps/{app_id}/cvms",
+    "/apps/{app}/revisions": "/apps/{app_id}/revisions",
+    "/apps/{app}/revisions/{revision}": "/apps/{app_id}/revisions/{revision_id}",
+    "/apps/{app}/revisions/{revision}?raw_compose_file=true": "/apps/{app_id}/revisions/{revision_id}",
     "/apps/{app}/kms-info": "/apps/{app_id}/kms-info",
     "/apps/{on_chain}/kms-info": "/apps/{app_id}/kms-info",
     "/cvms/my-app/operations?limit=0": INVALID,
+    "/apps/{app}/revisions?page_size=1001": INVALID,
     "/cvms/my-app/state?target=running&interval=1": INVALID,
     "/kms/phala/next_app_id?counts=21": INVALID,
 }
@@ -69,7 +79,8 @@ def test_an_answer_is_as_the_published_schema_has_it(
 ) -> None:
     with Api(simulator, version) as api:
         on_chain = simulator.cloud.find_cvm("on-chain").app_id
-        answer = api.get(path.format(app=cvm.app_id, on_chain=on_chain))
+        revision = cvm.revisions[-1].revision_id
+        answer = api.get(path.format(app=cvm.app_id, on_chain=on_chain, revision=revision))
     if documented is INVALID:
         assert answer.status_code == 422
         schema: dict[str, Any] = {"$ref": "#/components/schemas/HTTPValidationError"}
@@ -102,7 +113,7 @@ def test_kmses_are_nodes_first_and_contracts_later(simulator: Simulator, cvm: Cv
     central, base = cloud.kmses
     with Api(simulator, "2026-05-22") as old, Api(simulator, "2026-06-23") as new:
         nodes = old.get("/kms", params={"is_onchain": True}).json()["items"]
-        assert [node["slug"] for node in nodes] == ["kms-base-prod", "kms-base-prod-2"]
+        assert [node["slug"] for node in nodes] == ["kms-base-prod-1", "kms-base-prod-2"]
         assert {node["kms_contract_address"] for node in nodes} == {BASE}
         contracts = new.get("/kms").json()["items"]
         assert [contract["contract_address"] for contract in contracts] == ["phala", BASE]

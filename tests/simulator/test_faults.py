@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.faults import Fault
-from phala_secrets.simulator.server import Simulator
 from tests.simulator.conftest import Api
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator
 
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud
@@ -26,7 +26,7 @@ def cvm(cloud: Cloud) -> Cvm:
     return cloud.add_cvm("my-app", environment={"A": "1"})
 
 
-def test_an_error_for_some_requests(api: Api, simulator: Simulator, cvm: Cvm) -> None:
+def test_an_error_for_some_requests(api: Api, simulator: FaultySimulator, cvm: Cvm) -> None:
     maintenance = {"detail": "maintenance"}
     simulator.faults.add(
         Fault("status", "PATCH", r"/envs$", 2, status=503, headers={"Retry-After": "7"}, body=maintenance)
@@ -41,7 +41,7 @@ def test_an_error_for_some_requests(api: Api, simulator: Simulator, cvm: Cvm) ->
     assert asked == [503, 503, 202]
 
 
-def test_after_some_others_and_until_cleared(api: Api, simulator: Simulator) -> None:
+def test_after_some_others_and_until_cleared(api: Api, simulator: FaultySimulator) -> None:
     simulator.faults.add(Fault("status", times=None, skip=1, status=429, body=b"slow down"))
     assert [api.get("/kms").status_code for _ in range(4)] == [200, 429, 429, 429]
     assert api.get("/kms").text == "slow down"
@@ -49,7 +49,7 @@ def test_after_some_others_and_until_cleared(api: Api, simulator: Simulator) -> 
     assert api.get("/kms").status_code == 200
 
 
-def test_a_reset_before_it_was_handled(api: Api, simulator: Simulator, cvm: Cvm) -> None:
+def test_a_reset_before_it_was_handled(api: Api, simulator: FaultySimulator, cvm: Cvm) -> None:
     simulator.faults.add(Fault("reset_before", "PATCH"))
     with pytest.raises(httpx.ReadError):
         api.update("my-app", {"A": "2"})
@@ -57,7 +57,9 @@ def test_a_reset_before_it_was_handled(api: Api, simulator: Simulator, cvm: Cvm)
     assert simulator.cloud.requests[-1].status == 0
 
 
-def test_an_answer_that_is_lost_though_the_update_was_made(api: Api, simulator: Simulator, cvm: Cvm) -> None:
+def test_an_answer_that_is_lost_though_the_update_was_made(
+    api: Api, simulator: FaultySimulator, cvm: Cvm
+) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
     with pytest.raises(httpx.ReadError):
         api.update("my-app", {"A": "2"})
@@ -67,7 +69,7 @@ def test_an_answer_that_is_lost_though_the_update_was_made(api: Api, simulator: 
 
 @pytest.mark.parametrize("handled", [True, False])
 def test_a_page_of_a_proxy_in_place_of_the_answer(
-    api: Api, simulator: Simulator, cvm: Cvm, handled: bool
+    api: Api, simulator: FaultySimulator, cvm: Cvm, handled: bool
 ) -> None:
     simulator.faults.add(Fault("html_200", "PATCH", handled=handled))
     answer = api.update("my-app", {"A": "2"})
@@ -76,7 +78,7 @@ def test_a_page_of_a_proxy_in_place_of_the_answer(
     assert len(cvm.operations) == handled
 
 
-def test_what_is_no_json(api: Api, simulator: Simulator) -> None:
+def test_what_is_no_json(api: Api, simulator: FaultySimulator) -> None:
     simulator.faults.add(Fault("not_json"))
     answer = api.get("/kms")
     assert answer.headers["Content-Type"] == "application/json"
@@ -84,19 +86,19 @@ def test_what_is_no_json(api: Api, simulator: Simulator) -> None:
         answer.json()
 
 
-def test_a_redirect_to_somewhere_else(api: Api, simulator: Simulator) -> None:
+def test_a_redirect_to_somewhere_else(api: Api, simulator: FaultySimulator) -> None:
     simulator.faults.add(Fault("redirect", location="https://elsewhere.invalid/"))
     answer = api.get("/kms")
     assert (answer.status_code, answer.headers["Location"]) == (307, "https://elsewhere.invalid/")
 
 
-def test_half_a_body(api: Api, simulator: Simulator) -> None:
+def test_half_a_body(api: Api, simulator: FaultySimulator) -> None:
     simulator.faults.add(Fault("half_body"))
     with pytest.raises(httpx.RemoteProtocolError, match=r"complete message body|incomplete"):
         api.get("/kms")
 
 
-def test_half_a_stream(api: Api, simulator: Simulator, cvm: Cvm) -> None:
+def test_half_a_stream(api: Api, simulator: FaultySimulator, cvm: Cvm) -> None:
     simulator.faults.add(Fault("half_body", path="/state"))
     with pytest.raises(httpx.RemoteProtocolError, match=r"complete message body|incomplete"):
         api.get("/cvms/my-app/state", params={"target": "exited"})
@@ -108,7 +110,7 @@ def test_half_a_stream(api: Api, simulator: Simulator, cvm: Cvm) -> None:
 
 
 @pytest.mark.parametrize("where", ["before", "after", "body"])
-def test_a_stall_at_each_stage(simulator: Simulator, cvm: Cvm, where: str) -> None:
+def test_a_stall_at_each_stage(simulator: FaultySimulator, cvm: Cvm, where: str) -> None:
     simulator.faults.add(Fault("stall", "PATCH", where=where, seconds=600))
     with Api(simulator) as api:
         sealed = api.seal("my-app", {"A": "2"})
@@ -117,7 +119,7 @@ def test_a_stall_at_each_stage(simulator: Simulator, cvm: Cvm, where: str) -> No
     assert len(cvm.operations) == (where != "before")
 
 
-def test_a_stall_that_ends_leaves_the_answer_whole(api: Api, simulator: Simulator) -> None:
+def test_a_stall_that_ends_leaves_the_answer_whole(api: Api, simulator: FaultySimulator) -> None:
     expected = api.get("/kms").json()
     for where in ("before", "after", "body"):
         simulator.faults.add(Fault("stall", where=where, seconds=0.01))
@@ -127,7 +129,7 @@ def test_a_stall_that_ends_leaves_the_answer_whole(api: Api, simulator: Simulato
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_body_beyond_measure(api: Api, simulator: Simulator, chunked: bool) -> None:
+def test_a_body_beyond_measure(api: Api, simulator: FaultySimulator, chunked: bool) -> None:
     size = 3 * MIB + 5
     simulator.faults.add(Fault("huge_body", size=size, chunked=chunked))
     answer = api.get("/kms")
@@ -136,7 +138,7 @@ def test_a_body_beyond_measure(api: Api, simulator: Simulator, chunked: bool) ->
     assert ("Content-Length" in answer.headers) is not chunked
 
 
-def test_a_bomb(api: Api, simulator: Simulator) -> None:
+def test_a_bomb(api: Api, simulator: FaultySimulator) -> None:
     simulator.faults.add(Fault("gzip_bomb", size=64 * MIB))
     with api.stream("GET", "/kms") as answer:
         packed = b"".join(answer.iter_raw())
@@ -147,20 +149,20 @@ def test_a_bomb(api: Api, simulator: Simulator) -> None:
 
 
 def test_every_answer_takes_its_time_to_arrive(cloud: Cloud) -> None:
-    with Simulator(cloud, latency=0.05) as simulator, Api(simulator) as api:
+    with FaultySimulator(cloud, latency=0.05) as simulator, Api(simulator) as api:
         api.get("/kms")
         asked = cloud.requests[0]
         assert asked.ended - asked.started >= 0.05
 
 
-def test_what_is_no_http_is_refused(simulator: Simulator) -> None:
+def test_what_is_no_http_is_refused(simulator: FaultySimulator) -> None:
     with socket.create_connection(("127.0.0.1", simulator.port), timeout=5) as connection:
         connection.sendall(b"hello\r\n\r\n")
         assert b"400" in connection.recv(4096)
 
 
 def test_closing_ends_what_stalls(cloud: Cloud) -> None:
-    simulator = Simulator(cloud)
+    simulator = FaultySimulator(cloud)
     simulator.faults.add(Fault("stall", seconds=600))
     with socket.create_connection(("127.0.0.1", simulator.port), timeout=5) as connection:
         connection.sendall(b"GET /api/v1/kms HTTP/1.1\r\nHost: localhost\r\n\r\n")

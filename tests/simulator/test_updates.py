@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sha3 import keccak_256
 
+from phala_secrets.simulator.identity import Device
+
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud
     from phala_secrets.simulator.cvm import Cvm
@@ -45,11 +47,25 @@ def test_the_whole_set_is_replaced_and_the_names_with_it(api: Api, cvm: Cvm) -> 
 
 def test_values_alone_change_neither_names_nor_hash(api: Api, cvm: Cvm) -> None:
     before = cvm.compose_hash
-    answer = api.update("my-app", {"KEPT": "2", "OLD": "2"})
+    answer = api.update("my-app", {"OLD": "2", "KEPT": "2"})
     assert answer.json()["allowed_envs_changed"] is False
     assert cvm.allowed_envs == ["OLD", "KEPT"]
     assert cvm.compose_hash == before
     assert cvm.wait().environment == {"KEPT": "2", "OLD": "2"}
+
+
+@pytest.mark.parametrize(
+    ("order", "names"), [("sent", ["KEPT", "OLD"]), ("kept", ["OLD", "KEPT"]), ("sorted", ["KEPT", "OLD"])]
+)
+def test_the_same_names_in_another_order_are_another_hash(
+    api: Api, cloud: Cloud, cvm: Cvm, order: Any, names: list[str]
+) -> None:
+    before = cvm.compose_hash
+    cloud.allowed_envs_order = order
+    answer = api.update("my-app", {"KEPT": "2", "OLD": "2"})
+    assert cvm.allowed_envs == names
+    changed = names != ["OLD", "KEPT"]
+    assert (cvm.compose_hash != before) is answer.json()["allowed_envs_changed"] is changed
 
 
 def test_without_names_those_of_before_are_let_through(api: Api, cvm: Cvm) -> None:
@@ -143,7 +159,7 @@ def test_new_names_of_an_app_on_chain_take_an_approval(api: Api, cloud: Cloud, o
     asked = {detail["field"]: detail["value"] for detail in refused.json()["details"]}
     assert asked["app_id"] == on_chain.app_id
     assert asked["device_id"] == on_chain.device_id
-    assert asked["kms_info"]["slug"] == "kms-base-prod"
+    assert asked["kms_info"]["slug"] == "kms-base-prod-1"
     assert asked["compose_hash"] == on_chain.hash_with(["NEW", "KEPT"])
     assert not on_chain.operations
 
@@ -155,16 +171,51 @@ def test_new_names_of_an_app_on_chain_take_an_approval(api: Api, cloud: Cloud, o
     assert on_chain.compose_hash == asked["compose_hash"]
 
 
-def test_an_approval_from_before_needs_no_transaction(api: Api, on_chain: Cvm) -> None:
+@pytest.mark.parametrize("taken", [True, False])
+def test_an_approval_from_before_needs_no_transaction(
+    api: Api, cloud: Cloud, on_chain: Cvm, taken: bool
+) -> None:
+    cloud.already_registered = taken
     asked = api.update("chain-app", {"NEW": "1"}).json()["details"][0]["value"]
-    done = api.update(
-        "chain-app", {"NEW": "1"}, compose_hash=f"0x{asked}", transaction_hash="already-registered"
+    approval = {"compose_hash": f"0x{asked}", "transaction_hash": "already-registered"}
+    assert api.update("chain-app", {"NEW": "1"}, **approval).status_code == (468 if taken else 467)
+    cloud.approved_hashes.add(asked)
+    assert api.update("chain-app", {"NEW": "1"}, **approval).status_code == (202 if taken else 467)
+
+
+def test_the_same_names_go_straight_through_and_in_another_order_do_not(api: Api, on_chain: Cvm) -> None:
+    assert api.update("chain-app", {"KEPT": "2", "OLD": "2"}).status_code == 465
+    assert api.update("chain-app", {"OLD": "2", "KEPT": "2"}).status_code == 202
+
+
+def test_a_newer_preparation_takes_the_place_of_an_older_one(api: Api, cloud: Cloud, on_chain: Cvm) -> None:
+    cloud.approved_transactions.add(TRANSACTION)
+    older, newer = (
+        api.update("chain-app", {name: "1"}).json()["details"][0]["value"] for name in ("OLDER", "NEWER")
     )
+    refused = api.update("chain-app", {"OLDER": "1"}, compose_hash=older, transaction_hash=TRANSACTION)
+    assert (refused.status_code, refused.json()["error_code"]) == (466, "ERR-01-006")
+    done = api.update("chain-app", {"NEWER": "1"}, compose_hash=newer, transaction_hash=TRANSACTION)
     assert done.status_code == 202
 
 
-def test_the_same_names_go_straight_through(api: Api, on_chain: Cvm) -> None:
-    assert api.update("chain-app", {"KEPT": "2", "OLD": "2"}).status_code == 202
+@pytest.mark.parametrize(("every", "status"), [(True, 468), (False, 202)])
+def test_an_approval_is_of_every_enabled_device_or_of_one(
+    api: Api, cloud: Cloud, on_chain: Cvm, every: bool, status: int
+) -> None:
+    on_chain.devices += [Device("11" * 32, 2), Device("22" * 32, 3, enabled=False)]
+    shown = api.get("/cvms/chain-app").json()["node_info"]
+    assert shown["device_id"] == on_chain.device_id
+    assert [one["enabled"] for one in shown["device_ids"]] == [True, True, False]
+    assert shown["device_ids"][1] == {"device_id": "11" * 32, "algorithm_version": 2, "enabled": True}
+    cloud.every_device_checked, cloud.approved_devices = every, {on_chain.device_id}
+    cloud.approved_transactions.add(TRANSACTION)
+    asked = api.update("chain-app", {"NEW": "1"}).json()["details"][0]["value"]
+    approval = {"compose_hash": asked, "transaction_hash": TRANSACTION}
+    assert api.update("chain-app", {"NEW": "1"}, **approval).status_code == status
+    if status == 468:
+        cloud.approved_devices.add("11" * 32)
+        assert api.update("chain-app", {"NEW": "1"}, **approval).status_code == 202
 
 
 @pytest.mark.parametrize("names", [["NEW"], ["NEW", "MORE"]])
@@ -193,7 +244,7 @@ def test_the_older_form_of_a_precondition(api: Api, cloud: Cloud, on_chain: Cvm)
     ("order", "names"),
     [
         ("sent", ["Z", "KEPT", "A"]),
-        ("old-first", ["KEPT", "Z", "A"]),
+        ("kept", ["KEPT", "Z", "A"]),
         ("sorted", ["A", "KEPT", "Z"]),
     ],
 )
@@ -204,7 +255,7 @@ def test_the_hash_depends_on_order_and_form(
     cloud.allowed_envs_order, cloud.compose_form = order, form
     asked = api.update("chain-app", {"Z": "1", "KEPT": "1", "A": "1"}).json()["details"][0]["value"]
     assert asked == on_chain.hash_with(names)
-    cloud.compose_normalised = False
+    cloud.compose_normalised = True
     assert asked != on_chain.hash_with(names)
 
 
@@ -274,6 +325,8 @@ def test_the_chain_decides_where_there_is_one(api: Api, cloud: Cloud, on_chain: 
     chain.receipt = genuine
     assert commit() == (468, f"Device {on_chain.device_id} is not allowed on chain")
     chain.allowed.add(on_chain.device_id)
+    body = {"compose_hash": f"0x{asked}", "device_id": on_chain.device_id}
+    assert api.post(f"/apps/{on_chain.app_id}/is-allowed", json=body).json()["is_allowed"] is True
     assert commit()[0] == 202
     assert on_chain.wait().environment == {"NEW": "1"}
 

@@ -1,4 +1,4 @@
-"""How each fault looks on the wire."""
+"""A simulator that can be told what goes wrong on the way, and how each fault looks on the wire."""
 
 from __future__ import annotations
 
@@ -6,33 +6,56 @@ import json
 import socket
 import struct
 import zlib
-from http.server import BaseHTTPRequestHandler
+from ssl import SSLContext
 from typing import TYPE_CHECKING, NoReturn
 
-from phala_secrets.simulator.wire import Answer
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.server import Handler, Simulator
+from phala_secrets.simulator.stream import Stream
+from phala_secrets.simulator.wire import Answer, Request
+from tests.support.faults import Fault, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from phala_secrets.simulator.faults import Fault
 
 _BLOCK = b" " * (1024 * 1024)
 _ERROR_PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>502</h1></body></html>"
 _HTML = {"Content-Type": "text/html; charset=utf-8"}
 _JSON = {"Content-Type": "application/json"}
+_PING_SECONDS = 0.25
 
 
-class Sabotage(BaseHTTPRequestHandler):
-    """The part of the handler that spoils answers."""
+class FaultyHandler(Handler):
+    """A connection that spoils answers as ``faults`` say.
 
-    def send_answer(self, answer: Answer) -> None:
-        raise NotImplementedError
+    Stalls are of the machine's own time: they are about what a client does while a socket is silent.
+    """
 
-    def head(self, status: int, headers: dict[str, str]) -> bytes:
-        raise NotImplementedError
+    fault: Fault | None = None
+
+    def handle_request(self, request: Request) -> None:
+        simulator = self.server.simulator
+        assert isinstance(simulator, FaultySimulator)
+        fault = self.fault = simulator.faults.take(request.method, request.path)
+        if fault is None:
+            super().handle_request(request)
+            return
+        self.spoil_before(fault)
+        answer = self.carry_out(request) if fault.carries_out else Answer(None)
+        if isinstance(answer, Stream) or not self.spoil(fault, answer):
+            self.respond(answer)
+
+    def event_sent(self) -> bool:
+        fault = self.fault
+        while fault is not None and fault.kind == "mute" and not self.reader_is_gone():
+            self.send_chunk(b": ping\n\n")
+            self.sleep(_PING_SECONDS)
+        return fault is not None and self.spoil_stream(fault)
 
     def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
+        """Let time go by, until the server closes at the latest."""
+        if self.server.closing.wait(seconds):
+            raise ConnectionAbortedError
 
     def spoil_before(self, fault: Fault) -> None:
         """What happens before the request is handled."""
@@ -130,6 +153,22 @@ class Sabotage(BaseHTTPRequestHandler):
         for block in blocks:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
         self.wfile.write(b"0\r\n\r\n")
+
+
+class FaultySimulator(Simulator):
+    """A simulator that answers as it should but for the ``faults`` that a test adds."""
+
+    handler = FaultyHandler
+
+    def __init__(
+        self,
+        cloud: Cloud | None = None,
+        port: int = 0,
+        latency: float = 0.0,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.faults = Faults()
+        super().__init__(cloud, port, latency, tls)
 
 
 def _spaces(size: int) -> Iterator[bytes]:

@@ -1,0 +1,47 @@
+"""The simulator's one clock: everything that reads the time, or lets it pass, does so here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the simulator asks of a clock. Tests replace the real one to move the time themselves."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass."""
+        ...
+
+    def wait(self, condition: threading.Condition, seconds: float) -> bool:
+        """Wait, with ``condition`` held, until it is notified or ``seconds`` have passed.
+
+        Return whether it was notified. A caller has to look again either way: a clock that somebody
+        else moves may return earlier.
+        """
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def wait(self, condition: threading.Condition, seconds: float) -> bool:
+        return condition.wait(seconds)

@@ -1,0 +1,9 @@
+"""Why a guest does not come up."""
+
+from __future__ import annotations
+
+from phala_secrets.errors import PhalaSecretsError
+
+
+class BootFailedError(PhalaSecretsError):
+    """The guest does not come up. The message names no value."""
