@@ -62,6 +62,7 @@ __all__ = [
     "everything_of_step",
     "in_ci",
     "local_server",
+    "makes_mark",
     "on_chain",
     "outputs_file",
     "phala_secrets",
@@ -175,7 +176,8 @@ def local_server(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[
         def do_CONNECT(self) -> None:
             respond(self)
 
-        do_GET = do_POST = do_CONNECT
+        do_GET = do_CONNECT  # noqa: N815 (the base class calls it so)
+        do_POST = do_CONNECT  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
@@ -273,6 +275,10 @@ class World:
         self.cloud.approved_transactions.add(TRANSACTION)
         return TRANSACTION
 
+    def move(self, device: str) -> None:
+        """The CVM goes to another machine."""
+        object.__setattr__(self.cvm.identity, "device_id", device)
+
 
 @contextmanager
 def on_chain(
@@ -318,7 +324,7 @@ MARK = "a-command-ran"
 """The file that foreign text would make, were it taken for a command."""
 
 
-def source(path: Path, folder: Path) -> bool:
+def makes_mark(path: Path, folder: Path) -> bool:
     """Whether `MARK` is made in ``folder`` when a shell sources the file."""
     subprocess.run(
         ["bash", "-c", 'set -a; . "$1"', "bash", str(path)],

@@ -55,7 +55,7 @@ def test_a_cookie_beyond_ascii_is_no_bug(
 
 @pytest.mark.xfail(strict=True, reason="audit 5: after a cookie beyond ASCII no request can be made")
 def test_a_cookie_does_not_end_a_fleet_with_fail_fast_off(step: Step, cloud: Cloud) -> None:
-    """The first CVM's response ends the run; ``results`` show exit code 0 for two CVMs that were not begun."""
+    """The first CVM's response ends the run; ``results`` show exit code 0 for the other two."""
     cloud.streams = False
     cvms = [
         cloud.add_cvm(f"my-app-{number}", app_id="50" * 20, environment={"OLD": "1"}) for number in range(3)

@@ -13,7 +13,7 @@ KINDS = ["restart", "update_envs"]
 
 
 def lose_the_update(simulator: Simulator, kind: str) -> None:
-    """The first update never arrives, and meanwhile somebody else's operation of that kind comes to its end."""
+    """The first update never arrives, and somebody else's operation of that kind ends meanwhile."""
     cloud = simulator.cloud
     simulator.faults.add(Fault("reset_before", "PATCH", "/envs"))
 
