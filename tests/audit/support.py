@@ -146,18 +146,18 @@ def change_answers(
 
 
 def bounded(
-    run: Command,
+    folder: Path,
+    environ: Mapping[str, str],
     *arguments: str,
     seconds: float,
-    environ: Mapping[str, str] | None = None,
     python: tuple[str, ...] = (sys.executable, "-IB", str(ENTRYPOINT)),
 ) -> Outcome:
-    """A run in a process of its own; AssertionError when it does not end in time."""
+    """A run in ``folder``, in a process of its own; AssertionError when it does not end in time."""
     try:
         done = subprocess.run(
             [*python, *arguments],
-            cwd=run.folder,
-            env=environ or run.variables(),
+            cwd=folder,
+            env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=seconds,

@@ -99,15 +99,15 @@ def test_an_escaped_api_key_is_not_in_an_error_of_the_library(
     body = f'{{"message":"bad key {spelled}"}}'.encode()
     simulator.faults.add(Fault("status", status=401, body=body))
 
-    async def ask() -> None:
+    def ask() -> None:
+        with create_client(key, simulator.url) as client:
+            client.get_cvm_info("my-app")
+
+    async def ask_async() -> None:
         async with create_async_client(key, simulator.url) as client:
             await client.get_cvm_info("my-app")
 
     with pytest.raises(PhalaSecretsError) as raised:
-        if kind == "async":
-            asyncio.run(ask())
-        else:
-            with create_client(key, simulator.url) as client:
-                client.get_cvm_info("my-app")
+        asyncio.run(ask_async()) if kind == "async" else ask()
     assert "bad key" in str(raised.value)  # the rest of the message is of use
     assert key not in f"{raised.value} {raised.value!r} {vars(raised.value)}"
