@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def world(simulator: Simulator) -> Iterator[World]:
         yield world
 
 
-def prepared(step: Step, world: World) -> dict[str, str | None]:
+def prepared(step: Step, world: World) -> dict[str, Any]:
     """The inputs of the second half, its approval given; the digest is left to the test."""
     done = step(env="OLD=2\nNEW=3", rpc_url=world.chain.url, prepare_only="true")
     assert done.code == 0, done.log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def show_yesterday(world: World) -> str:
     return asked
 
 
-def trusted(world: World) -> dict[str, str]:
+def trusted(world: World) -> dict[str, Any]:
     """The inputs of somebody who trusts the API with nothing."""
     return {
         "env": ENV,
@@ -78,7 +79,7 @@ def trusted(world: World) -> dict[str, str]:
         pytest.param({}, id="naming the hash to approve"),
     ],
 )
-def test_rollback_to_old_code_is_refused(step: Step, world: World, way: dict[str, str]) -> None:
+def test_rollback_to_old_code_is_refused(step: Step, world: World, way: dict[str, Any]) -> None:
     """The run signs the approval of old code (exit 0), prepares it for a Safe, or names its hash (exit 7).
 
     The chain knows better: the newest ``ComposeHashAdded`` event of the app has another hash.
@@ -100,7 +101,7 @@ def test_rollback_to_old_code_is_refused(step: Step, world: World, way: dict[str
         pytest.param({"prepare_only": "true"}, id="preparing"),
     ],
 )
-def test_the_code_that_is_approved_is_shown(step: Step, world: World, way: dict[str, str]) -> None:
+def test_the_code_that_is_approved_is_shown(step: Step, world: World, way: dict[str, Any]) -> None:
     """Neither log nor summary has a word about the code that the owner lets run.
 
     The image is what a person can compare.

