@@ -6,6 +6,7 @@ alone, so a module that moves is a change of one file.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import dotenv
 from command import ENTRYPOINT, ROOT, Command, Outcome
 from eth_account import Account
 from paper_chain import BASE_KMS, PaperChain
@@ -36,6 +38,7 @@ __all__ = [
     "NEW_SECRET",
     "OWNERS_KEY",
     "ROOT",
+    "SCRIPT",
     "TRANSACTION",
     "Answer",
     "Cloud",
@@ -66,6 +69,7 @@ __all__ = [
     "on_chain",
     "outputs_file",
     "phala_secrets",
+    "read_by_dotenv",
     "read_outputs",
     "sent",
     "updates",
@@ -74,6 +78,9 @@ __all__ = [
 NEW_SECRET = "a-new-value-nobody-may-see"
 OWNERS_KEY = "0x" + "c0ffee" * 10 + "c0de"
 TRANSACTION = "0x" + "7a" * 32
+
+SCRIPT = "import sys\nfrom phala_secrets.__main__ import command\nsys.exit(command())\n"
+"""What pip makes of our entry point."""
 
 CIS: dict[str, dict[str, str]] = {
     "github": {"CI": "true", "GITHUB_ACTIONS": "true"},
@@ -334,3 +341,8 @@ def makes_mark(path: Path, folder: Path) -> bool:
         check=False,
     )
     return (folder / MARK).exists()
+
+
+def read_by_dotenv(text: str) -> dict[str, str | None]:
+    """The variables of a file as python-dotenv fills them in, with this process's own."""
+    return dict(dotenv.dotenv_values(stream=io.StringIO(text), interpolate=True))

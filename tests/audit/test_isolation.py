@@ -8,13 +8,11 @@ import sys
 
 import pytest
 
-from .support import ENTRYPOINT, ROOT, Command, Cvm, bounded
+from .support import ENTRYPOINT, ROOT, SCRIPT, Command, Cvm, bounded
 
 TROJAN = (
     "import os; print('code of the checkout has', os.environ['PHALA_CLOUD_API_KEY']); raise SystemExit(9)"
 )
-SCRIPT = "import sys\nfrom phala_secrets.__main__ import command\nsys.exit(command())\n"
-"""What pip makes of our entry point."""
 
 
 @pytest.mark.xfail(strict=True, reason="audit 19: the working folder is on Python's path")
