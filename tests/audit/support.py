@@ -20,15 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import dotenv
-from command import ENTRYPOINT, ROOT, Command, Outcome
 from eth_account import Account
-from paper_chain import BASE_KMS, PaperChain
-from step import Done, Step, command_of, read_outputs
 
 import phala_secrets
 from phala_secrets import PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
-from phala_secrets.chain import prepared_digest
-from phala_secrets.simulator import Answer, Cloud, Cvm, Fault, Kms, Request, Simulator
+from phala_secrets.chain.handover import prepared_digest
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.kms import Kms
+from phala_secrets.simulator.wire import Answer, Request
+from tests.support.command import ENTRYPOINT, ROOT, Command, Outcome
+from tests.support.faults import Fault
+from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.step import Done, Step, command_of, read_outputs
 
 __all__ = [
     "BASE_KMS",
