@@ -20,7 +20,7 @@ from tests.support.step import Step
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
-    """The one clock of a story, the simulator's and that of every run in this process: pauses take no time."""
+    """The one clock of a story, of its simulator and its runs in this process: pauses take no time."""
     clock = ManualClock()
     monkeypatch.setattr(flow, "clock", clock)
     return clock

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_LOOK_AGAIN = 0.05  # seconds of real time after which a waiter looks around: a reader may have hung up
+_LOOK_AGAIN = 0.05
+"""Seconds of real time after which a waiter looks around: a reader may have hung up."""
+
+_QUIET = 0.001
+"""Seconds of real time without a look at the clock, after which nobody is taken to be at work."""
+
+_AT_MOST = 0.05
+"""Seconds of real time that any sleep takes, however busy the others are."""
 
 
 class ManualClock:
-    """A clock that stands still until somebody moves it: a test, or whoever sleeps on it.
+    """A clock that stands still until a test moves it, or until all that is left to do is to sleep on it.
 
-    It starts at the machine's time, so that what is signed by it is fresh. All of it may be called
-    from several threads. It serves as ``flow.clock`` and as the simulator's.
+    Then it goes on to the moment at which the first of the sleepers wakes, so that threads sleep side by
+    side. It starts at the machine's time, so that what is signed by it is fresh. It serves as
+    ``flow.clock`` and as the simulator's.
     """
 
     def __init__(self, now: float | None = None) -> None:
@@ -24,6 +32,8 @@ class ManualClock:
         self._running = 0
         self._running_since = 0.0
         self._lock = threading.Lock()
+        self._looked = 0.0
+        self._wakes: list[float] = []
         self._waiting: list[threading.Condition] = []
         self.slept: list[float] = []
         """The pauses that were made on it, in order."""
@@ -31,7 +41,11 @@ class ManualClock:
     def monotonic(self) -> float:
         """Return the seconds that it was moved by."""
         with self._lock:
-            return self._moved + (time.monotonic() - self._running_since if self._running else 0.0)
+            self._looked = time.monotonic()
+            return self._now()
+
+    def _now(self) -> float:
+        return self._moved + (time.monotonic() - self._running_since if self._running else 0.0)
 
     def time(self) -> float:
         """Return seconds since the epoch."""
@@ -53,15 +67,41 @@ class ManualClock:
                     self._moved += time.monotonic() - self._running_since
 
     def sleep(self, seconds: float) -> None:
-        """Let ``seconds`` pass at once."""
-        with self._lock:
-            self.slept.append(seconds)
-        self.advance(seconds)
+        """Let ``seconds`` pass, which takes next to no time."""
+        with self._sleeping(seconds) as awake:
+            while not awake():
+                time.sleep(_QUIET)
 
     async def asleep(self, seconds: float) -> None:
-        """As ``sleep``, and let other tasks have their turn."""
-        self.sleep(seconds)
-        await asyncio.sleep(0)
+        """As ``sleep``, while other tasks have their turn."""
+        with self._sleeping(seconds) as awake:
+            while not awake():
+                await asyncio.sleep(_QUIET)
+
+    @contextmanager
+    def _sleeping(self, seconds: float) -> Iterator[Callable[[], bool]]:
+        began = time.monotonic()
+        with self._lock:
+            self.slept.append(seconds)
+            wake = self._now() + seconds
+            self._wakes.append(wake)
+
+        def awake() -> bool:
+            now = time.monotonic()
+            with self._lock:
+                left = wake - self._now()
+                first = wake <= min(self._wakes)
+                quiet = now - self._looked >= _QUIET or now - began >= _AT_MOST
+            if left > 0 and first and quiet:
+                self.advance(left)
+                return True
+            return left <= 0
+
+        try:
+            yield awake
+        finally:
+            with self._lock:
+                self._wakes.remove(wake)
 
     def advance(self, seconds: float) -> None:
         """Move it forward, and wake those who wait on it."""
