@@ -13,7 +13,8 @@ from phala_secrets.dstack.encryption import seal
 from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, find, reports
-from phala_secrets.run.plan import compare, refuse_removal, refuse_several
+from phala_secrets.run.plan import compare
+from phala_secrets.run.refuse import refuse_removal, refuse_several
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 

@@ -9,7 +9,8 @@ from phala_secrets.cloud.call import Within
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError
 from phala_secrets.run import reports
-from phala_secrets.run.approve import Approval, obtain
+from phala_secrets.run.approve import obtain
+from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
 
