@@ -33,6 +33,7 @@ FLOORS = (
     {"cloud"},
     {"chain"},
     {"dstack", "runners", "simulator"},
+    {"flow"},
     {"errors"},
 )
 """The rule: a package imports from floors below its own alone. The root's `__init__` is the front door."""

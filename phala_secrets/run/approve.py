@@ -8,12 +8,13 @@ that is today's in all but its names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phala_secrets.cloud import requests
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.errors import ApprovalRequiredError, Finding, InputError, ProofError
 from phala_secrets.flow import Pause, mapped
+from phala_secrets.run.context import Approval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _APPROVE_NOTHING = "approve nothing; if you know what that hash is of, name it as compose-hash"
-
-
-class Approval(NamedTuple):
-    """What an update with new names is committed with: the compose hash (hex), and its transaction.
-
-    The latter with ``0x``, or ``already-registered``.
-    """
-
-    compose_hash: str
-    transaction_hash: str
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """Both, as outputs."""
-        return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
 
 
 @dataclass(frozen=True, slots=True)

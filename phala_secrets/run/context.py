@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phala_secrets.dstack.environment import Environment
 from phala_secrets.errors import CancelledError, Finding, InputError, PhalaSecretsError
@@ -16,10 +16,24 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.cloud.trust import ProvenKey
     from phala_secrets.inputs.job import Job
-    from phala_secrets.run.approve import Approval
     from phala_secrets.run.plan import Plan
     from phala_secrets.runners.base import Runner
     from phala_secrets.runners.files import Value
+
+
+class Approval(NamedTuple):
+    """What an update with new names is committed with: the compose hash (hex), and its transaction.
+
+    The latter with ``0x``, or ``already-registered``.
+    """
+
+    compose_hash: str
+    transaction_hash: str
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Both, as outputs."""
+        return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
 
 
 @dataclass(slots=True)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import seal
+from phala_secrets.dstack.ids import bare
 from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, find, reports
-from phala_secrets.run.plan import compare, refuse_removal, refuse_several
+from phala_secrets.run.plan import compare
+from phala_secrets.run.refuse import refuse_removal, refuse_several
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 
@@ -124,13 +126,15 @@ def _compare(run: Run) -> None:
     for target in run.targets:
         today = (target.compose.allowed_envs or ()) if target.compose else ()
         names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
-        target.plan = compare(today, names)
+        target.plan = compare(today, names, bare(target.cvm.compose_hash), target.compose)
     first = run.targets[0].plan
     run.output("env-keys", list(first.names))
     if job.mode in ("update", "plan"):
         run.output("keys-added", list(first.added))
         run.output("keys-removed", list(first.removed))
         run.output("allowed-envs-changed", first.changes_names)
+        run.output("previous-compose-hash", first.previous_hash)
+        run.output("compose-hash", first.compose_hash)
 
 
 def _refuse(run: Run) -> None:
