@@ -215,7 +215,9 @@ def test_every_method_says_what_it_takes() -> None:
             assert list(parameters)[:2] == ["self", "request"]
             assert set(arguments) <= set(parameters)
         bound = str(inspect.signature(kind("key").get_kms_info))
-        assert bound.startswith("(request: 'Arguments | str | None' = None, /, *, kms_id: 'str | None' = None)")
+        assert bound.startswith(
+            "(request: 'Arguments | str | None' = None, /, *, kms_id: 'str | None' = None)"
+        )
         assert bound.endswith("-> 'KmsInfo'")
 
 
@@ -655,7 +657,11 @@ def test_a_watch_tells_each_state_until_the_target(
     events = client.watch_cvm_state("my-app", target="restarting")
     first = next(events)
     clock.advance(1)
-    assert shown(iter([first, *events])) == [("state", "running"), ("state", "restarting"), ("complete", None)]
+    assert shown(iter([first, *events])) == [
+        ("state", "running"),
+        ("state", "restarting"),
+        ("complete", None),
+    ]
     assert sent(cloud)[-1] == "GET /cvms/my-app/state?target=restarting&interval=5&timeout=300"
     assert cloud.requests[-1].headers["accept"] == "text/event-stream"
 
