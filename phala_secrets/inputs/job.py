@@ -245,7 +245,7 @@ def _prepared(given: Given, folder: Path) -> Prepared | None:
         raise InputError("both encrypted-env and encrypted-env-file are given", hint="give one of them")
     if path:
         text = _read(folder, path, "encrypted-env-file").strip()
-    digest = _hash(given, "prepared-digest")
+    digest = _digest(given)
     if not text:
         for name in ("env-keys", "prepared-digest", "transaction-hash"):
             if given.text(name):
@@ -281,6 +281,15 @@ def _names(text: str) -> tuple[str, ...]:
 def _hash(given: Given, name: str) -> str | None:
     text = given.text(name)
     return parse_hash(text, name) if text else None
+
+
+def _digest(given: Given) -> str | None:
+    text = given.text("prepared-digest")
+    if not text:
+        return None
+    from phala_secrets.chain.handover import parse_digest
+
+    return parse_digest(text)
 
 
 def _transaction(given: Given) -> str | None:
