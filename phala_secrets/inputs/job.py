@@ -251,11 +251,11 @@ def _prepared(given: Given, folder: Path) -> Prepared | None:
             if given.text(name):
                 raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
         return None
-    for name in ("prepared-digest", "transaction-hash"):
-        if given.text(name) and not given.text("compose-hash"):
-            raise InputError(
-                f"{name} is given without compose-hash", hint="give the output compose-hash that came with it"
-            )
+    if given.text("transaction-hash") and not given.text("compose-hash"):
+        raise InputError(
+            "transaction-hash is given without compose-hash",
+            hint="give the output compose-hash that came with it",
+        )
     return Prepared(
         encrypted_env=parse_sealed(text, "encrypted-env"),
         env_keys=_names(names),
