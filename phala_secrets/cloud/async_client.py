@@ -26,7 +26,7 @@ from phala_secrets.cloud.streams import (
 )
 from phala_secrets.cloud.watch import Watch
 from phala_secrets.errors import PhalaSecretsError, TransportError
-from phala_secrets.flow import Flow, Pause
+from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -78,7 +78,9 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             self._show(step)
             return await flow.clock.asleep(step.seconds)
         if type(step) is tuple:
-            return await self._together(step)
+            return raise_first(await self._settle(step))
+        if isinstance(step, Settled):
+            return await self._settle(step.requests)
         if isinstance(step, Within):
             return await self.send(step.call, within=step.seconds)
         return await self.send(step)
@@ -182,16 +184,16 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     def _open(self, url: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(**self._settings(url))
 
-    async def _together(self, batch: tuple[Call[Any], ...]) -> list[Any]:
+    async def _settle(self, batch: tuple[Call[Any], ...]) -> list[Any]:
         from asyncio import Semaphore, gather
 
         gate = Semaphore(AT_ONCE)
 
         async def send(call: Call[Any]) -> Any:
             async with gate:
-                return await self.send(call)
+                return await self._take(call)
 
-        return raise_first(await gather(*map(send, batch), return_exceptions=True))
+        return await gather(*map(send, batch), return_exceptions=True)
 
     get_kms_info = _method(methods.get_kms_info)
     get_kms_list = _method(methods.get_kms_list)

@@ -21,7 +21,7 @@ from phala_secrets.cloud.requests import API_VERSION
 from phala_secrets.cloud.streams import GRACE, Bounded, Stream, end_of, is_stream, polled, state_event
 from phala_secrets.cloud.watch import Watch
 from phala_secrets.errors import PhalaSecretsError, TransportError
-from phala_secrets.flow import Flow, Pause
+from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +95,9 @@ class Client(Connection[httpx.Client]):
             self._show(step)
             return flow.clock.sleep(step.seconds)
         if type(step) is tuple:
-            return self._together(step)
+            return raise_first(self._settle(step))
+        if isinstance(step, Settled):
+            return self._settle(step.requests)
         if isinstance(step, Within):
             return self.send(step.call, within=step.seconds)
         return self.send(step)
@@ -206,16 +208,16 @@ class Client(Connection[httpx.Client]):
         weakref.finalize(self, http.close)  # for who never calls close, as in a script of a few lines
         return http
 
-    def _together(self, batch: tuple[Call[Any], ...]) -> list[Any]:
-        """Sends what does not depend on each other at once, in at most AT_ONCE threads."""
+    def _settle(self, batch: tuple[Call[Any], ...]) -> list[Any]:
+        """Return what came of each request, errors as values. At most AT_ONCE threads send them."""
         outcomes: list[Any] = [None] * len(batch)
         todo = iter(range(len(batch)))
 
         def work() -> None:
             for index in todo:
                 try:
-                    outcomes[index] = self.send(batch[index])
-                except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
+                    outcomes[index] = self._take(batch[index])
+                except Exception as error:  # noqa: BLE001 (raised in the caller's thread)
                     outcomes[index] = error
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(batch), AT_ONCE) - 1)]
@@ -224,7 +226,7 @@ class Client(Connection[httpx.Client]):
         work()
         for thread in threads:
             thread.join()
-        return raise_first(outcomes)
+        return outcomes
 
     get_kms_info = _method(methods.get_kms_info)
     get_kms_list = _method(methods.get_kms_list)

@@ -217,15 +217,14 @@ def _servers(
     contract's own name comes last: should the service take it one day, it works.
     """
     named = next((one for one in contracts if given in (one.slug, one.id)), None) if given else contract
-    if named is None:
-        return (given or "",)
-    if named.central and named.slug == CENTRAL:
+    if named and named.central and named.slug == CENTRAL:
         return (CENTRAL,)
+    name = named.name if named else given or ""
     try:
-        nodes = yield from ask(records.nodes(named.name))
+        nodes = yield from ask(records.nodes(name))
     except NotFoundError:
         nodes = ()
-    return (*(node for node in nodes if node != named.name), named.name)
+    return (*(node for node in nodes if node != name), name)
 
 
 def _fetch(
@@ -256,9 +255,10 @@ def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contra
     if given is None:
         return error
     listed = ", ".join(one.slug or one.id for one in contracts)[:300]
-    other = error.saying(f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}")
-    other.hint = "use one of these, or a node of theirs: phala-secrets kms nodes shows them"
-    return other
+    return error.saying(
+        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}",
+        hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
+    )
 
 
 def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> PhalaSecretsError:

@@ -89,13 +89,14 @@ def prepared(target: Target, preparation: Preparation) -> Report:
         ("chain", chain_name(asked.chain_id)),
         ("app contract", f"0x{asked.app_id}"),
         ("compose hash", f"0x{asked.compose_hash}"),
-        ("device", f"0x{asked.device_id}" if asked.device_id else "not named"),
+        ("device", ", ".join(f"0x{device}" for device in asked.devices) or "not named"),
+        *asked.code,
         ("digest", outputs["prepared-digest"]),
     ]
     report.facts += _changes(target.plan, None)
     if preparation.explorer:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
-    added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
+    added = "addDevice and then addComposeHash" if preparation.devices else "addComposeHash"
     approve = (
         f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}), "
         "a wallet sends this calldata to the app contract with value 0:"

@@ -27,6 +27,8 @@ from tests.runners.test_rooms import vso_of
 from tests.support.command import ROOT
 from tests.support.workflow import Workflow
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 EXAMPLES = ROOT / "examples"
 GITHUB = {path.stem: path for path in sorted((EXAMPLES / "github").glob("*.yml"))}
 SCHEMAS = {

@@ -16,6 +16,8 @@ from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/library.md").read_text()
 QUICK, QUICK_ASYNC, WORKFLOW, LOOKUPS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
