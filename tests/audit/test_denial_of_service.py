@@ -8,6 +8,8 @@ import pytest
 
 from .support import Cvm, Fault, Simulator, Step, bounded
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 MIB = 1024 * 1024
 GUESTS_NAMES = 1024
 """Names that a guest takes."""

@@ -55,7 +55,7 @@ def machine(simulator: Simulator, tmp_path: Path) -> Iterator[dict[str, str]]:
     tools.mkdir()
     commands = {
         "phala-secrets": f"{sys.executable} -m phala_secrets",
-        "docker": f"{sys.executable} {ROOT / 'tests/docker.py'}",
+        "docker": f"{sys.executable} {ROOT / 'tests/support/docker.py'}",
         "buildkite-agent": 'test "$1 $2" = "artifact download" && cp -t "$4" "$ARTIFACTS/$3" #',
     }
     for name, command in commands.items():

@@ -533,6 +533,7 @@ def test_a_refusal_is_told_with_what_support_needs(run: Command, simulator: Simu
     assert cvm.environment == {"OLD": "1"}
 
 
+@pytest.mark.usefixtures("time_passes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_far_it_got(number: signal.Signals, run: Command, cvm: Cvm) -> None:
     cvm.restart_seconds = 60
