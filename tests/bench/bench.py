@@ -170,7 +170,7 @@ def many_variables(rounds: int) -> list[bool]:
 
 def parsing() -> list[bool]:
     code = (
-        "import sys, time; from pathlib import Path; from phala_secrets.inputs.sources import Sources, gather\n"
+        "import time; from phala_secrets.inputs.sources import Sources, gather\n"
         "t = time.perf_counter(); gather(Sources(env_files=('.env',)), environ={})\n"
         "print(time.perf_counter() - t)"
     )
