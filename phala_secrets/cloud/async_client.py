@@ -17,7 +17,6 @@ from phala_secrets.cloud.requests import API_VERSION
 from phala_secrets.cloud.streams import (
     GRACE,
     Bounded,
-    Stream,
     aiter_of,
     end_of,
     is_stream,
@@ -88,7 +87,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     @asynccontextmanager
     async def stream(
         self, call: Call[CvmState], *, within: float
-    ) -> AsyncIterator[Stream[AsyncGenerator[CvmStateEvent]]]:
+    ) -> AsyncIterator[AsyncGenerator[CvmStateEvent]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
@@ -98,10 +97,10 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             async with self._opened(Attempt(call, within), stream=True) as response:
                 if not is_stream(response):
                     body = await self._read(response, began + self.timeout)
-                    yield Stream(False, aiter_of(polled(call, self._response(call, response, body, began))))
+                    yield aiter_of(polled(call, self._response(call, response, body, began)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began, within))
+                yield self._events(response, call, began, within)
         except httpx.HTTPError as error:
             raise transport_error(error, host_of(self.base_url)) from None
 
@@ -136,7 +135,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             try:
                 async with (
                     self.stream(watch.call(), within=watch.silence()) as stream,
-                    aclosing(stream.events) as events,
+                    aclosing(stream) as events,
                 ):
                     async for event in events:
                         if watch.saw(event):

@@ -18,7 +18,7 @@ from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace, host_of, transport_error
 from phala_secrets.cloud.deadline import in_time
 from phala_secrets.cloud.requests import API_VERSION
-from phala_secrets.cloud.streams import GRACE, Bounded, Stream, end_of, is_stream, polled, state_event
+from phala_secrets.cloud.streams import GRACE, Bounded, end_of, is_stream, polled, state_event
 from phala_secrets.cloud.watch import Watch
 from phala_secrets.errors import PhalaSecretsError, TransportError
 from phala_secrets.flow import Flow, Pause, Settled
@@ -103,7 +103,7 @@ class Client(Connection[httpx.Client]):
         return self.send(step)
 
     @contextmanager
-    def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
+    def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Iterator[CvmStateEvent]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
@@ -113,10 +113,10 @@ class Client(Connection[httpx.Client]):
             with self._opened(Attempt(call, within), stream=True) as response:
                 if not is_stream(response):
                     body = self._read(response, began + self.timeout)
-                    yield Stream(False, iter(polled(call, self._response(call, response, body, began))))
+                    yield iter(polled(call, self._response(call, response, body, began)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began, within))
+                yield self._events(response, call, began, within)
         except httpx.HTTPError as error:
             raise transport_error(error, host_of(self.base_url)) from None
 
@@ -160,8 +160,8 @@ class Client(Connection[httpx.Client]):
     def _watched(self, watch: Watch) -> Iterator[CvmStateEvent]:
         while not watch.over:
             try:
-                with self.stream(watch.call(), within=watch.silence()) as stream:
-                    for event in stream.events:
+                with self.stream(watch.call(), within=watch.silence()) as events:
+                    for event in events:
                         if watch.saw(event):
                             yield event
                         if watch.over:

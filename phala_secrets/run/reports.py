@@ -135,6 +135,9 @@ def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
     facts = [("variables", str(len(plan.names)))]
     facts += [("added", ", ".join(plan.added))] if plan.added else []
     facts += [("removed", ", ".join(plan.removed))] if plan.removed else []
+    facts += [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
+    if plan.changes_names and plan.compose_hash:
+        facts.append(("compose hash", f"{plan.previous_hash} → {plan.compose_hash}"))
     if key:
         needed = "not needed: the names stay the same"
         if plan.changes_names:
