@@ -118,7 +118,7 @@ def test_an_interrupt_amid_the_lookup_says_that_it_may_have_been_accepted(
 def test_an_interrupt_amid_the_last_look_says_that_the_update_was_accepted(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
-    fault = simulator.faults.add(Fault("stall", path="/compose_file$", seconds=30, skip=1))
+    fault = simulator.faults.add(Fault("stall", path=f"/cvms/{cvm.id}$", seconds=30))
     done = interrupt(run, signal.SIGTERM, lambda: fault.times == 0)
     assert done.code == 130, done.printed
     assert f"accepted for my-app ({cvm.operations[-1].correlation_id})" in done.errors[0]
