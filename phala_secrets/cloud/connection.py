@@ -19,9 +19,9 @@ import httpx
 from phala_secrets import __version__, flow
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Attempt, Call, Response
-from phala_secrets.cloud.ids import is_loopback, parse_api_key, parse_url
+from phala_secrets.cloud.ids import is_loopback, parse_url
 from phala_secrets.cloud.retry import Pace, exchange
-from phala_secrets.cloud.secret import Secret
+from phala_secrets.cloud.secret import parse_api_key
 from phala_secrets.errors import AnswerError, InputError, TransportError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Connection(Generic[Http]):
         key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
         if not key:
             raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        parse_api_key(key, "the API key")
+        secret = parse_api_key(key, "the API key")
         if version not in requests.API_VERSIONS:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
@@ -113,7 +113,7 @@ class Connection(Generic[Http]):
         self.base_url = parse_url(url, "api-url")
         self.version = version
         self.timeout = timeout
-        self._key = Secret(key)
+        self._key = secret
         self._trace = trace
         self._show = show
         self._pace = Pace()

@@ -87,7 +87,7 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
         lookup.run(command, given, os.environ, runner)
     else:
         mode = command.mode or given.choice("mode")
-        _inject(mode, given, runner, stdin=sys.stdin.buffer.read if command.mode else None)
+        _inject(mode, given, runner, stdin=_read_stdin if command.mode else None)
         if command.mode == "encrypt" and not runner.json:
             sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
@@ -121,6 +121,12 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
                 raise
             interrupts.over()
             raise run.interrupted() from None
+
+
+def _read_stdin() -> bytes:
+    from phala_secrets.inputs.files import MAX_FILE_BYTES
+
+    return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
 
 
 def _simulate(command: Command) -> None:

@@ -67,7 +67,6 @@ def test_no_prepared_digest_has_to_be_said(step: Step, world: World) -> None:
     assert world.cvm.wait().environment == {"OLD": "2", "NEW": "3"}
 
 
-@pytest.mark.xfail(strict=True, reason="audit 11: an empty protection counts as none")
 @pytest.mark.parametrize("name", PROTECTIONS)
 @pytest.mark.parametrize("way", ["flag", "variable"])
 def test_an_empty_protection_of_the_command_is_an_error(

@@ -32,7 +32,6 @@ def world(simulator: Simulator) -> Iterator[World]:
 # -- names of inputs -------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: an INPUT_ variable that names no input is passed over")
 @pytest.mark.parametrize(
     ("variable", "value", "nearest"),
     [
@@ -81,7 +80,6 @@ def test_a_secret_called_private_key_signs_nothing_for_the_command(run: Command,
     assert outcome.code == 7, outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PRIVATE_KEY is a secret and an input at once")
 def test_a_secret_called_private_key_may_be_a_pem(step: Step, cvm: Cvm) -> None:
     """Exit 2: the app's PEM is refused as a private key of ours."""
     pem = "-----BEGIN EC PRIVATE KEY-----"
@@ -98,7 +96,6 @@ def test_a_secret_called_eth_rpc_url_is_not_asked(step: Step, world: World) -> N
     assert done.code == 7, done.log
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PHALA_CLOUD_API_KEY is a secret and an input at once")
 def test_a_secret_called_phala_cloud_api_key_is_no_login(step: Step, cvm: Cvm, cloud: Cloud) -> None:
     """The run logs in with the key that was to be delivered."""
     done = step(
@@ -112,7 +109,6 @@ def test_a_secret_called_phala_cloud_api_key_is_no_login(step: Step, cvm: Cvm, c
     assert not cloud.requests
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PHALA_CLOUD_API_PREFIX is a secret and an input at once")
 def test_a_secret_called_phala_cloud_api_prefix_is_not_asked(
     step: Step, simulator: Simulator, cvm: Cvm, cloud: Cloud
 ) -> None:
