@@ -304,7 +304,8 @@ INPUTS = {
     "bad digest": Bad(f"{ENV} --prepared-digest x", "prepared-digest: 'x' is not 32 bytes of hex", "64 hex"),
     "bad compose hash": Bad(f"{ENV} --compose-hash x", "compose-hash: 'x' is not 32 bytes", "64 hex digits"),
     "bad transaction": Bad(
-        f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]} --prepared-digest none --transaction-hash 0x1',
+        f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]} --prepared-digest none '
+        "--transaction-hash 0x1",
         "transaction-hash: '0x1'",
         "64 hex",
     ),
