@@ -72,11 +72,12 @@ class PhalaSecretsError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def saying(self, message: str) -> Self:
+    def saying(self, message: str, *, hint: str | None = None) -> Self:
         """Return the same error with another message, such as one that begins with a CVM's name."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.message, other.args = message, (message,)
+        other.hint = self.hint if hint is None else hint
         return other
 
 

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from phala_secrets.cloud.call import Call
+    from phala_secrets.dstack.compose_hash import Form
 
 T = TypeVar("T")
 
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _DEVICES = 64
 """Devices of one node: a machine has one, or a few while it is replaced."""
+
+_NODES = 16
+"""Nodes of one KMS contract: more are not asked."""
 
 _OPERATIONS = 20
 """Newest operations looked through for ours: more do not begin while it runs."""
@@ -90,10 +94,15 @@ class Key(NamedTuple):
 
 
 class Compose(NamedTuple):
-    """An app-compose: today's names, None where it has no list of them, and all of its content."""
+    """An app-compose: today's names, None where it has no list of them, and all of its content.
+
+    ``form`` is how it is written to have the CVM's compose hash. None is one that cannot be shown to
+    be what the guest measures.
+    """
 
     allowed_envs: tuple[str, ...] | None
     content: Mapping[str, Any]
+    form: Form | None = None
 
 
 class Accepted(NamedTuple):
@@ -144,14 +153,24 @@ def contracts(page: int = 1) -> Call[Contracts]:
     return requests.contracts(page=str(page) if page > 1 else None, page_size="100").read_by(_contracts)
 
 
-def key(kms: str, app_id: str) -> Call[Key]:
-    """An app's key and what it is signed with."""
-    return requests.key(kms, app_id).read_by(_key)
+def nodes(contract: str) -> Call[tuple[str, ...]]:
+    """What to ask the nodes of a KMS contract by: the slug of each, or its id."""
+    return requests.nodes(contract).read_by(lambda answer: tuple(_node(row) for row in rows(answer)[:_NODES]))
+
+
+def key(kms: str, app_id: str, *, last: bool = True) -> Call[Key]:
+    """An app's key and what it is signed with. Where there is another node to ask, one try is enough."""
+    return replace(requests.key(kms, app_id).read_by(_key), repeatable=last)
+
+
+def measured(cvm_id: str) -> Call[str | None]:
+    """The exact text of the app-compose that the guest measures, where the API has it."""
+    return requests.attestation(cvm_id).read_by(_measured)
 
 
 def compose(cvm_id: str) -> Call[Compose]:
     """A CVM's app-compose."""
-    return requests.compose_file(cvm_id).read_by(_compose)
+    return requests.compose_file(cvm_id).read_by(compose_of)
 
 
 def state(cvm_id: str) -> Call[State]:
@@ -278,6 +297,16 @@ def _contract(answer: Any) -> Contract:
     )
 
 
+def _node(answer: Any) -> str:
+    fields = _Fields(answer, "KMS node")
+    return _identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
+
+
+def _measured(answer: Any) -> str | None:
+    fields = _Fields(answer, "attestation")
+    return fields.optional("compose_file", str) or fields.part("tcb_info").optional("app_compose", str)
+
+
 def _key(answer: Any) -> Key:
     fields = _Fields(answer, "app's key")
     return Key(
@@ -288,7 +317,8 @@ def _key(answer: Any) -> Key:
     )
 
 
-def _compose(answer: Any) -> Compose:
+def compose_of(answer: Any) -> Compose:
+    """Read an app-compose, as the API or as the attestation has it."""
     fields = _Fields(answer, "app-compose")
     names = fields.optional("allowed_envs", list)
     if names is not None and not all(isinstance(name, str) for name in names):

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 API_VERSION = "2026-06-23"
-API_VERSIONS = ("2025-10-28", "2026-01-21", "2026-05-22", API_VERSION)
+NODE_VERSION = "2026-05-22"
+"""The last version in which ``/kms`` is about nodes. Both SDKs pin it for those and for an app's key."""
+
+API_VERSIONS = ("2025-10-28", "2026-01-21", NODE_VERSION, API_VERSION)
 DEFAULT_URL = "https://cloud-api.phala.com/api/v1"
 
 
@@ -26,12 +29,13 @@ DEFAULT_URL = "https://cloud-api.phala.com/api/v1"
 
 
 def kms(kms_id: str) -> Call[Any]:
-    return Call("GET", f"/kms/{segment(kms_id)}")
+    """One KMS instance."""
+    return Call("GET", f"/kms/{segment(kms_id)}", version=NODE_VERSION)
 
 
 def kms_page(**query: str | None) -> Call[Any]:
-    """Take ``page``, ``page_size`` and ``is_onchain``."""
-    return Call("GET", "/kms", params=_present(query))
+    """KMS instances. Take ``page``, ``page_size`` and ``is_onchain``."""
+    return Call("GET", "/kms", params=_present(query), version=NODE_VERSION)
 
 
 def contracts(**query: str | None) -> Call[Any]:
@@ -52,7 +56,9 @@ def on_chain(chain: str) -> Call[Any]:
 
 
 def key(kms_id: str, app_id: str) -> Call[Any]:
-    return Call("GET", f"/kms/{segment(kms_id)}/pubkey/{parse_app_id(app_id, 'app_id')}")
+    """An app's key, which nodes serve, and not contracts."""
+    app = parse_app_id(app_id, "app_id")
+    return Call("GET", f"/kms/{segment(kms_id)}/pubkey/{app}", version=NODE_VERSION)
 
 
 def next_app_ids(counts: str) -> Call[Any]:
@@ -72,6 +78,19 @@ def app_cvms(app_id: str) -> Call[Any]:
 
 def compose_file(cvm_id: str) -> Call[Any]:
     return Call("GET", f"{_cvm(cvm_id)}/compose_file")
+
+
+def attestation(cvm_id: str) -> Call[Any]:
+    return Call("GET", f"{_cvm(cvm_id)}/attestation")
+
+
+def containers(cvm_id: str) -> Call[Any]:
+    return Call("GET", f"{_cvm(cvm_id)}/composition")
+
+
+def start(cvm_id: str) -> Call[Any]:
+    """Start a stopped CVM. Never repeated unasked."""
+    return Call("POST", f"{_cvm(cvm_id)}/start", repeatable=False, when_busy=False)
 
 
 def state(cvm_id: str) -> Call[Any]:

@@ -13,18 +13,30 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from phala_secrets.cloud import records, requests
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.dstack.key_proof import Proof, parse_signer, prove
-from phala_secrets.errors import AnswerError, Finding, InputError, ProofError
+from phala_secrets.errors import (
+    AnswerError,
+    Finding,
+    InputError,
+    NotFoundError,
+    PhalaSecretsError,
+    ProofError,
+    ServerError,
+    TransportError,
+)
+from phala_secrets.flow import Flow, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.records import Contract, Contracts, Cvm, Key
-    from phala_secrets.flow import Flow
 
 Level = Literal["api", "chain", "pinned"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What a proof can rest on, weakest first."""
+
+CENTRAL = "phala"
+"""What the KMS that Phala runs is called: the one slug of a contract that serves keys as well."""
 
 _MOST_PAGES = 50
 
@@ -161,13 +173,16 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
         )
     rpc_url = policy.rpc_url if on_chain else None
     contract = _listed(cvm, contracts, policy)
-    kms = policy.kms or (contract.name if contract else "")
-    calls: list[Call[Any]] = [records.key(kms, app_id)]
+    beside: list[Call[Any]] = []
     kms_address = None
     if rpc_url and on_chain:
         kms_address = _kms_contract(on_chain, policy)
-        calls += _ask_chain(rpc_url, on_chain, kms_address, app_id)
-    answer, *from_chain = yield tuple(calls)
+        beside = _ask_chain(rpc_url, on_chain, kms_address, app_id)
+    names = yield from _servers(policy.kms, contract, contracts)
+    try:
+        kms, answer, from_chain = yield from _fetch(names, app_id, beside)
+    except NotFoundError as error:
+        raise _unknown(error, policy.kms, contracts) from None
     proof = _prove(answer, app_id)
     if policy.signers and proof.signer not in policy.signers:
         raise ProofError(
@@ -192,6 +207,70 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
         chain_id=on_chain,
         kms_contract=kms_address or (contract.address if contract and on_chain else None),
         findings=tuple(_remarks(cvm, proof)),
+    )
+
+
+def _servers(
+    given: str | None, contract: Contract | None, contracts: Sequence[Contract]
+) -> Flow[tuple[str, ...]]:
+    """Return what to ask for the key by: nodes, for the service takes no contract's slug.
+
+    The central KMS is served under its own name. A KMS that is given may be a contract or a node. The
+    contract's own name comes last: should the service take it one day, it works.
+    """
+    named = next((one for one in contracts if given in (one.slug, one.id)), None) if given else contract
+    if named and named.central and named.slug == CENTRAL:
+        return (CENTRAL,)
+    name = named.name if named else given or ""
+    try:
+        nodes = yield from ask(records.nodes(name))
+    except NotFoundError:
+        nodes = ()
+    return (*(node for node in nodes if node != name), name)
+
+
+def _fetch(
+    names: Sequence[str], app_id: str, beside: Sequence[Call[Any]]
+) -> Flow[tuple[str, Key, list[Any]]]:
+    """Return who served the key, the key, and what was asked of the chain beside it.
+
+    The next node is asked when one does not answer, or does not know the app.
+    """
+    refusals: list[PhalaSecretsError] = []
+    for number, name in enumerate(names, 1):
+        last = number == len(names)
+        try:
+            key, *from_chain = yield (records.key(name, app_id, last=last), *beside)
+        except (NotFoundError, ServerError, TransportError) as error:
+            refusals.append(error)
+            if isinstance(error, AnswerError):
+                raise
+            if last:
+                raise _unserved(refusals, names) from None
+        else:
+            return name, key, from_chain
+    raise AssertionError("there is a name to ask by")
+
+
+def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contract]) -> NotFoundError:
+    """Return the error for a KMS that was given and is not there: what was asked, and what there is."""
+    if given is None:
+        return error
+    listed = ", ".join(one.slug or one.id for one in contracts)[:300]
+    return error.saying(
+        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}",
+        hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
+    )
+
+
+def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> PhalaSecretsError:
+    """Return the refusal that says most: of a node that did not answer before one that did not know."""
+    if len(names) == 1:
+        return refusals[0]
+    nodes = refusals[:-1]  # the contract's own name, at the end, is only tried in case
+    first = next((error for error in nodes if not isinstance(error, NotFoundError)), nodes[0])
+    return first.saying(
+        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.message}"
     )
 
 

@@ -55,6 +55,11 @@ def get_compose_hash(app_compose: Mapping[str, Any], normalize: bool = False) ->
     return _sha256(app_compose, Form("compact", normalised=normalize, nulls_dropped=False))
 
 
+def hash_with(app_compose: Mapping[str, Any], names: Sequence[str], form: Form) -> str:
+    """Return the compose hash (64 hex digits) that the app-compose has with these names, in this order."""
+    return _sha256({**app_compose, "allowed_envs": list(names)}, form)
+
+
 def find_form(app_compose: Mapping[str, Any], compose_hash: str) -> Form | None:
     """Return the form under which an app-compose hashes to ``compose_hash`` (hex), or None.
 

@@ -10,6 +10,11 @@ APP_ID = re.compile(r"(?:0x|app_)?([0-9a-f]{40})", re.IGNORECASE)
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 
 
+def bare(text: str | None) -> str:
+    """Return hex in lower case without ``0x``, and nothing for None."""
+    return (text or "").lower().removeprefix("0x")
+
+
 def parse_app_id(text: str, what: str = "app-id") -> str:
     """40 lower-case hex digits from an app id, with or without ``0x`` or ``app_``."""
     match = APP_ID.fullmatch(text.strip())

@@ -32,8 +32,9 @@ _WORDS = {
 }
 """Each first word of the command: what it does, and what follows it."""
 _LOOKUPS = {
-    "list": ((), "every KMS, with its id and slug"),
-    "info": (("KMS",), "one KMS, by its slug or id"),
+    "list": ((), "every KMS contract, with its root"),
+    "nodes": (("[CONTRACT]",), "the KMS nodes, of one contract or of all"),
+    "info": (("KMS",), "one KMS node, by its slug or id"),
     "on-chain": (("CHAIN",), "the KMS contracts, devices and OS images of a chain"),
     "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
     "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),

@@ -41,11 +41,11 @@ def read_prepared(given: Given, files: Files) -> Prepared | None:
             if given.text(name):
                 raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
         return None
-    for name in ("prepared-digest", "transaction-hash"):
-        if given.text(name) and not given.text("compose-hash"):
-            raise InputError(
-                f"{name} is given without compose-hash", hint="give the output compose-hash that came with it"
-            )
+    if given.text("transaction-hash") and not given.text("compose-hash"):
+        raise InputError(
+            "transaction-hash is given without compose-hash",
+            hint="give the output compose-hash that came with it",
+        )
     prepared = Prepared(
         encrypted_env=parse_sealed(text, "encrypted-env"),
         env_keys=_names(names),
@@ -84,7 +84,12 @@ def _ciphertext(given: Given, files: Files) -> str:
 
 
 def _digest(given: Given) -> str | None:
-    return None if given.text("prepared-digest") == WITHOUT_DIGEST else hash_of(given, "prepared-digest")
+    text = given.text("prepared-digest")
+    if text in ("", WITHOUT_DIGEST):
+        return None
+    from phala_secrets.chain.handover import parse_digest
+
+    return parse_digest(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -312,7 +312,8 @@ _OUTPUTS = (
     *_outputs(
         PREPARED,
         Output("encrypted-env", "the ciphertext in hex (`encrypt`, `prepare-only`)"),
-        Output("compose-hash", "the compose hash that the owner has to approve"),
+        Output("compose-hash", "the compose hash that the CVM has, or will have"),
+        Output("previous-compose-hash", "the compose hash that it had before"),
         Output("device-id", "the machine that the CVM is on"),
         Output("chain-id", "the chain of the approval"),
         Output("calldata", "the approval as a call of `addComposeHash`, for a wallet (`prepare-only`)"),

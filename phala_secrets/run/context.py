@@ -31,6 +31,11 @@ class Approval(NamedTuple):
     transaction_hash: str
 
     @property
+    def made_before(self) -> bool:
+        """Whether the approval is an older one, whose transaction is not known here."""
+        return self.transaction_hash == "already-registered"
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Both, as outputs."""
         return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}

@@ -6,15 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records, trust
-from phala_secrets.errors import NotFoundError
-from phala_secrets.flow import Flow, together
+from phala_secrets.dstack.compose_hash import find_form, measured
+from phala_secrets.errors import NotFoundError, PhalaSecretsError
+from phala_secrets.flow import Flow, ask, together
 from phala_secrets.run.context import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from phala_secrets.cloud.ids import CvmRef
-    from phala_secrets.cloud.records import Contract, Cvm
+    from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.inputs.job import Job
 
 
@@ -49,16 +50,37 @@ def describe(job: Job, targets: Sequence[Target]) -> Flow[None]:
     For an update the first one gets its newest operation, too. The others are asked when their
     turn comes.
     """
-    if job.mode not in ("update", "plan"):
+    if job.mode == "verify":
         return
     kinds = {_kind(target): target.id for target in targets}
     newest = (records.newest_operation(targets[0].id),) if job.mode == "update" else ()
     told = yield (*map(records.compose, kinds.values()), *newest)
-    compose = dict(zip(kinds, told, strict=False))
+    composes: dict[str, Compose] = {}
+    for (kind, cvm_id), compose in zip(kinds.items(), told, strict=False):
+        composes[kind] = yield from _as_measured(cvm_id, kind, compose)
     for target in targets:
-        target.compose = compose[_kind(target)]
+        target.compose = composes[_kind(target)]
     if newest:
         targets[0].last_operation = told[-1]
+
+
+def _as_measured(cvm_id: str, compose_hash: str, compose: Compose) -> Flow[Compose]:
+    """Return the app-compose with the form that has this compose hash.
+
+    Objects from the API may hold defaults that the measured document lacks. Then the exact text is
+    taken, which the attestation has. Its SHA-256 has to be the compose hash.
+    """
+    if form := find_form(compose.content, compose_hash):
+        return compose._replace(form=form)
+    try:
+        text = yield from ask(records.measured(cvm_id))
+        exact = measured(text) if text else None
+    except PhalaSecretsError:
+        exact = None
+    if exact is None or exact.compose_hash != compose_hash.lower().removeprefix("0x"):
+        return compose
+    form = find_form(exact.app_compose, compose_hash)
+    return records.compose_of(exact.app_compose)._replace(form=form)
 
 
 def prove(job: Job, targets: Sequence[Target], contracts: Sequence[Contract]) -> Flow[None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import seal
+from phala_secrets.dstack.ids import bare
 from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, find, reports
@@ -55,7 +56,11 @@ def encrypt(run: Run) -> None:
     review(run)
     _refuse(run)
     _seal(run)
-    run.output("encrypted-env", run.targets[0].sealed)
+    first = run.targets[0]
+    run.output("encrypted-env", first.sealed)
+    if compose_hash := first.plan.compose_hash:
+        digest = approve.digest_of(first, first.plan.names, first.sealed, compose_hash)
+        run.output("prepared-digest", digest)
     _finish(run, "encrypted")
 
 
@@ -125,13 +130,15 @@ def _compare(run: Run) -> None:
     for target in run.targets:
         today = (target.compose.allowed_envs or ()) if target.compose else ()
         names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
-        target.plan = compare(today, names)
+        target.plan = compare(today, names, bare(target.cvm.compose_hash), target.compose)
     first = run.targets[0].plan
     run.output("env-keys", list(first.names))
     if job.mode in ("update", "plan"):
         run.output("keys-added", list(first.added))
         run.output("keys-removed", list(first.removed))
         run.output("allowed-envs-changed", first.changes_names)
+        run.output("previous-compose-hash", first.previous_hash)
+        run.output("compose-hash", first.compose_hash)
 
 
 def _refuse(run: Run) -> None:

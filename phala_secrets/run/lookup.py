@@ -17,9 +17,13 @@ from phala_secrets.runners.report import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from phala_secrets.cloud.models import KmsContract
     from phala_secrets.inputs.command_line import Command
     from phala_secrets.inputs.given import Given
     from phala_secrets.runners.base import Runner
+
+
+_MOST_PAGES = 50
 
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
@@ -52,8 +56,14 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
     lookup = options["lookup"]
     answer: Any
     if lookup == "list":
-        answer = {"items": _every_kms(client)}
-        return answer, _table(("id", "slug", "chain_id", "contract_address", "k256_pubkey"), answer["items"])
+        answer = {"items": [kms.model_dump(mode="json") for kms in _contracts(client)]}
+        columns = ("id", "slug", "chain_id", "contract_address", "node_count", "k256_pubkey")
+        return answer, _table(columns, answer["items"])
+    if lookup == "nodes":
+        given = options.get("contract")
+        slugs = [given] if given else [kms.slug or kms.id for kms in _contracts(client)]
+        answer = {"items": [row for slug in slugs for row in _nodes(client, slug)]}
+        return answer, _table(("contract", "id", "slug", "version", "url"), answer["items"])
     if lookup == "info":
         answer = client.get_kms_info(options["kms"]).model_dump(mode="json")
     elif lookup == "on-chain":
@@ -70,12 +80,16 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
     return answer, Table(("field", "value"), [(name, _cell(value)) for name, value in answer.items()])
 
 
-def _every_kms(client: Client) -> list[dict[str, Any]]:
-    first = client.get_kms_list(page_size=100)
-    rest = [
-        client.get_kms_list(page=number, page_size=100) for number in range(2, min(first.pages or 1, 50) + 1)
-    ]
-    return [kms.model_dump(mode="json") for page in (first, *rest) for kms in page.items]
+def _contracts(client: Client) -> list[KmsContract]:
+    first = client.list_kms_contracts(page_size=100)
+    pages = range(2, min(first.pages or 1, _MOST_PAGES) + 1)
+    rest = [client.list_kms_contracts(page=number, page_size=100) for number in pages]
+    return [kms for page in (first, *rest) for kms in page.items]
+
+
+def _nodes(client: Client, contract: str) -> list[dict[str, Any]]:
+    nodes = client.list_kms_contract_nodes(contract).items
+    return [{"contract": contract, **node.model_dump(mode="json")} for node in nodes]
 
 
 def _table(names: tuple[str, ...], rows: list[dict[str, Any]]) -> Table:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records
-from phala_secrets.cloud.call import Within
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError
 from phala_secrets.run import reports
-from phala_secrets.run.approve import obtain
+from phala_secrets.run.aftermath import look
+from phala_secrets.run.approve import again, obtain
 from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
 
 if TYPE_CHECKING:
-    from phala_secrets.flow import Flow
     from phala_secrets.run.context import Run, Target
 
 _LAST_LOOK = 5.0
-"""Seconds for reading the names again after a wait that has failed already."""
+"""Seconds for looking at the CVM again after a wait that has failed already."""
 
 _READING = 60.0
-"""Seconds for reading them otherwise: the update is done, and a job should end."""
+"""Seconds for that otherwise: the update is done, and a job should end."""
 
 
 def update_all(run: Run) -> None:
@@ -60,14 +59,14 @@ def _work(run: Run, target: Target) -> None:
 
 def _update(run: Run, target: Target) -> None:
     """Send the update, get an approval if it takes one, and wait."""
-    result = run.client.run(deliver(target, run.runner.tell))
+    result = _deliver_approved(run, target)
     if isinstance(result, Precondition):
         target.stage = "waiting"
         target.approval = _approve(run, target, result)
         if not target.approval:
             return
         target.last_operation = None  # a confirmation takes its time: there may be newer operations
-        result = run.client.run(deliver(target, run.runner.tell))
+        result = _deliver_approved(run, target)
     if isinstance(result, Precondition):
         raise ApprovalRefusedError(
             "Phala Cloud asks again for the approval that it has just been shown",
@@ -79,14 +78,26 @@ def _update(run: Run, target: Target) -> None:
         if run.job.wait:
             _wait(run, target)
     except PhalaSecretsError:
-        _warn_of_other_names(run, target, _LAST_LOOK)
+        run.client.run(look(run, target, _LAST_LOOK))
         raise
-    if (said := _warn_of_other_names(run, target, _READING)) and result.inferred:
+    if (said := run.client.run(look(run, target, _READING))) and result.inferred:
         raise TransportError(
             f"{said}; the operation {target.correlation_id} was another run's, or came before one",
             hint="run again, one run at a time (concurrency:)",
         )
     target.stage = "over"
+
+
+def _deliver_approved(run: Run, target: Target) -> Accepted | Precondition:
+    """Send the update. Where the service wants a transaction for an older approval, approve once more."""
+    try:
+        return run.client.run(deliver(target, run.runner.tell))
+    except ApprovalRefusedError as refused:
+        if not (target.approval and target.approval.made_before):
+            raise
+        target.stage, target.last_operation = "waiting", None
+        target.approval = again(run, target, refused)
+        return run.client.run(deliver(target, run.runner.tell))
 
 
 def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
@@ -132,30 +143,6 @@ def _done(run: Run, target: Target, became: str) -> None:
     if cvm := _in_fleet(run, target):
         run.runner.progress("", cvm=cvm)
         run.runner.say(f"{target.name}: {became}")
-
-
-def _warn_of_other_names(run: Run, target: Target, seconds: float) -> str:
-    """Warn the earlier of two runs at once against one CVM: the later one wins. Return what was said."""
-
-    def read() -> Flow[records.Compose]:
-        compose: records.Compose = yield Within(records.compose(target.id), seconds)
-        return compose
-
-    name = target.name
-    try:
-        now = run.client.run(read()).allowed_envs
-    except PhalaSecretsError as error:
-        run.runner.tell(
-            Finding(f"{name}: the names could not be read again: {error.message}", "compare them yourself")
-        )
-        return ""
-    if now is None or set(now) == set(target.plan.names):
-        return ""
-    other = ", ".join(sorted(set(now) ^ set(target.plan.names))[:20])
-    said = f"{name}: the names are no longer those that were sent: {other}"
-    hint = "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)"
-    run.runner.tell(Finding(said, hint))
-    return said
 
 
 # -- the end ---------------------------------------------------------------------------------------

@@ -1,0 +1,63 @@
+"""After an update: whether the CVM has what was sent, or else what it has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phala_secrets.cloud import records
+from phala_secrets.cloud.call import Within
+from phala_secrets.dstack.compose_hash import recognise
+from phala_secrets.dstack.ids import bare
+from phala_secrets.errors import Finding, PhalaSecretsError
+
+if TYPE_CHECKING:
+    from phala_secrets.flow import Flow
+    from phala_secrets.run.context import Run, Target
+
+_CONCURRENCY = "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)"
+_NAMES_LISTED = 20
+
+
+def look(run: Run, target: Target, seconds: float) -> Flow[str]:
+    """Report names or a compose hash that are not those sent. Return what was said of other names."""
+    name = target.name
+    expected = target.approval.compose_hash if target.approval else target.plan.compose_hash
+    try:
+        cvm: records.Cvm = yield Within(records.cvm(target.id), seconds)
+        now = bare(cvm.compose_hash)
+        run.output_of(target, {"compose-hash": now})
+        if expected and now == expected:
+            return ""
+        compose: records.Compose = yield Within(records.compose(target.id), seconds)
+    except PhalaSecretsError as error:
+        run.tell(
+            Finding(f"{name}: the names could not be read again: {error.message}", "compare them yourself")
+        )
+        return ""
+    names = compose.allowed_envs
+    if names is not None and set(names) != set(target.plan.names):
+        other = ", ".join(sorted(set(names) ^ set(target.plan.names))[:_NAMES_LISTED])
+        said = f"{name}: the names are no longer those that were sent: {other}"
+        run.tell(Finding(said, _CONCURRENCY))
+        return said
+    if expected:
+        run.tell(_other_hash(target, now, expected))
+    return ""
+
+
+def _other_hash(target: Target, now: str, expected: str) -> Finding:
+    """Return what a compose hash is that is not the one expected, though the names are."""
+    content = target.compose.content if target.compose else {}
+    written = recognise(content, target.plan.names, now) if now else None
+    if written is None:
+        return Finding(
+            f"{target.name}: the compose hash is {now or 'not shown'}, which no order of these names gives; "
+            f"{expected} was expected",
+            "find out what else changed before you trust it: another deployment may have come between",
+        )
+    return Finding(
+        f"{target.name}: Phala Cloud wrote the names in another order ({written.order}), "
+        f"so the compose hash is {now}, not {expected}",
+        "who pins the compose hash has to pin this one",
+        severity="notice",
+    )
