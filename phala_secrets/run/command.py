@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
     from phala_secrets.runners.base import Runner
 
+_PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+_IMAGE_VARIABLES = "image.env"
+"""Written by the Dockerfile beside the interpreter: what the base sets, one NAME=value a line."""
+
 _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
+    _drop_image_variables()
     os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
     _open_streams()
     with interrupts.caught():
@@ -189,9 +194,26 @@ def _drop_core_dumps() -> None:
     """A crash leaves no image of the memory, which holds the secrets.
 
     Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
-    ``fs/coredump.c``); where only 0 is allowed, it is 0 already.
+    ``fs/coredump.c``). Where no limit above 0 may be set, the process says itself that it has no image.
     """
     import resource
 
-    with suppress(ValueError):
+    try:
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError:
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # not Linux
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _drop_image_variables() -> None:
+    """Forget the variables of the image's base, such as GPG_KEY: they are not the user's.
+
+    One that the user set to something else stays.
+    """
+    with suppress(OSError), (Path(sys.prefix) / _IMAGE_VARIABLES).open(encoding="utf-8") as file:
+        for line in file:
+            name, _, value = line.rstrip("\n").partition("=")
+            if os.environ.get(name) == value:
+                del os.environ[name]
