@@ -20,7 +20,7 @@ import httpx
 from phala_secrets import __version__, flow
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Attempt, Call, Response
-from phala_secrets.cloud.ids import is_loopback, parse_url
+from phala_secrets.cloud.ids import parse_url
 from phala_secrets.cloud.proxies import Proxy, proxy_for
 from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.cloud.secret import parse_api_key
@@ -149,8 +149,7 @@ class Connection(Generic[Http]):
         raise NotImplementedError
 
     def _open_to(self, url: str) -> Http:
-        # A proxy has no business between this machine and itself.
-        proxy = None if is_loopback(urlsplit(url).hostname or "") else proxy_for(url)
+        proxy = proxy_for(url)
         self._proxies[url] = proxy
         try:
             return self._open(url)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
+from phala_secrets.cloud.ids import is_loopback
 from phala_secrets.errors import InputError
 
 _SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(.*)", re.DOTALL)
@@ -43,16 +44,18 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy that a server is reached through, or nothing.
+    """Return the proxy that a server is reached through, or nothing. None comes before this machine itself.
 
     Raises:
         InputError: The variable that would count cannot be read. It is named, its login is not shown.
     """
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
+    if is_loopback(host):
+        return None
     settings = getproxies()
     kind = next((kind for kind in ("https", "all") if settings.get(kind, "").strip()), None)
     if kind is None:
         return None
-    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
     entries = re.split(r"[\s,]+", settings.get("no", "").strip())
     named = [_names(entry, host, port) for entry in entries if entry]  # all, so that each is read
     if any(named):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.cloud.ids import parse_url
-from phala_secrets.cloud.nested import loads
 from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.cloud.secret import Secret, parse_api_key
 from phala_secrets.dstack.environment import Origin
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
 from phala_secrets.inputs.files import Files
 from phala_secrets.inputs.place import on_github, person_at_terminal, root_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from phala_secrets.cloud.nested import loads
 from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.ids import parse_hash
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phala_secrets.cloud.nested import loads
 from phala_secrets.dstack.environment import Environment, Origin, Variable
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import Finding, InputError
 from phala_secrets.inputs import dotenv
 from phala_secrets.inputs.entries import (
@@ -243,7 +243,7 @@ def _from_dotenv(data: bytes, origin: Origin, unread: list[Origin]) -> Iterator[
     """Yield what dotenv text assigns; ``unread`` gets the lines that other readers would change."""
     refuse_encrypted(data, str(origin), origin)
     names: set[str] = set()
-    references: dict[str, Origin] = {}
+    changed: list[tuple[set[str], Origin]] = []  # the variables that a line refers to, or none
     for assignment in dotenv.parse(_text(data, origin)):
         place = Origin(origin.label, origin.file, assignment.line)
         if assignment.problem:
@@ -252,17 +252,17 @@ def _from_dotenv(data: bytes, origin: Origin, unread: list[Origin]) -> Iterator[
         names.add(assignment.name)
         value = assignment.value
         if assignment.escaped or (assignment.quote == "`" and len(value) > 1 and value.endswith("`")):
-            unread.append(place)
+            changed.append((set(), place))
         elif assignment.quote != "'":
-            references |= dict.fromkeys(_REFERENCE.findall(value), place)
+            changed += [(found, place)] if (found := set(_REFERENCE.findall(value))) else []
         yield Entry(assignment.name, value.encode(), place)
-    unread += [place for name, place in references.items() if name in names]
+    unread += [place for found, place in changed if not found or found & names]
 
 
 def _as_written(unread: Sequence[Origin]) -> Iterator[Finding]:
     """Yield one remark on all lines that another reader would expand or unescape."""
     if unread:
-        more = f", and so are {len(unread) - 1} more lines" if len(unread) > 1 else ""
+        more = f" (the first of {len(unread)} such lines)" if len(unread) > 1 else ""
         yield Finding(
             f"{unread[0]} is sent as written{more}: ${{NAME}}, \\$ and backticks mean nothing here",
             "If the app should get something else, write that.",

@@ -105,9 +105,12 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
     runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
 
     from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.proxies import proxy_for
     from phala_secrets.run.context import Run
     from phala_secrets.run.inject import inject
 
+    if proxy := proxy_for(job.api_url):
+        runner.mask(proxy.secrets)
     trace = runner.trace if runner.verbose else None
     with Client(
         job.api_key.reveal(),

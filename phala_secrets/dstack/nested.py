@@ -20,7 +20,7 @@ def loads(text: str | bytes, **options: Any) -> Any:
         ValueError: It is not JSON, or nested more than 100 levels deep.
     """
     if isinstance(text, bytes):
-        text = text.decode()
+        text = text.decode("utf-8-sig")
     depth = 0
     for mark in _MARKS.finditer(text):
         first = mark[0][0]
