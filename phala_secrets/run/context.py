@@ -74,10 +74,17 @@ class Target:
         return self.error.exit_code if self.error else 0
 
     @property
+    def progress(self) -> str:
+        """How far it has got, or nothing where nothing was sent for it."""
+        if self.correlation_id:
+            return f"the update of {self.name} was accepted ({self.correlation_id})"
+        return f"the update of {self.name} may have been accepted" if self.stage == "sending" else ""
+
+    @property
     def remark(self) -> str:
         """Why it is not updated, or nothing."""
         if self.error:
-            return self.error.message
+            return self.error.marked
         return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
 
     def as_output(self, clean: Callable[[str], str]) -> dict[str, Any]:
@@ -113,6 +120,14 @@ class Run:
     def sent(self) -> bool:
         """Whether an update or a transaction may have been sent: from then on a run tells all it can."""
         return bool(self.transaction) or any(target.stage != "waiting" for target in self.targets)
+
+    @property
+    def progress(self) -> str:
+        """How far it has got, or nothing where nothing was sent."""
+        known = [target.progress for target in self.targets if target.progress]
+        if self.transaction:
+            known.append(f"transaction {self.transaction} may have been sent")
+        return "; ".join(known)
 
     @property
     def fleet(self) -> bool:

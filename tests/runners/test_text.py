@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import files
-from phala_secrets.runners.files import DotenvFile, append, as_json, as_text, lacks, unwritable, variable
+from phala_secrets.runners.files import OutputFile, append, as_json, as_text, lacks, unwritable, variable
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.runners.text import MASKED_FROM, Redactor, maskable_lines, one_line
@@ -504,7 +504,7 @@ def test_a_disk_that_is_full_amid_a_dotenv_file_leaves_it_as_it_was(
 ) -> None:
     path = tmp_path / "outputs.env"
     path.write_text("VERSION=1\n")
-    file = DotenvFile(str(path), "output-file", keep=keep)
+    file = OutputFile(str(path), "output-file", keep=keep)
     file.check()
     small_disk(3)
     with pytest.raises(InputError):
@@ -524,7 +524,7 @@ def test_a_disk_that_is_full_at_once_takes_nothing_of_a_file_that_is_kept(
 ) -> None:
     path = tmp_path / "outputs.env"
     path.write_text("VERSION=1")
-    file = DotenvFile(str(path), "output-file", keep=True)
+    file = OutputFile(str(path), "output-file", keep=True)
     small_disk(9)  # no room for the end of the line
     with pytest.raises(InputError, match="output-file cannot be written"):
         file.check()
@@ -535,7 +535,7 @@ def test_a_file_that_is_not_kept_has_nothing_of_ours_where_nothing_fits(
     tmp_path: Path, small_disk: Callable[[int], None]
 ) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "output-file")
+    file = OutputFile(str(path), "output-file")
     small_disk(5)
     with pytest.raises(InputError, match="output-file cannot be written"):
         file.put("cvm-id", "cvm_1")
@@ -660,7 +660,7 @@ def test_a_dotenv_file_has_a_line_each_and_nothing_else(
     outputs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "outputs.env"
-    file = DotenvFile(str(path), "output-file")
+    file = OutputFile(str(path), "output-file")
     file.check()
     for name, value in outputs:
         file.put(name, value)
@@ -696,7 +696,7 @@ def test_json_is_one_line_in_which_no_runner_finds_a_command(text: str) -> None:
 
 def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "output-file x", limit=40)
+    file = OutputFile(str(path), "output-file x", limit=40)
     assert file.put("cvm-id", "cvm_1") == []
     assert file.put("app-id", "a" * 24) == [lacks("output-file x", "app-id", "it may have 40 bytes")]
     assert file.put("status", "ok") == []
@@ -715,7 +715,7 @@ def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None
 def test_a_file_of_another_step_that_ends_well_gets_no_blank_line(tmp_path: Path) -> None:
     path = tmp_path / "variables"
     path.write_text("OLD=1\n")
-    file = DotenvFile(str(path), "it", keep=True)
+    file = OutputFile(str(path), "it", keep=True)
     file.check()
     file.put("status", "running")
     assert path.read_text() == "OLD=1\nPHALA_STATUS=running\n"
@@ -727,7 +727,7 @@ def test_half_a_character_is_replaced_in_an_output() -> None:
 
 def test_a_limit_is_in_bytes_and_may_be_reached(tmp_path: Path) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "it", limit=len("PHALA_A=éé\nPHALA_B=x\n".encode()))
+    file = OutputFile(str(path), "it", limit=len("PHALA_A=éé\nPHALA_B=x\n".encode()))
     assert [*file.put("a", "éé"), *file.put("b", "x")] == []
     assert len(file.put("b", "xy")) == 1
     assert read_dotenv(path.read_text()) == {"PHALA_B": "xy"}
@@ -736,20 +736,20 @@ def test_a_limit_is_in_bytes_and_may_be_reached(tmp_path: Path) -> None:
 def test_a_kept_file_has_its_own_lines_first(tmp_path: Path) -> None:
     path = tmp_path / "variables"
     path.write_bytes(b"OLD=\xff\nLAST=no end")
-    file = DotenvFile(str(path), "it", keep=True)
+    file = OutputFile(str(path), "it", keep=True)
     file.check()
     file.put("status", "failed")
     file.put("status", "running")
     assert path.read_bytes() == b"OLD=\xff\nLAST=no end\nPHALA_STATUS=running\n"
-    fresh = DotenvFile(str(tmp_path / "new"), "it", keep=True)
+    fresh = OutputFile(str(tmp_path / "new"), "it", keep=True)
     fresh.check()
     assert (tmp_path / "new").read_text() == ""
 
 
 def test_a_dotenv_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     for keep in (False, True):
-        file = DotenvFile(str(tmp_path), "output-file x", keep=keep)
+        file = OutputFile(str(tmp_path), "output-file x", keep=keep)
         with pytest.raises(InputError, match=r"^output-file x cannot be written: Is a directory$"):
             file.check()
     with pytest.raises(InputError, match="No space left on device"):
-        DotenvFile("/dev/full", "it").put("status", "running")
+        OutputFile("/dev/full", "it").put("status", "running")
