@@ -115,7 +115,7 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
             inject(run)
         except PhalaSecretsError:
             raise
-        except BaseException as error:  # noqa: BLE001 (whatever it is: how far the run had got is told)
+        except BaseException as error:
             if not interrupts.received():
                 if isinstance(error, OSError):  # nobody reads what is printed
                     raise
