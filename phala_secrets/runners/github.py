@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 _ANNOTATIONS = 9  # the runner shows ten of a kind a step; one is kept for the error at the end
 _ANNOTATION_LENGTH = 4000
 _SUMMARY_BYTES = 1024 * 1024 - 1024
-_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\\`*_[]|~#!$:."}
-_MARKDOWN[ord("@")] = "<!-- -->&#64;"  # GitHub decodes the entity of an @ before it looks for addresses
+_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\\`*_[]|~#@"}
+_NO_LINK = {
+    **_MARKDOWN,
+    **{ord(character): f"&#{ord(character)};" for character in "!$:."},
+    ord("@"): "<!-- -->&#64;",  # GitHub decodes the entity of an @ before it looks for addresses
+}
 _REFERENCE = re.compile(r"[@#$]|://|www\.|:\w+:|\b[0-9a-f]{7,40}\b|\b[A-Z]{2,}-\d", re.IGNORECASE)
 """What GitHub makes links of outside of code: mentions, issues, commits, references like GH-1."""
 
@@ -141,16 +145,22 @@ class GitHub(Runner):
             rows = "".join(f"|{''.join(f' {self._code(c)} |' for c in row)}\n" for row in table.rows)
             blocks.append(f"|{header}\n|{'---|' * len(table.header)}\n{rows}")
         for sentence, paste in report.advice:
-            pasted = f"\n\n<pre>{self._code(paste)}</pre>" if paste else ""
+            pasted = f"\n\n<pre>{self._paste(paste)}</pre>" if paste else ""
             blocks.append(self._html(sentence) + pasted)
         return "\n\n".join(blocks) + "\n\n"
 
     def _html(self, text: str) -> str:
         """Return text as text: no markup, no link and no mention of it counts."""
         shown = one_line(self.secrets.screened(text))
-        escaped = shown.translate(_MARKDOWN)
-        return f"<code>{escaped}</code>" if _REFERENCE.search(shown) else escaped
+        if _REFERENCE.search(shown):
+            return f"<code>{shown.translate(_NO_LINK)}</code>"
+        return shown.translate(_MARKDOWN)
 
     def _code(self, text: str) -> str:
         shown = one_line(self.secrets.screened(text))
-        return f"<code>{shown.translate(_MARKDOWN)}</code>" if text else ""
+        table = _NO_LINK if _REFERENCE.search(shown) else _MARKDOWN
+        return f"<code>{shown.translate(table)}</code>" if text else ""
+
+    def _paste(self, text: str) -> str:
+        """Return text within ``<pre>``, where GitHub makes links of addresses, and of nothing else."""
+        return one_line(self.secrets.screened(text)).translate(_NO_LINK)

@@ -62,8 +62,12 @@ def is_secret(line: str) -> bool:
 
 def secret_lines(values: Iterable[str]) -> list[str]:
     """Return the secret lines of values, without the blanks around them, each once."""
+    return [line for line in _lines(values) if is_secret(line)]
+
+
+def _lines(values: Iterable[str]) -> list[str]:
     lines = (line.strip() for value in values for line in value.replace("\r", "\n").split("\n"))
-    return list(dict.fromkeys(line for line in lines if is_secret(line)))
+    return list(dict.fromkeys(line for line in lines if len(line) >= SHORTEST))
 
 
 def credentials_in(url: str) -> list[str]:
@@ -110,10 +114,8 @@ class Secrets:
     def learn(self, owner: str, values: Iterable[str], *, credential: bool = False) -> list[str]:
         """Take in the values of a variable, or a credential, and return the lines to mask that are new."""
         values = list(values)
-        lines = secret_lines(values)
-        if credential:
-            lines = [value for value in values if len(value) >= SHORTEST]
-        else:
+        lines = _lines(values) if credential else secret_lines(values)
+        if not credential:
             lines += [part for line in lines if "://" in line for part in credentials_in(line)]
         new = [line for line in dict.fromkeys(lines) if line not in self._lines | self._spared]
         self._lines.update(new)

@@ -26,7 +26,7 @@ _DEPTH = 3
 
 _NOT_WORD = re.compile(r"[\W_]+")
 _BACKSLASH = re.compile(
-    r"\\(?:u\{?([0-9a-fA-F]{4,6})\}?|U([0-9a-fA-F]{8})|x\{?([0-9a-fA-F]{2})\}?|([0-7]{1,3})|(.))", re.DOTALL
+    r"\\(?:u([0-9a-fA-F]{4})|(?:[ux]\{|U)([0-9a-fA-F]{1,8})\}?|x([0-9a-fA-F]{2})|([0-7]{1,3})|(.))", re.DOTALL
 )
 _HEX = re.compile(r"[%=]([0-9a-fA-F]{2})")
 _HIGH = re.compile("[\x80-\xff]+")
@@ -74,7 +74,14 @@ def _unescaped(match: re.Match[str]) -> str:
 def _bytes_as_text(text: str) -> str:
     r"""Join what was escaped piece by piece: UTF-8 bytes (``\xc3\xa9``), and halves of a character."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return _HIGH.sub(lambda match: match[0].encode("latin-1").decode(errors="replace"), text)
+    return _HIGH.sub(_decoded_bytes, text)
+
+
+def _decoded_bytes(match: re.Match[str]) -> str:
+    try:
+        return match[0].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return match[0]
 
 
 def forms(line: str) -> Iterator[str]:
