@@ -98,12 +98,14 @@ class PhalaSecretsError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def saying(self, message: str) -> Self:
+    def saying(self, message: str, *, hint: str | None = None) -> Self:
         """Return the same error with another message, such as one that begins with a CVM's name."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.marked, other.message = message, unmarked(message)
         other.args = (other.message,)
+        if hint is not None:
+            other.marked_hint, other.hint = hint, unmarked(hint)
         return other
 
 

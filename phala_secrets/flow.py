@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from phala_secrets.errors import PhalaSecretsError
@@ -122,29 +123,42 @@ def mapped(flow: Flow[T], change: Callable[[Any], Any]) -> Flow[T]:
         flow.close()
 
 
+class Settled(NamedTuple):
+    """A step: requests that go out together, each of which may fail. Its result has errors as values."""
+
+    requests: tuple[Any, ...]
+
+
 def together(*flows: Flow[Any]) -> Flow[list[Any]]:
     """Return the results of several flows, whose requests go out together.
 
-    None of these flows may pause. The first error ends them all.
+    An error is thrown into the flow that asked. None of these flows may pause. The first error that
+    a flow raises ends them all.
     """
     results: list[Any] = [None] * len(flows)
-    answers: dict[int, Any] = dict.fromkeys(range(len(flows)))
+    steps: dict[int, Any] = {}
+
+    def take(index: int, move: Callable[[], Any]) -> None:
+        try:
+            steps[index] = move()
+        except StopIteration as stop:
+            results[index] = stop.value
+
     try:
-        while True:
-            waiting: dict[int, Any] = {}
-            for index, answer in answers.items():
-                try:
-                    waiting[index] = flows[index].send(answer)
-                except StopIteration as stop:
-                    results[index] = stop.value
-            if not waiting:
-                return results
-            batches = {i: step if type(step) is tuple else (step,) for i, step in waiting.items()}
-            received = iter((yield tuple(call for batch in batches.values() for call in batch)))
-            answers = {}
-            for index, step in waiting.items():
-                got = [next(received) for _ in batches[index]]
-                answers[index] = got if type(step) is tuple else got[0]
+        for index, flow in enumerate(flows):
+            take(index, partial(next, flow))
+        while steps:
+            waiting = {i: step if type(step) is tuple else (step,) for i, step in steps.items()}
+            outcomes = iter((yield Settled(tuple(one for batch in waiting.values() for one in batch))))
+            answered, steps = steps, {}
+            for index, step in answered.items():
+                got = [next(outcomes) for _ in waiting[index]]
+                failed = next((one for one in got if isinstance(one, PhalaSecretsError)), None)
+                if failed:
+                    take(index, partial(flows[index].throw, failed))
+                else:
+                    take(index, partial(flows[index].send, got if type(step) is tuple else got[0]))
+        return results
     finally:
         for flow in flows:
             flow.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from sha3 import keccak_256
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _ADD_COMPOSE_HASH = "dfc77223"
 _ADD_DEVICE = "2a819728"
+_VERSION = "2:"
 
 
 def calldata_add_compose_hash(compose_hash: str) -> str:
@@ -30,11 +32,11 @@ def calldata_add_device(device: str) -> str:
 
 
 def safe_transaction(
-    chain_id: int, app: str, *, compose_hash: str | None = None, device: str | None = None
+    chain_id: int, app: str, *, compose_hash: str | None = None, devices: Sequence[str] = ()
 ) -> str:
     """A batch for Safe's Transaction Builder (JSON, ASCII), to be imported as it is.
 
-    Adds the device first, where one is given, and then the compose hash: the order of the
+    Adds the devices first, where any are given, and then the compose hash: the order of the
     approvals that the service asks for. The same arguments give the same bytes, so those who
     approve can make the file again and compare. The builder goes by ``data`` (the rest of a
     transaction is for who reads the file), and warns of a batch without the right checksum.
@@ -43,7 +45,7 @@ def safe_transaction(
     """
     to = abi.checksum_address(app)
     transactions = []
-    if device is not None:
+    for device in devices:
         values = {"deviceId": "0x" + parse_hash(device, "device id")}
         transactions.append(_safe_call(to, "addDevice", values, calldata_add_device(device)))
     if compose_hash is not None:
@@ -62,7 +64,7 @@ def safe_transaction(
         "meta": meta,
         "transactions": transactions,
     }
-    return json.dumps({**batch, "meta": {**meta, "checksum": safe_checksum(batch)}}, indent=2)
+    return json.dumps({**batch, "meta": {**meta, "checksum": safe_checksum(batch)}}, separators=(",", ":"))
 
 
 def safe_checksum(batch: dict[str, Any]) -> str:
@@ -81,19 +83,19 @@ def prepared_digest(
     app_id: str,
     cvm_id: str,
     chain_id: int,
-    device_id: str | None,
+    device_ids: Sequence[str],
     public_key: str,
     env_keys: Sequence[str],
     compose_hash: str,
     encrypted_env: str,
 ) -> str:
-    """SHA-256, hex, over all that an approval is for: change any part, and it is another digest.
+    """Return the digest over all that an approval is for: change any part, and it is another one.
 
-    Hashed is one line of JSON, UTF-8, keys sorted, no spaces (as ``jq -cSj .`` writes it), with
-    exactly these arguments and ``"version": 1``. Hex is lower case without ``0x``: ``app_id``
-    (20 bytes), ``device_id`` (32, or ``null``), ``public_key`` (32, the app's X25519 key),
-    ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their order, which counts in the
-    compose hash; ``cvm_id`` is the service's own ``cvm_…``.
+    It is ``2:`` and the SHA-256, hex, of one line of JSON, UTF-8, keys sorted, no spaces (as
+    ``jq -cSj .`` writes it), with exactly these arguments and ``"version": 2``. Hex is lower case
+    without ``0x``: ``app_id`` (20 bytes), ``device_ids`` (32 each, sorted), ``public_key`` (32, the
+    app's X25519 key), ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their order, which
+    counts in the compose hash; ``cvm_id`` is the service's own ``cvm_…``.
 
     Raises ``InputError`` for malformed hex.
     """
@@ -102,18 +104,33 @@ def prepared_digest(
     except ValueError:
         raise InputError("encrypted-env is not hex") from None
     prepared = {
-        "version": 1,
+        "version": 2,
         "app_id": parse_app_id(app_id),
         "cvm_id": cvm_id,
         "chain_id": chain_id,
-        "device_id": None if device_id is None else parse_hash(device_id, "device id"),
+        "device_ids": sorted(parse_hash(device, "device id") for device in device_ids),
         "public_key": parse_hash(public_key, "public key"),
         "env_keys": list(env_keys),
         "compose_hash": parse_hash(compose_hash, "compose hash"),
         "encrypted_env": ciphertext,
     }
     line = json.dumps(prepared, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(line.encode()).hexdigest()
+    return _VERSION + hashlib.sha256(line.encode()).hexdigest()
+
+
+def parse_digest(text: str) -> str:
+    """Return a ``prepared-digest`` in lower case.
+
+    Raise ``InputError`` for what is none, and for one of an earlier release.
+    """
+    digest = text.strip().lower()
+    if re.fullmatch(r"2:[0-9a-f]{64}", digest):
+        return digest
+    if re.fullmatch(r"(?:0x)?[0-9a-f]{64}", digest):
+        raise InputError("prepared-digest is of an earlier release", hint="prepare the update again")
+    raise InputError(
+        f"invalid prepared-digest {text[:80]!a}", hint="give the output prepared-digest: 2: and 64 hex digits"
+    )
 
 
 def _safe_call(to: str, method: str, values: dict[str, str], calldata: str) -> dict[str, Any]:

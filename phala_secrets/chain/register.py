@@ -24,16 +24,13 @@ if TYPE_CHECKING:
 ALREADY_REGISTERED: Final = "already-registered"
 """What the service takes for the transaction hash of an approval that was there before."""
 
-COMPOSE_HASH_ADDED = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
-"""The topic of ``ComposeHashAdded(bytes32)``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Approvals:
-    """What the app's contract allows today. ``device`` is true as well where none was asked about."""
+    """What the app's contract allows today: the compose hash or not, and which devices it does not."""
 
     compose_hash: bool
-    device: bool
+    missing_devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +49,15 @@ class Registered:
     sent: tuple[Sent, ...]
 
 
-def approvals(*, chain_id: int, app: str, compose_hash: str, device: str | None = None) -> Flow[Approvals]:
+def approvals(*, chain_id: int, app: str, compose_hash: str, devices: Sequence[str] = ()) -> Flow[Approvals]:
     """What is approved already; it takes no key to ask.
 
     Raises ``InputError`` if the RPC is for another chain, ``AnswerError`` for garbage.
     """
     yield from _check_chain(chain_id)
     allowed = yield from _compose_hash(app, compose_hash).allowed()
-    return Approvals(allowed, device is None or (yield from _device(app, device).allowed()))
+    missing = yield from _missing([_device(app, device) for device in devices])
+    return Approvals(allowed, tuple(each.subject for each in missing))
 
 
 def register(
@@ -68,13 +66,15 @@ def register(
     chain_id: int,
     app: str,
     compose_hash: str,
-    device: str | None = None,
+    devices: Sequence[str] = (),
     allow_device: Iterable[str] = (),
     patience: float = 600.0,
+    again: bool = False,
 ) -> Flow[Registered]:
-    """Approve ``compose_hash`` for the contract ``app``, and ``device`` if ``allow_device`` names it.
+    """Approve ``compose_hash`` for the contract ``app``, and each of ``devices`` that ``allow_device`` names.
 
-    Nothing is sent that is approved already, nor while earlier transactions of this key wait.
+    Nothing is sent that is approved already, nor while earlier transactions of this key wait. With
+    ``again`` the compose hash is, for a service that wants a transaction: the call is idempotent.
     ``patience`` (seconds) limits each of the waits.
 
     Raises ``InputError`` if the RPC is for another chain, or the key is not the owner's.
@@ -83,12 +83,11 @@ def register(
     and ``AnswerError`` are the RPC's. From the signature on, the message has the hash.
     """
     named = {parse_hash(each, "allow-device") for each in allow_device}
-    wanted = [_compose_hash(app, compose_hash)]
-    if device is not None:
-        wanted.insert(0, _device(app, device))
+    approval = _compose_hash(app, compose_hash)
+    wanted = [*(_device(app, device) for device in devices), *([] if again else [approval])]
 
     yield from _check_chain(chain_id)
-    missing = yield from _missing(wanted)
+    missing = [*(yield from _missing(wanted)), *([approval] if again else [])]
     if not missing:
         return Registered(ALREADY_REGISTERED, ())
     yield from _check_owner(sender, app)
@@ -99,7 +98,7 @@ def register(
                 hint="if that machine is to have the app's keys, name it in allow-device",
             )
     if (yield from _wait_for_earlier(sender, patience)):
-        missing = yield from _missing(missing)
+        missing = [*(yield from _missing(wanted)), *([approval] if again else [])]
 
     offers = yield from price(sender, chain_id, [each.call for each in missing])
     sent = []
@@ -123,7 +122,7 @@ class _Approval:
 def _compose_hash(app: str, text: str) -> _Approval:
     hash_ = parse_hash(text, "compose hash")
     call = ContractCall("addComposeHash", address(app), calldata_add_compose_hash(hash_))
-    return _Approval(hash_, call, lambda: ask(rpc.compose_hash_allowed(app, hash_)), COMPOSE_HASH_ADDED)
+    return _Approval(hash_, call, lambda: ask(rpc.compose_hash_allowed(app, hash_)), rpc.COMPOSE_HASH_ADDED)
 
 
 def _device(app: str, text: str) -> _Approval:

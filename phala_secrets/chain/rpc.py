@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COMPOSE_HASH_ADDED = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
+"""The topic of ``ComposeHashAdded(bytes32)``."""
+
 MAX_LOGS = 1000
 MAX_TOPICS = 4
 MIN_GAS = 21_000
@@ -143,6 +146,26 @@ def nonce(address: str, block: Literal["pending", "latest"]) -> Rpc[int]:
     return Rpc("eth_getTransactionCount", (abi.address(address), block), partial(abi.quantity, bits=64))
 
 
+def block_number() -> Rpc[int]:
+    """The number of the latest block."""
+    return Rpc("eth_blockNumber", (), partial(abi.quantity, bits=64))
+
+
+def compose_hashes_added(app: str, first: int, last: int) -> Rpc[tuple[str, ...]]:
+    """The compose hashes (64 hex digits) that ``app`` registered from block ``first`` to ``last``.
+
+    Oldest first, from its events ``ComposeHashAdded(bytes32)``. An RPC refuses a range too long for it.
+    """
+    contract = abi.address(app, "app")
+    wanted = {
+        "address": contract,
+        "topics": [COMPOSE_HASH_ADDED],
+        "fromBlock": hex(first),
+        "toBlock": hex(last),
+    }
+    return Rpc("eth_getLogs", (wanted,), partial(_parse_added, contract))
+
+
 def base_fee() -> Rpc[int | None]:
     """The latest block's base fee in wei per gas; ``None`` where the chain has none (before EIP-1559)."""
     return Rpc("eth_getBlockByNumber", ("latest", False), _parse_base_fee)
@@ -239,6 +262,20 @@ def _parse_receipt(answer: Any, transaction_hash: str) -> Receipt:
         block_number=abi.quantity(_field(answer, "blockNumber")),
         logs=tuple(_parse_log(log) for log in logs),
     )
+
+
+def _parse_added(contract: str, answer: Any) -> tuple[str, ...]:
+    if not isinstance(answer, list) or len(answer) > MAX_LOGS:
+        raise AnswerError("the RPC answered bad logs, or too many")
+    found = []
+    for row in answer:
+        log = _parse_log(row)
+        subject = "".join(log.topics[1:]).replace("0x", "") + log.data.hex()
+        if log.address != contract or log.topics[:1] != (COMPOSE_HASH_ADDED,) or len(subject) != 64:
+            raise AnswerError("the RPC answered other logs than those asked for")
+        place = abi.quantity(_field(row, "blockNumber")), abi.quantity(_field(row, "logIndex"))
+        found.append((place, subject))
+    return tuple(subject for _, subject in sorted(found))
 
 
 def _parse_log(log: Any) -> Log:

@@ -18,7 +18,6 @@ from phala_secrets.cloud.streams import (
     GRACE,
     UTF_8,
     Bounded,
-    Stream,
     aiter_of,
     end_of,
     is_stream,
@@ -27,7 +26,7 @@ from phala_secrets.cloud.streams import (
 )
 from phala_secrets.cloud.watch import Watch
 from phala_secrets.errors import InputError, PhalaSecretsError
-from phala_secrets.flow import Flow, Pause
+from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -79,7 +78,9 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             self._show(step)
             return await flow.clock.asleep(step.seconds)
         if type(step) is tuple:
-            return await self._together(step)
+            return raise_first(await self._settle(step))
+        if isinstance(step, Settled):
+            return await self._settle(step.requests)
         if isinstance(step, Within):
             return await self.send(step.call, within=step.seconds)
         return await self.send(step)
@@ -87,7 +88,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     @asynccontextmanager
     async def stream(
         self, call: Call[CvmState], *, within: float
-    ) -> AsyncIterator[Stream[AsyncGenerator[CvmStateEvent]]]:
+    ) -> AsyncIterator[AsyncGenerator[CvmStateEvent]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
@@ -97,10 +98,10 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             async with self._opened(Attempt(call, within), stream=True) as response:
                 if not is_stream(response):
                     body = await self._read(response, began + self.timeout)
-                    yield Stream(False, aiter_of(polled(call, self._response(call, response, body, began))))
+                    yield aiter_of(polled(call, self._response(call, response, body, began)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began, within))
+                yield self._events(response, call, began, within)
         except httpx.HTTPError as error:
             raise self._failed(call, error) from None
 
@@ -135,7 +136,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             try:
                 async with (
                     self.stream(watch.call(), within=watch.silence()) as stream,
-                    aclosing(stream.events) as events,
+                    aclosing(stream) as events,
                 ):
                     async for event in events:
                         if watch.saw(event):
@@ -185,16 +186,16 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     def _open(self, url: str) -> httpx.AsyncClient:
         return httpx.AsyncClient(**self._settings(url))
 
-    async def _together(self, batch: tuple[Call[Any], ...]) -> list[Any]:
+    async def _settle(self, batch: tuple[Call[Any], ...]) -> list[Any]:
         from asyncio import Semaphore, gather
 
         gate = Semaphore(AT_ONCE)
 
         async def send(call: Call[Any]) -> Any:
             async with gate:
-                return await self.send(call)
+                return await self._take(call)
 
-        return raise_first(await gather(*map(send, batch), return_exceptions=True))
+        return await gather(*map(send, batch), return_exceptions=True)
 
     get_kms_info = _method(methods.get_kms_info)
     get_kms_list = _method(methods.get_kms_list)

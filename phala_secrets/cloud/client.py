@@ -18,10 +18,10 @@ from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
 from phala_secrets.cloud.requests import API_VERSION
-from phala_secrets.cloud.streams import GRACE, UTF_8, Bounded, Stream, end_of, is_stream, polled, state_event
+from phala_secrets.cloud.streams import GRACE, UTF_8, Bounded, end_of, is_stream, polled, state_event
 from phala_secrets.cloud.watch import Watch
 from phala_secrets.errors import InputError, PhalaSecretsError
-from phala_secrets.flow import Flow, Pause
+from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,13 +95,15 @@ class Client(Connection[httpx.Client]):
             self._show(step)
             return flow.clock.sleep(step.seconds)
         if type(step) is tuple:
-            return self._together(step)
+            return raise_first(self._settle(step))
+        if isinstance(step, Settled):
+            return self._settle(step.requests)
         if isinstance(step, Within):
             return self.send(step.call, within=step.seconds)
         return self.send(step)
 
     @contextmanager
-    def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Stream[Iterator[CvmStateEvent]]]:
+    def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Iterator[CvmStateEvent]]:
         """The events of one state stream, or a single ``state`` event where the API answers with JSON.
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
@@ -111,10 +113,10 @@ class Client(Connection[httpx.Client]):
             with self._opened(Attempt(call, within), stream=True) as response:
                 if not is_stream(response):
                     body = self._read(response, began + self.timeout)
-                    yield Stream(False, iter(polled(call, self._response(call, response, body, began))))
+                    yield iter(polled(call, self._response(call, response, body, began)))
                     return
                 self._traced(call, response, began)
-                yield Stream(True, self._events(response, call, began, within))
+                yield self._events(response, call, began, within)
         except httpx.HTTPError as error:
             raise self._failed(call, error) from None
 
@@ -158,8 +160,8 @@ class Client(Connection[httpx.Client]):
     def _watched(self, watch: Watch) -> Iterator[CvmStateEvent]:
         while not watch.over:
             try:
-                with self.stream(watch.call(), within=watch.silence()) as stream:
-                    for event in stream.events:
+                with self.stream(watch.call(), within=watch.silence()) as events:
+                    for event in events:
                         if watch.saw(event):
                             yield event
                         if watch.over:
@@ -208,16 +210,16 @@ class Client(Connection[httpx.Client]):
         weakref.finalize(self, http.close)  # for who never calls close, as in a script of a few lines
         return http
 
-    def _together(self, batch: tuple[Call[Any], ...]) -> list[Any]:
-        """Sends what does not depend on each other at once, in at most AT_ONCE threads."""
+    def _settle(self, batch: tuple[Call[Any], ...]) -> list[Any]:
+        """Return what came of each request, errors as values. At most AT_ONCE threads send them."""
         outcomes: list[Any] = [None] * len(batch)
         todo = iter(range(len(batch)))
 
         def work() -> None:
             for index in todo:
                 try:
-                    outcomes[index] = self.send(batch[index])
-                except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
+                    outcomes[index] = self._take(batch[index])
+                except Exception as error:  # noqa: BLE001 (raised in the caller's thread)
                     outcomes[index] = error
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(batch), AT_ONCE) - 1)]
@@ -226,7 +228,7 @@ class Client(Connection[httpx.Client]):
         work()
         for thread in threads:
             thread.join()
-        return raise_first(outcomes)
+        return outcomes
 
     get_kms_info = _method(methods.get_kms_info)
     get_kms_list = _method(methods.get_kms_list)

@@ -228,7 +228,7 @@ class Connection(Generic[Http]):
             else transport_error(error, host, url, self._hidden_from(call))
         )
         if self._trace:
-            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
+            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.marked}")
         return known
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:

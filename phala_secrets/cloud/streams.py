@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -24,13 +24,6 @@ UTF_8 = {"content-type": "text/event-stream; charset=utf-8"}
 
 GRACE = 1.0
 """Seconds that the whole of an answer's head may take beyond what each of its parts may."""
-
-
-class Stream(NamedTuple, Generic[T]):
-    """A CVM's state events; ``live`` is whether they come as they happen, or are one answer's."""
-
-    live: bool
-    events: T
 
 
 class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):

@@ -217,15 +217,14 @@ def _servers(
     contract's own name comes last: should the service take it one day, it works.
     """
     named = next((one for one in contracts if given in (one.slug, one.id)), None) if given else contract
-    if named is None:
-        return (given or "",)
-    if named.central and named.slug == CENTRAL:
+    if named and named.central and named.slug == CENTRAL:
         return (CENTRAL,)
+    name = named.name if named else given or ""
     try:
-        nodes = yield from ask(records.nodes(named.name))
+        nodes = yield from ask(records.nodes(name))
     except NotFoundError:
         nodes = ()
-    return (*(node for node in nodes if node != named.name), named.name)
+    return (*(node for node in nodes if node != name), name)
 
 
 def _fetch(
@@ -256,9 +255,10 @@ def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contra
     if given is None:
         return error
     listed = ", ".join(one.slug or one.id for one in contracts)[:300]
-    other = error.saying(f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}")
-    other.hint = "use one of these, or a node of theirs: phala-secrets kms nodes shows them"
-    return other
+    return error.saying(
+        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.marked}",
+        hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
+    )
 
 
 def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> PhalaSecretsError:
@@ -268,7 +268,7 @@ def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> Ph
     nodes = refusals[:-1]  # the contract's own name, at the end, is only tried in case
     first = next((error for error in nodes if not isinstance(error, NotFoundError)), nodes[0])
     return first.saying(
-        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.message}"
+        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.marked}"
     )
 
 
@@ -347,7 +347,7 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
         root = parse_signer(published)
     except InputError as error:
         raise ProofError(
-            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.message}",
+            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.marked}",
             hint="pin the KMS root with trusted-signers",
         ) from None
     if root != proof.signer:

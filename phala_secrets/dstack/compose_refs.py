@@ -99,6 +99,17 @@ def references(app_compose: Mapping[str, Any]) -> References:
     )
 
 
+def images(app_compose: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the images that the compose file names, each once, as written. Untrusted text."""
+    text = app_compose.get("docker_compose_file")
+    try:
+        root = _compose(text) if isinstance(text, str) else None
+    except _UnreadableError:
+        return ()
+    named = (_image(node) for node, part in _parts(root) if part == "service")
+    return tuple(dict.fromkeys(image for image in named if image))
+
+
 def built_in(name: str) -> bool:
     """Return whether a compose file may refer to this name though nobody gives it.
 
@@ -314,13 +325,21 @@ def _name(node: Node) -> Iterator[str]:
 
 
 def _image_by_tag(service: Node) -> Iterator[str]:
-    if service.id != "mapping":
-        return
-    own = {key.value: value.value for key, value in service.value if key.id == "scalar"}
-    image = own.get("image")
-    is_pulled = "build" not in own and own.get("pull_policy") not in _NOT_PULLED
-    if isinstance(image, str) and "@" not in image and is_pulled:
+    own = _own(service)
+    image = _image(service)
+    if image and "@" not in image and "build" not in own and own.get("pull_policy") not in _NOT_PULLED:
         yield image
+
+
+def _image(service: Node) -> str | None:
+    image = _own(service).get("image")
+    return image if isinstance(image, str) else None
+
+
+def _own(service: Node) -> dict[Any, Any]:
+    """The fields of a service itself, without those that it inherits."""
+    fields = service.value if service.id == "mapping" else ()
+    return {key.value: value.value for key, value in fields if key.id == "scalar"}
 
 
 def _holds_environment(path: str) -> bool:

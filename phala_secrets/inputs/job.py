@@ -245,17 +245,17 @@ def _prepared(given: Given, folder: Path) -> Prepared | None:
         raise InputError("both encrypted-env and encrypted-env-file are given", hint="give one of them")
     if path:
         text = _read(folder, path, "encrypted-env-file").strip()
-    digest = _hash(given, "prepared-digest")
+    digest = _digest(given)
     if not text:
         for name in ("env-keys", "prepared-digest", "transaction-hash"):
             if given.text(name):
                 raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
         return None
-    for name in ("prepared-digest", "transaction-hash"):
-        if given.text(name) and not given.text("compose-hash"):
-            raise InputError(
-                f"{name} is given without compose-hash", hint="give the output compose-hash that came with it"
-            )
+    if given.text("transaction-hash") and not given.text("compose-hash"):
+        raise InputError(
+            "transaction-hash is given without compose-hash",
+            hint="give the output compose-hash that came with it",
+        )
     return Prepared(
         encrypted_env=parse_sealed(text, "encrypted-env"),
         env_keys=_names(names),
@@ -281,6 +281,15 @@ def _names(text: str) -> tuple[str, ...]:
 def _hash(given: Given, name: str) -> str | None:
     text = given.text(name)
     return parse_hash(text, name) if text else None
+
+
+def _digest(given: Given) -> str | None:
+    text = given.text("prepared-digest")
+    if not text:
+        return None
+    from phala_secrets.chain.handover import parse_digest
+
+    return parse_digest(text)
 
 
 def _transaction(given: Given) -> str | None:

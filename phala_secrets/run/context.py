@@ -31,6 +31,11 @@ class Approval(NamedTuple):
     transaction_hash: str
 
     @property
+    def made_before(self) -> bool:
+        """Whether the approval is an older one, whose transaction is not known here."""
+        return self.transaction_hash == "already-registered"
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Both, as outputs."""
         return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
@@ -152,7 +157,7 @@ class Run:
         except InputError as error:
             if not self.sent:
                 raise
-            self.runner.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+            self.runner.tell(Finding(f"{error.marked}; the output {name} is missing there", error.hint))
 
     def output_of(self, target: Target, outputs: Mapping[str, Value]) -> None:
         """Write outputs that are about one CVM, if that is the first."""

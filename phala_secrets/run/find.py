@@ -50,7 +50,7 @@ def describe(job: Job, targets: Sequence[Target]) -> Flow[None]:
     For an update the first one gets its newest operation, too. The others are asked when their
     turn comes.
     """
-    if job.mode not in ("update", "plan"):
+    if job.mode == "verify":
         return
     kinds = {_kind(target): target.id for target in targets}
     newest = (records.newest_operation(targets[0].id),) if job.mode == "update" else ()

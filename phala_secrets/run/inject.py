@@ -56,7 +56,11 @@ def encrypt(run: Run) -> None:
     review(run)
     _refuse(run)
     _seal(run)
-    run.output("encrypted-env", run.targets[0].sealed)
+    first = run.targets[0]
+    run.output("encrypted-env", first.sealed)
+    if compose_hash := first.plan.compose_hash:
+        digest = approve.digest_of(first, first.plan.names, first.sealed, compose_hash)
+        run.output("prepared-digest", digest)
     _finish(run, "encrypted")
 
 

@@ -89,13 +89,14 @@ def prepared(target: Target, preparation: Preparation) -> Report:
         ("chain", chain_name(asked.chain_id)),
         ("app contract", f"0x{asked.app_id}"),
         ("compose hash", f"0x{asked.compose_hash}"),
-        ("device", f"0x{asked.device_id}" if asked.device_id else "not named"),
+        ("device", ", ".join(f"0x{device}" for device in asked.devices) or "not named"),
+        *asked.code,
         ("digest", outputs["prepared-digest"]),
     ]
     report.facts += _changes(target.plan, None)
     if preparation.explorer:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
-    added = "addDevice and then addComposeHash" if preparation.device else "addComposeHash"
+    added = "addDevice and then addComposeHash" if preparation.devices else "addComposeHash"
     approve = (
         f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}), "
         "a wallet sends this calldata to the app contract with value 0:"
@@ -134,6 +135,9 @@ def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
     facts = [("variables", str(len(plan.names)))]
     facts += [("added", ", ".join(plan.added))] if plan.added else []
     facts += [("removed", ", ".join(plan.removed))] if plan.removed else []
+    facts += [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
+    if plan.changes_names and plan.compose_hash:
+        facts.append(("compose hash", f"{plan.previous_hash} → {plan.compose_hash}"))
     if key:
         needed = "not needed: the names stay the same"
         if plan.changes_names:

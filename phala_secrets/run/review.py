@@ -64,7 +64,7 @@ def _judge(run: Run, findings: Sequence[Finding]) -> None:
     if wrong and run.job.guest_check == "error":
         count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
         raise DeliveryError(
-            f"the app would not get {count} as given",
+            f"the guest would not get {count} as given",
             hint="see each of them above; guest-check: warn sends them all the same",
             findings=list(dict.fromkeys(findings)),
         )

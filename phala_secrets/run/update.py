@@ -9,7 +9,7 @@ from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError
 from phala_secrets.run import reports
 from phala_secrets.run.aftermath import look
-from phala_secrets.run.approve import obtain
+from phala_secrets.run.approve import again, obtain
 from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
@@ -59,14 +59,14 @@ def _work(run: Run, target: Target) -> None:
 
 def _update(run: Run, target: Target) -> None:
     """Send the update, get an approval if it takes one, and wait."""
-    result = run.client.run(deliver(target, run.runner.tell))
+    result = _deliver_approved(run, target)
     if isinstance(result, Precondition):
         target.stage = "waiting"
         target.approval = _approve(run, target, result)
         if not target.approval:
             return
         target.last_operation = None  # a confirmation takes its time: there may be newer operations
-        result = run.client.run(deliver(target, run.runner.tell))
+        result = _deliver_approved(run, target)
     if isinstance(result, Precondition):
         raise ApprovalRefusedError(
             "Phala Cloud asks again for the approval that it has just been shown",
@@ -86,6 +86,18 @@ def _update(run: Run, target: Target) -> None:
             hint="run again, one run at a time (concurrency:)",
         )
     target.stage = "over"
+
+
+def _deliver_approved(run: Run, target: Target) -> Accepted | Precondition:
+    """Send the update. Where the service wants a transaction for an older approval, approve once more."""
+    try:
+        return run.client.run(deliver(target, run.runner.tell))
+    except ApprovalRefusedError as refused:
+        if not (target.approval and target.approval.made_before):
+            raise
+        target.stage, target.last_operation = "waiting", None
+        target.approval = again(run, target, refused)
+        return run.client.run(deliver(target, run.runner.tell))
 
 
 def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:

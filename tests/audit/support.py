@@ -208,66 +208,13 @@ def local_server(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[
 
 # -- an app on chain -------------------------------------------------------------------------------
 
-_COMPOSE_HASH_ADDED = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
-
-
-class _Ledger(PaperChain):
-    """A chain that remembers in which order compose hashes were approved, as events."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.history: list[str] = []
-
-    def _take(self, raw: bytes) -> str:
-        before = set(self.approved)
-        transaction = super()._take(raw)
-        self.history += self.approved - before
-        return transaction
-
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request["method"] == "eth_blockNumber":
-            return {"result": hex(len(self.history))}
-        if request["method"] == "eth_getLogs":
-            return {"result": list(self._logs(request["params"][0]))}
-        return super()._answer(request)
-
-    def _logs(self, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        (app,) = self.apps
-        named = {"earliest": 0}
-        first = _block(wanted.get("fromBlock"), named, 0)
-        last = _block(wanted.get("toBlock"), named, len(self.history))
-        addresses = wanted.get("address", f"0x{app}")
-        addresses = [addresses] if isinstance(addresses, str) else addresses
-        topics = (wanted.get("topics") or [None])[0] or [_COMPOSE_HASH_ADDED]
-        if f"0x{app}" not in [address.lower() for address in addresses] or _COMPOSE_HASH_ADDED not in topics:
-            return
-        for block, compose_hash in enumerate(self.history, 1):
-            if first <= block <= last:
-                yield {
-                    "address": f"0x{app}",
-                    "topics": [_COMPOSE_HASH_ADDED],
-                    "data": "0x" + compose_hash,
-                    "blockNumber": hex(block),
-                    "blockHash": f"0x{block:064x}",
-                    "transactionHash": f"0x{block:064x}",
-                    "transactionIndex": "0x0",
-                    "logIndex": "0x0",
-                    "removed": False,
-                }
-
-
-def _block(text: str | None, named: Mapping[str, int], otherwise: int) -> int:
-    if text is None:
-        return otherwise
-    return int(text, 16) if text.startswith("0x") else named.get(text, otherwise)
-
 
 @dataclass(frozen=True, slots=True)
 class World:
     """An app whose KMS is a contract on Base: its CVM, and the chain that knows the app."""
 
     simulator: Simulator
-    chain: _Ledger
+    chain: PaperChain
     kms: Kms
     cvm: Cvm
 
@@ -279,7 +226,6 @@ class World:
         """The owner approves these, in this order."""
         for compose_hash in compose_hashes:
             self.chain.approved.add(compose_hash)
-            self.chain.history.append(compose_hash)
 
     def approve_elsewhere(self, compose_hash: str) -> str:
         """The owner approves with a wallet; the transaction's hash."""
@@ -301,7 +247,7 @@ def on_chain(
     With ``signing`` the service looks approvals up on that chain; otherwise it takes `TRANSACTION`.
     """
     cloud = simulator.cloud
-    with _Ledger() as chain:
+    with PaperChain() as chain:
         if signing:
             cloud.rpc_urls = {8453: chain.url}
         kms = cloud.add_kms("base-1", 8453, BASE_KMS)
@@ -322,7 +268,7 @@ def digest_of(outputs: Mapping[str, str]) -> str:
         app_id=outputs["app-id"],
         cvm_id=outputs["cvm-id"],
         chain_id=int(outputs["chain-id"]),
-        device_id=outputs["device-id"],
+        device_ids=outputs["device-id"].split(),
         public_key=outputs["public-key"],
         env_keys=json.loads(outputs["env-keys"]),
         compose_hash=outputs["compose-hash"],

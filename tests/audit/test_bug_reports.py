@@ -100,7 +100,7 @@ def test_a_cookie_is_no_unicode_error_in_the_library(
 def test_the_charset_of_an_event_stream_is_no_bug(
     step: Step, simulator: Simulator, cvm: Cvm, charset: str
 ) -> None:
-    """Exit 1, with the update carried out. An event stream is UTF-8, whatever its header says."""
+    """It was exit 1, with the update carried out. A run opens no stream any more: it asks again."""
     stream = Fault(
         "status",
         "GET",
@@ -117,7 +117,7 @@ def test_the_charset_of_an_event_stream_is_no_bug(
 
 
 def test_a_deeply_nested_state_is_no_bug(step: Step, simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
-    """Exit 1, with the update carried out, and not a word that it was accepted."""
+    """It was exit 1, with the update carried out, and not a word that it was accepted."""
     cloud.streams = False
     simulator.faults.add(Fault("status", "GET", "/state", status=200, body=NESTED))
     done = step(env="OLD=2", wait_timeout="20")

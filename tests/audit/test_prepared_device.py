@@ -36,7 +36,6 @@ def prepare(step: Step, world: World) -> Done:
     return done
 
 
-@pytest.mark.xfail(strict=True, reason="audit 9: the digest is over another device than the outputs name")
 @pytest.mark.parametrize("said", [None, OTHER])
 def test_the_prepared_digest_is_over_the_device_that_is_output(
     step: Step, world: World, said: str | None
@@ -48,7 +47,6 @@ def test_the_prepared_digest_is_over_the_device_that_is_output(
     assert outputs["prepared-digest"] == digest_of(outputs)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 9: at commit a CVM without a device is on any device")
 def test_a_cvm_that_moved_to_another_device_gets_no_prepared_update(step: Step, world: World) -> None:
     """Exit 0: the update is sent to a machine that the contract does not allow."""
     say_device(world, None)

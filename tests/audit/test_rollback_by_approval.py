@@ -70,7 +70,6 @@ def trusted(world: World) -> dict[str, Any]:
     }
 
 
-@pytest.mark.xfail(strict=True, reason="audit 1: any hash that was ever approved counts as today's")
 @pytest.mark.parametrize(
     "way",
     [
@@ -93,7 +92,6 @@ def test_rollback_to_old_code_is_refused(step: Step, world: World, way: dict[str
     assert not done.outputs.get("calldata")
 
 
-@pytest.mark.xfail(strict=True, reason="audit 1: nothing says which code is approved")
 @pytest.mark.parametrize(
     "way",
     [

@@ -167,18 +167,18 @@ def test_preparing_gives_out_all_that_an_approval_takes(
     assert call["to"].lower() == f"0x{cvm.app_id}"
     assert (call["data"], call["value"]) == (outputs["calldata"], "0")
     everything = {
-        "version": 1,
+        "version": 2,
         "app_id": cvm.app_id,
         "cvm_id": cvm.id,
         "chain_id": 8453,
-        "device_id": cvm.device_id,
+        "device_ids": [cvm.device_id],
         "public_key": cvm.kms.app_public_key(cvm.app_id),
         "env_keys": NAMES,
         "compose_hash": hash_,
         "encrypted_env": outputs["encrypted-env"],
     }
     line = json.dumps(everything, sort_keys=True, separators=(",", ":"))
-    assert outputs["prepared-digest"] == hashlib.sha256(line.encode()).hexdigest()
+    assert outputs["prepared-digest"] == "2:" + hashlib.sha256(line.encode()).hexdigest()
     assert cvm.environment == {"OLD": "1"}
     assert not cvm.operations
     assert tells_nothing_secret(done)
@@ -188,7 +188,7 @@ def test_a_plan_of_what_was_prepared_ends_as_the_update_would(
     step: Step, prepare: Callable[..., Done], chain: PaperChain, cloud: Cloud
 ) -> None:
     prepared = prepare()
-    refused = commit(step, prepared, mode="plan", prepared_digest=OTHER)
+    refused = commit(step, prepared, mode="plan", prepared_digest=f"2:{OTHER}")
     assert refused.code == 3
     assert "prepared-digest" in refused.annotations("error")[0].data
     waiting = commit(step, prepared, mode="plan", rpc_url=chain.url)
@@ -276,7 +276,7 @@ def swap_ciphertext(prepared: Done) -> dict[str, str]:
         lambda _: {"env_keys": '["NEW", "OLD"]'},
         lambda _: {"env_keys": '["OLD", "NEW", "MORE"]'},
         lambda _: {"compose_hash": OTHER},
-        lambda _: {"prepared_digest": OTHER},
+        lambda _: {"prepared_digest": f"2:{OTHER}"},
         lambda _: {"cvm": "my-other-app"},
     ],
     ids=["ciphertext", "order", "names", "hash", "digest", "cvm"],
@@ -299,7 +299,9 @@ def test_anything_else_than_what_was_prepared_is_refused(
 
 
 def on_another_device(cvm: Cvm, cloud: Cloud) -> None:
-    cloud.tamper = rewrite(f"/cvms/{cvm.name}", lambda content: content["node_info"].update(device_id=OTHER))
+    cloud.tamper = rewrite(
+        f"/cvms/{cvm.name}", lambda content: content.update(node_info={"device_id": OTHER})
+    )
 
 
 def with_another_key(cvm: Cvm, cloud: Cloud) -> None:
@@ -342,17 +344,18 @@ def test_a_device_that_is_no_longer_told_is_the_reason_given(
     assert "does not say which device" in done.annotations("error")[0].data
 
 
-def test_an_api_that_never_tells_the_device_can_be_committed_to(
+def test_a_device_that_the_api_never_names_is_no_device_that_was_approved(
     prepare: Callable[..., Done], step: Step, cvm: Cvm, cloud: Cloud
 ) -> None:
-    cloud.tamper = rewrite(f"/cvms/{cvm.name}", lambda content: content["node_info"].update(device_id=None))
+    cloud.tamper = rewrite(f"/cvms/{cvm.name}", lambda content: content.update(node_info={}))
     prepared = prepare()
     assert prepared.outputs["device-id"] == cvm.device_id
     assert "that it does not name" in prepared.summary
     cloud.approved_transactions.add(TRANSACTION)
-    done = commit(step, prepared)
-    assert done.code == 0, done.log
-    assert cvm.environment == {"OLD": "2", "NEW": SECRET}
+    refused = commit(step, prepared)
+    assert refused.code == 3
+    assert "device" in refused.annotations("error")[0].data
+    assert commit(step, prepared, prepared_digest=None).code == 0
 
 
 def test_without_the_digest_a_warning_says_what_is_not_known(
@@ -483,15 +486,21 @@ def test_the_hash_is_recomputed_in_every_form(
     cloud.flat_preconditions = flat
     cvm.app_compose |= {"allowed_envs": ["OLD", "B"], "bash_script": 'echo "a": 1', "pre_launch_script": ""}
     done = prepare(env="NEW=1\nB=2\nOLD=3")
-    ordered = {"sent": ["NEW", "B", "OLD"], "kept": ["OLD", "B", "NEW"], "sorted": ["B", "NEW", "OLD"]}
+    ordered = {"sent": ["OLD", "B", "NEW"], "kept": ["OLD", "B", "NEW"], "sorted": ["B", "NEW", "OLD"]}
     assert done.outputs["compose-hash"] == cvm.hash_with(ordered[order])
+
+
+def another_compose_file(request: Request, answer: Answer) -> Answer:
+    """Both sources of the app-compose show another one than the CVM's compose hash is of."""
+    if request.path.endswith("/attestation"):
+        return rewrite("/attestation", lambda content: content.update(compose_file="{}"))(request, answer)
+    other = {"docker_compose_file": "services: {}"}
+    return rewrite("/compose_file", lambda content: content.update(other))(request, answer)
 
 
 REFUSED = {
     "another hash": ask_for("compose_hash", OTHER),
-    "another app-compose": rewrite(
-        "/compose_file", lambda content: content.update(docker_compose_file="services: {}")
-    ),
+    "another app-compose": another_compose_file,
     "another present hash": rewrite("/cvms/my-app", lambda content: content.update(compose_hash=OTHER)),
     "no present hash": rewrite("/cvms/my-app", lambda content: content.update(compose_hash=None)),
 }
@@ -507,7 +516,7 @@ def test_an_api_that_asks_for_another_compose_file_gets_no_approval(
         assert done.code == 3
         assert "approve nothing" in done.annotations("error")[0].data
         for output in ("compose-hash", "calldata", "safe-transaction", "prepared-digest"):
-            assert output not in done.outputs
+            assert not done.outputs.get(output)
         assert "dfc77223" not in done.log + done.summary
     assert len(updates(cloud)) == 3
     assert cvm.environment == {"OLD": "1"}

@@ -668,7 +668,7 @@ def test_outputs_go_through_no_link_of_the_checkout(tmp_path: Path, monkeypatch:
     (checkout / "folder").symlink_to(outside)
     os.mkfifo(checkout / "pipe")
     for path in ("link.env", "folder/out.env", str(checkout / "link.env"), "pipe", "./x/../link.env"):
-        with pytest.raises(InputError, match="^output-file cannot be written: "):
+        with pytest.raises(InputError, match=r"^output-file cannot be written: "):
             OutputFile(path, "output-file").check()
     assert list(outside.iterdir()) == []
     (checkout / "real").mkdir()

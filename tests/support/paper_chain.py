@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -16,6 +16,28 @@ import rlp
 from sha3 import keccak_256
 
 BASE_KMS = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
+
+
+COMPOSE_HASH_ADDED = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
+
+
+class InOrder(set[str]):
+    """A set that remembers in which order it was filled, as the events of a contract do."""
+
+    def __init__(self, given: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.history: list[str] = []
+        for one in given:
+            self.add(one)
+
+    def add(self, one: str) -> None:
+        super().add(one)
+        self.history.append(one)
+
+    def __ior__(self, others: Any) -> Self:
+        for one in others:
+            self.add(one)
+        return self
 
 
 class PaperChain:
@@ -27,7 +49,7 @@ class PaperChain:
         self.root = ""
         """The KMS root's public key, SEC1 hex."""
         self.apps: set[str] = set()
-        self.approved: set[str] = set()
+        self._approved = InOrder()
         self.devices: set[str] = set()
         self.any_device = False
         self.owner = "0x" + "00" * 20
@@ -59,6 +81,15 @@ class PaperChain:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
+    @property
+    def approved(self) -> InOrder:
+        """The compose hashes that the owner registered, each an event in a block of its own."""
+        return self._approved
+
+    @approved.setter
+    def approved(self, hashes: Iterable[str]) -> None:
+        self._approved = hashes if isinstance(hashes, InOrder) else InOrder(hashes)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -78,6 +109,10 @@ class PaperChain:
             return {"result": self._receipt(params[0])}
         if method == "eth_sendRawTransaction":
             return {"result": self._take(bytes.fromhex(params[0][2:]))}
+        if method == "eth_blockNumber":
+            return {"result": hex(len(self.approved.history))}
+        if method == "eth_getLogs":
+            return {"result": self._logs(params[0])}
         known = {
             "eth_getBalance": hex(10**18),
             "eth_getBlockByNumber": {"baseFeePerGas": hex(10**9)},
@@ -121,12 +156,32 @@ class PaperChain:
             tail += len(string).to_bytes(32, "big") + string + bytes(-len(string) % 32)
         return "0x" + (head + tail).hex()
 
+    def _logs(self, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        (app,) = self.apps
+        assert wanted["address"] == f"0x{app}"
+        assert wanted["topics"] == [COMPOSE_HASH_ADDED]
+        first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
+        return [
+            {
+                "address": f"0x{app}",
+                "topics": [COMPOSE_HASH_ADDED],
+                "data": f"0x{compose_hash}",
+                "blockNumber": hex(block),
+                "logIndex": "0x0",
+            }
+            for block, compose_hash in enumerate(self.approved.history, 1)
+            if first <= block <= last
+        ]
+
     def _receipt(self, transaction: str) -> dict[str, Any] | None:
         if transaction not in self.transactions:
             return None
         (app,) = self.apps
-        topic = "0xfecb34306dd9d8b785b54d65489d06afc8822a0893ddacedff40c50a4942d0af"
-        log = {"address": f"0x{app}", "topics": [topic], "data": "0x" + self.transactions[transaction]}
+        log = {
+            "address": f"0x{app}",
+            "topics": [COMPOSE_HASH_ADDED],
+            "data": "0x" + self.transactions[transaction],
+        }
         return {
             "transactionHash": transaction,
             "status": "0x1",
