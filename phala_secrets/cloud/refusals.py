@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets import errors
+from phala_secrets.cloud.reading import Hidden
 from phala_secrets.errors import ApiError, PhalaSecretsError, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from phala_secrets.cloud.reading import Hidden
+_NOTHING = Hidden()
 
 _TEXT = 4000
 """Characters of a message: a runner shows half of them, so that no secret is cut here and then overlooked."""
@@ -51,7 +52,7 @@ _HINTS: dict[int | str, str] = {
 }
 
 
-def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hidden) -> ApiError:
+def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hidden = _NOTHING) -> ApiError:
     """Return the error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON."""
     answer = answer if isinstance(answer, dict) else {}
     detail = answer.get("detail")
@@ -65,16 +66,17 @@ def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hid
         )
     code = answer.get("error_code")
     code = code if isinstance(code, str) and len(code) <= _SHORT else None
-    message = answer.get("message") or detail or f"HTTP {status}"
+    message = answer.get("message") or detail
     request_id = _text(answer.get("request_id") or headers.get("x-request-id") or "", _SHORT)
     suggestions = [_text(text) for text in _rows(answer.get("suggestions")) if isinstance(text, str)]
     suggestions = [hidden.in_text(text) for text in suggestions]
     notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
     kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
     hint = _HINTS.get(code or "") or _HINTS.get(status) or "run again; if it stays, ask Phala's support"
-    said = untrusted(hidden.in_text(_text(message)))
+    said = untrusted(hidden.in_text(_text(message))) if message else f"HTTP {status}"
+    notes = hidden.in_text(notes)
     return kind(
-        f"Phala Cloud: {said} ({untrusted(hidden.in_text(notes))})",
+        f"Phala Cloud: {said} ({untrusted(notes) if code or request_id else notes})",
         status_code=status,
         error_code=code,
         details=_rows(answer.get("details")),

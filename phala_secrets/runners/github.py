@@ -36,6 +36,9 @@ _NO_LINK = {
 _REFERENCE = re.compile(r"[@#$]|://|www\.|:\w+:|\b[0-9a-f]{7,40}\b|\b[A-Z]{2,}-\d", re.IGNORECASE)
 """What GitHub makes links of outside of code: mentions, issues, commits, references like GH-1."""
 
+_ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
+"""What GitHub's renderer makes links of, wherever it stands."""
+
 
 def escape_data(text: str) -> str:
     """Text as a command's data."""
@@ -163,4 +166,5 @@ class GitHub(Runner):
 
     def _paste(self, text: str) -> str:
         """Return text within ``<pre>``, where GitHub makes links of addresses, and of nothing else."""
-        return one_line(self.secrets.screened(text)).translate(_NO_LINK)
+        shown = one_line(self.secrets.screened(text))
+        return shown.translate(_NO_LINK if _ADDRESS.search(shown) else _MARKDOWN)
