@@ -47,6 +47,7 @@ _WORDS = frozenset(
 
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 _ALPHANUMERIC = re.compile(r"[^\W_]+")
+_PLAIN_WORD = re.compile(r"[a-z]{1,16}")
 _KEY_NAME = re.compile(r"key|token|secret|auth|pass|sig", re.IGNORECASE)
 _KEY_LIKE = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}|.{16,}", re.IGNORECASE)
 _OUR_WORDS = frozenset({"phala-secrets", "api", "v1", "jsonrpc", "mainnet"})
@@ -130,21 +131,22 @@ class Secrets:
         """Take in names, ids, slugs and statuses: a line that equals one is not secret."""
         self._spared.update(text for text in texts if text)
 
-    def owner_in(self, text: str, *, strict: bool = False) -> str | None:
+    def owner_in(self, text: str, *, strict: bool = False, ours: bool = False) -> str | None:
         """Return whose secret a text shows, in any spelling; ``strict`` finds beginnings and ends, too.
 
+        In a sentence of ``ours`` a value that is a plain word is that word, and no secret.
         A name that the run was given is not a secret, even where a value is part of it.
         """
         if not self._lines:
             return None
-        found = self._find(text, strict)
+        found = self._find(text, strict, ours=ours)
         if not found or found.credential:
             return found.owner if found else None
         bare = text
         for name in sorted(self._spared, key=len, reverse=True):
             bare = bare.replace(name, " ")
         if bare != text:
-            found = self._find(text, strict, credentials=True) or self._find(bare, strict)
+            found = self._find(text, strict, credentials=True) or self._find(bare, strict, ours=ours)
         return found.owner if found else None
 
     def screened(self, text: str) -> str:
@@ -153,7 +155,7 @@ class Secrets:
             NOT_SHOWN if untrusted and self.owner_in(part[:WINDOW], strict=True) else part
             for untrusted, part in split_untrusted(text)
         )
-        return NOT_SHOWN if self.owner_in(shown[:WINDOW]) else shown
+        return NOT_SHOWN if self.owner_in(shown[:WINDOW], ours=True) else shown
 
     def _take_in(self, line: str, owner: str, *, credential: bool) -> None:
         self._index(owner, line, forms(line), credential=credential)
@@ -177,10 +179,14 @@ class Secrets:
             known = _Known(form, owner, line, piece, credential)
             self._grams.setdefault(form[:GRAM], []).append(known)
 
-    def _find(self, text: str, strict: bool, *, credentials: bool = False) -> _Known | None:
+    def _find(
+        self, text: str, strict: bool, *, credentials: bool = False, ours: bool = False
+    ) -> _Known | None:
         def counts(known: _Known) -> bool:
             if known.credential:
                 return True
+            if ours and _PLAIN_WORD.fullmatch(known.line):
+                return False
             return not credentials and known.line not in self._spared and (strict or not known.piece)
 
         for reading in readings(text):
