@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _DEPTH = 64
 """Levels of lists and objects: no response has ten, and some thousands overflow the stack of C."""
 
-_ESCAPED = re.compile(rb"\\\\.", re.DOTALL)
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
 _TOKENS = frozenset({"commit_token", "commit_url", "api_commit_url"})
