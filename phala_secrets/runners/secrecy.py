@@ -50,7 +50,6 @@ _ALPHANUMERIC = re.compile(r"[^\W_]+")
 _PLAIN_WORD = re.compile(r"[a-z]{1,16}")
 _KEY_NAME = re.compile(r"key|token|secret|auth|pass|sig", re.IGNORECASE)
 _KEY_LIKE = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}|.{16,}", re.IGNORECASE)
-_OUR_WORDS = frozenset({"phala-secrets", "api", "v1", "jsonrpc", "mainnet"})
 
 
 def is_secret(line: str) -> bool:
@@ -71,25 +70,35 @@ def _lines(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(line for line in lines if len(line) >= SHORTEST))
 
 
-def credentials_in(url: str) -> list[str]:
-    """Return what of a URL is a credential: its password, or user, and keys in path and query.
-
-    As it is written, decoded, and as the header that a login becomes.
-    """
+def login_in(url: str) -> list[str]:
+    """Return the password of a URL, or its user where there is none, and the header that both become."""
     try:
         parts = urlsplit(url.strip())
         user, password = parts.username or "", parts.password or ""
-        queries = parse_qsl(parts.query)
     except ValueError:
         return []
     found = [password or user]
     if password:
-        login = f"{unquote(user)}:{unquote(password)}"
-        found += [base64.b64encode(login.encode()).decode(), *(user for _ in [1] if len(user) >= 2 * GRAM)]
-    path = [part for part in parts.path.split("/") if part.lower() not in _OUR_WORDS]
-    found += [part for part in path if _KEY_LIKE.fullmatch(part)]
+        found.append(base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+        found += [user] if len(user) >= 2 * GRAM else []
+    return _decoded(found)
+
+
+def credentials_in(url: str) -> list[str]:
+    """Return what of a URL may be a credential: its login, and keys in path and query, decoded too."""
+    try:
+        parts = urlsplit(url.strip())
+        queries = parse_qsl(parts.query)
+    except ValueError:
+        return []
+    found = [part for part in parts.path.split("/") if _KEY_LIKE.fullmatch(part)]
     found += [value for name, value in queries if _KEY_NAME.search(name) or _KEY_LIKE.fullmatch(value)]
-    return list(dict.fromkeys(t for one in found for t in (one, unquote(one)) if len(t) >= SHORTEST))
+    return list(dict.fromkeys([*login_in(url), *_decoded(found)]))
+
+
+def _decoded(found: Iterable[str]) -> list[str]:
+    both = (text for one in found for text in (one, unquote(one)))
+    return list(dict.fromkeys(text for text in both if len(text) >= SHORTEST))
 
 
 class _Known(NamedTuple):
@@ -117,7 +126,7 @@ class Secrets:
         values = list(values)
         lines = _lines(values) if credential else secret_lines(values)
         if not credential:
-            lines += [part for line in lines if "://" in line for part in credentials_in(line)]
+            lines += [part for line in lines if "://" in line for part in login_in(line)]
         new = [line for line in dict.fromkeys(lines) if line not in self._lines | self._spared]
         self._lines.update(new)
         for line in new:
