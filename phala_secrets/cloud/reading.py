@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
+from phala_secrets.dstack.nested import loads
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_DEPTH = 64
-"""Levels of lists and objects: no response has ten, and some thousands overflow the stack of C."""
-
-_ESCAPED = re.compile(rb"\\.", re.DOTALL)
-_OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
 
 _TOKENS = frozenset({"commit_token", "commit_url", "api_commit_url"})
 """What of a 465 commits an update without an API key, for 14 days."""
@@ -51,9 +45,7 @@ class Hidden:
 
 def decode(body: bytes, hidden: Hidden) -> Any:
     """Return the JSON of a response. Raise ValueError for what is none, or is nested too deeply."""
-    if _too_deep(body):
-        raise ValueError("nested too deeply")
-    data = json.loads(body)
+    data = loads(body)
     written = json.dumps(data, ensure_ascii=False)
     written.encode()  # half a surrogate pair could be written nowhere
     if any(name in written for name in _TOKENS):
@@ -61,20 +53,6 @@ def decode(body: bytes, hidden: Hidden) -> Any:
         data = _without_tokens(data, tokens)
         hidden = hidden.also(tokens)
     return hidden.in_data(data, written)
-
-
-def _too_deep(body: bytes) -> bool:
-    if body.count(b"[") + body.count(b"{") <= _DEPTH:
-        return False
-    depth, inside = 0, False
-    for byte in _ESCAPED.sub(b"", body).translate(None, _OTHERS):
-        if byte == 0x22:  # a quote
-            inside = not inside
-        elif not inside:
-            depth += 1 if byte in b"[{" else -1
-            if depth > _DEPTH:
-                return True
-    return False
 
 
 def _without(data: Any, credentials: Sequence[str]) -> Any:

@@ -211,8 +211,8 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
             if command.name == "task.setvariable":
                 variables[f"{step['name']}.{command.properties['variable']}"] = command.data
         masks = [command.data for command in commands if command.name == "task.setsecret"]
-        assert not set(secrets.values()) - set(masks) or not step.get("name")
-        assert masks if step.get("name") else not masks  # and the login in a URL, by itself
+        if step.get("name"):
+            assert set(secrets.values()) <= set(masks)
     assert cvm.environment == VALUES
     assert f"{cvm.id} is running" in log
 
