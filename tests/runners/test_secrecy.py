@@ -151,6 +151,14 @@ def test_a_short_word_is_no_secret_within_another() -> None:
     assert secrets.owner_in("roast beef") == "A"
 
 
+def test_a_value_that_is_a_plain_word_does_not_hide_our_own_sentences() -> None:
+    secrets = Secrets()
+    secrets.learn("A", ["ours"])
+    assert secrets.screened("taken for ours") == "taken for ours"
+    assert secrets.screened(untrusted("taken for ours")) == NOT_SHOWN
+    assert secrets.owner_in("ours") == "A"
+
+
 def test_beginnings_and_ends_are_found_in_untrusted_text_alone() -> None:
     secrets = Secrets()
     secrets.learn("A", ["postgres://user:hunter2@db.example/app"])
@@ -165,7 +173,7 @@ def test_beginnings_and_ends_are_found_in_untrusted_text_alone() -> None:
 def test_no_secret_is_left_in_what_is_shown(secret: str, around: str) -> None:
     secrets = Secrets()
     lines = secrets.learn("A", [secret])
-    shown = secrets.screened(f"{around} {secret} {around}")
+    shown = secrets.screened(untrusted(f"{around} {secret} {around}"))
     for line in lines:
         assert line not in shown or line in NOT_SHOWN
 
