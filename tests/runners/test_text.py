@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.runners import files
 from phala_secrets.runners.files import DotenvFile, append, as_json, as_text, lacks, unwritable, variable
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.runners.text import MASKED_FROM, Redactor, maskable_lines, one_line
-from tests.support.step import command_of, read_outputs
+from tests.support.step import WorkflowCommand, command_of, read_outputs
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 nasty = st.lists(
@@ -94,10 +93,10 @@ class Step:
         return self._log.getvalue()
 
     @property
-    def commands(self) -> list[tuple[str, dict[str, str], str]]:
+    def commands(self) -> list[WorkflowCommand]:
         # .NET ends a line of a log at \n, \r or both.
         lines = re.split(r"[\r\n]", self.log)
-        return [tuple(command) for line in lines if (command := command_of(line))]
+        return [command for line in lines if (command := command_of(line))]
 
 
 # Text
@@ -481,7 +480,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             return really(descriptor, data[:room])
 
-        monkeypatch.setattr(files.os, "write", write)
+        monkeypatch.setattr(os, "write", write)
 
     really = os.write
     return limit
