@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 from collections.abc import Callable
+from http.cookiejar import CookieJar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from phala_secrets import __version__, flow
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Attempt, Call, Response
-from phala_secrets.cloud.ids import is_loopback, parse_api_key, parse_url
+from phala_secrets.cloud.ids import parse_url
+from phala_secrets.cloud.proxies import Proxy, proxy_for
+from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
-from phala_secrets.cloud.secret import Secret
-from phala_secrets.errors import AnswerError, InputError, TransportError
+from phala_secrets.cloud.secret import parse_api_key
+from phala_secrets.errors import AnswerError, InputError, TransportError, untrusted
+from phala_secrets.runners.secrecy import credentials_in
 
 if TYPE_CHECKING:
     import ssl
@@ -34,12 +38,21 @@ Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
 
 Trace = Callable[[str], None]
 
-_RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
-"""What may be a key in the path or query of an RPC's URL."""
+
+class _NoCookies(CookieJar):
+    """Takes no cookie and sends none: we have no use for them, and a malformed one ends all requests."""
+
+    def extract_cookies(self, *_: object) -> None:
+        """Take none."""
+
+    def add_cookie_header(self, *_: object) -> None:
+        """Send none."""
 
 
 def _tls(url: str) -> ssl.SSLContext:
-    """Certificates are always verified, against SSL_CERT_FILE or SSL_CERT_DIR, else certifi's roots.
+    """Certificates are always verified, against the roots that are given, else certifi's.
+
+    SSL_CERT_FILE and SSL_CERT_DIR name them, or what requests and curl know them by.
 
     Made by hand because Python's default context writes session keys to SSLKEYLOGFILE.
     A loopback http URL gets a context that trusts nobody: loading roots takes longer
@@ -50,37 +63,54 @@ def _tls(url: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if urlsplit(url).scheme == "http":
         return context
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    names, file, folder = _roots()
     if not file and not folder:
         import certifi
 
         file = certifi.where()
     try:
-        context.load_verify_locations(file or None, folder or None)
+        context.load_verify_locations(file, folder)
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error.strerror or 'no certificates in it'}",
+            f"{names} cannot be used: {error.strerror or 'no certificates in it'}",
             hint="point it at a PEM file of root certificates, or unset it",
         ) from None
     return context
 
 
-def transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
+def _roots() -> tuple[str, str | None, str | None]:
+    """Return the variables that name root certificates, the file, and the folder."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folder:
+        return "SSL_CERT_FILE or SSL_CERT_DIR", file or None, folder or None
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(name):
+            return (name, None, path) if Path(path).is_dir() else (name, path, None)
+    return "certifi's roots", None, None
+
+
+def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> TransportError:
     """What httpx's error means: whether the request may have been read, and what to do about it."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if not isinstance(error, httpx.HTTPError):
+        return AnswerError(
+            f"the response of {host} is malformed ({type(error).__name__})", hint=f"check {url}"
+        )
+    reason = hidden.in_text(" ".join(str(error)[:2000].split()))[:200] or type(error).__name__
     timed_out = isinstance(error, httpx.TimeoutException)
     if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
         hint = "if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it"
         if "expired" in reason or "not yet valid" in reason:
             hint = "check this machine's clock"
-        return AnswerError(f"no trusted TLS connection to {host}: {reason}", hint=hint)
+        return AnswerError(f"no trusted TLS connection to {host}: {untrusted(reason)}", hint=hint)
     unsent = isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )
     if timed_out:
         reason = "no answer in time" if not unsent else "no connection in time"
     return TransportError(
-        f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
+        f"{host} could not be reached: {untrusted(reason)}"
+        if unsent
+        else f"{host} broke off: {untrusted(reason)}",
         hint=f"check the network, HTTPS_PROXY and {url}, then run again",
         sent=not unsent,
     )
@@ -102,7 +132,7 @@ class Connection(Generic[Http]):
         key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
         if not key:
             raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        parse_api_key(key, "the API key")
+        secret = parse_api_key(key, "the API key")
         if version not in requests.API_VERSIONS:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
@@ -113,25 +143,32 @@ class Connection(Generic[Http]):
         self.base_url = parse_url(url, "api-url")
         self.version = version
         self.timeout = timeout
-        self._key = Secret(key)
+        self._key = secret
         self._trace = trace
         self._show = show
         self._pace = Pace()
+        self._proxies: dict[str, Proxy | None] = {}
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[str, Http] = {}
         self._opening = threading.Lock()
+        self._hidden = Hidden([key, *self._credentials_of(self.base_url)])
+        self._hidden_elsewhere: dict[str, Hidden] = {}
 
     def _open(self, url: str) -> Http:
         raise NotImplementedError
 
     def _open_to(self, url: str) -> Http:
+        proxy = proxy_for(url)
+        self._proxies[url] = proxy
         try:
             return self._open(url)
         except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
-            raise InputError(
-                "HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used",
-                hint="a proxy is given as http://host:port, and NO_PROXY as names with commas between",
-            ) from None
+            if proxy is None:
+                raise
+        raise InputError(
+            f"{proxy.variable} names a kind of proxy that cannot be used",
+            hint="give it as http://host:port",
+        )
 
     def _client_for(self, call: Call[Any]) -> Http:
         """The connections to Phala Cloud, or to the other server that the call is for."""
@@ -143,15 +180,17 @@ class Connection(Generic[Http]):
             return self._elsewhere[call.path]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.base_url!r})"
+        return f"{type(self).__name__}({without_login(self.base_url)!r})"
 
     def _settings(self, url: str) -> dict[str, Any]:
-        loopback = is_loopback(urlsplit(url).hostname or "")
+        proxy = self._proxies[url]
         return {
             "verify": _tls(url),
-            "trust_env": not loopback,  # a proxy has no business between this machine and itself
+            "trust_env": False,  # proxies and roots are read here
+            "proxy": proxy and httpx.Proxy(proxy.url, auth=proxy.login),
             "timeout": self.timeout,
             "follow_redirects": False,
+            "cookies": _NoCookies(),
             "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
             "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
         }
@@ -175,37 +214,42 @@ class Connection(Generic[Http]):
     def _response(self, call: Call[Any], response: httpx.Response, body: bytes, began: float) -> Response:
         """Return what came back, without anything that must not come into a message."""
         self._traced(call, response, began)
-        headers = {name: self._scrubbed(value, call) for name, value in response.headers.items()}
-        for secret in self._secrets(call):
-            body = body.replace(secret.encode(), b"***")
-        return Response(response.status_code, headers, body)
+        hidden = self._hidden_from(call)
+        headers = {name: hidden.in_text(value) for name, value in response.headers.items()}
+        return Response(response.status_code, headers, body, hidden)
 
-    def _secrets(self, call: Call[Any]) -> list[str]:
-        """Return what must not come into a message: the API key, or what may be the RPC's."""
+    def _credentials_of(self, url: str) -> list[str]:
+        """Return the credentials in a URL, and the login of the proxy on the way to it."""
+        proxy = self._proxies.get(url)
+        return [*credentials_in(url), *(proxy.secrets if proxy else ())]
+
+    def _hidden_from(self, call: Call[Any]) -> Hidden:
+        """Return what must not come into a message: the credentials here, and those in an RPC's URL."""
         if not call.absolute:
-            return [self._key.reveal()]
-        parts = urlsplit(call.path)
-        return _RPC_KEY.findall(f"{parts.username}:{parts.password}@{parts.path}?{parts.query}")
-
-    def _scrubbed(self, text: str, call: Call[Any]) -> str:
-        for secret in self._secrets(call):
-            text = text.replace(secret, "***")
-        return text
+            return self._hidden
+        if call.path not in self._hidden_elsewhere:
+            self._hidden_elsewhere[call.path] = self._hidden.also(self._credentials_of(call.path))
+        return self._hidden_elsewhere[call.path]
 
     def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
         if self._trace:
-            request_id = self._scrubbed(response.headers.get("x-request-id", "no request id"), call)
+            request_id = self._hidden_from(call).in_text(
+                response.headers.get("x-request-id", "no request id")
+            )
             where = host_of(call.path) if call.absolute else call.path
             took = (flow.clock.monotonic() - began) * 1000
             self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
 
     def _failed(self, call: Call[Any], error: Exception) -> TransportError:
         """Return what an error of the transport means."""
-        host = host_of(call.path if call.absolute else self.base_url)
+        there = call.path if call.absolute else self.base_url
+        host = host_of(there)
         url = "rpc-url" if call.absolute else "api-url"
-        known = error if isinstance(error, TransportError) else transport_error(error, host, url)
+        known = error
+        if not isinstance(known, TransportError):
+            known = transport_error(error, address_of(there), url, self._hidden_from(call))
         if self._trace:
-            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
+            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.marked}")
         return known
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:
@@ -214,3 +258,15 @@ class Connection(Generic[Http]):
 
 def host_of(url: str) -> str:
     return urlsplit(url).hostname or "the server"
+
+
+def address_of(url: str) -> str:
+    """Return the host of a URL, with its port if it has one."""
+    port = urlsplit(url).port
+    return f"{host_of(url)}:{port}" if port else host_of(url)
+
+
+def without_login(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

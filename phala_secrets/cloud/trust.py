@@ -48,7 +48,8 @@ class Policy:
     ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
     and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
     ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
-    that everything has to be of; ``kms`` is the slug or id to ask for the key.
+    that everything has to be of, ``app_ids`` are those it may be of where several are given;
+    ``kms`` is the slug or id to ask for the key.
     """
 
     signers: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Policy:
     kms_contract: str | None = None
     require: Level | None = None
     app_id: str | None = None
+    app_ids: tuple[str, ...] = ()
     kms: str | None = None
 
     def check(self) -> None:
@@ -256,7 +258,7 @@ def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contra
         return error
     listed = ", ".join(one.slug or one.id for one in contracts)[:300]
     return error.saying(
-        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}",
+        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.marked}",
         hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
     )
 
@@ -268,7 +270,7 @@ def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> Ph
     nodes = refusals[:-1]  # the contract's own name, at the end, is only tried in case
     first = next((error for error in nodes if not isinstance(error, NotFoundError)), nodes[0])
     return first.saying(
-        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.message}"
+        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.marked}"
     )
 
 
@@ -347,7 +349,7 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
         root = parse_signer(published)
     except InputError as error:
         raise ProofError(
-            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.message}",
+            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.marked}",
             hint="pin the KMS root with trusted-signers",
         ) from None
     if root != proof.signer:

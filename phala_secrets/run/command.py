@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets import __version__
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.inputs.given import Given, read
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.run import interrupts
+from phala_secrets.run import bugs, interrupts
 from phala_secrets.runners.detect import detect
 
 if TYPE_CHECKING:
@@ -25,12 +24,17 @@ if TYPE_CHECKING:
 
     from phala_secrets.runners.base import Runner
 
+_PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+_IMAGE_VARIABLES = "image.env"
+"""Written by the Dockerfile beside the interpreter: what the base sets, one NAME=value a line."""
+
 _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
+    _drop_image_variables()
     os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
     _open_streams()
     with interrupts.caught():
@@ -74,7 +78,7 @@ def _main(arguments: Sequence[str]) -> int:
         return _failed(run.runner, _unwritten(error))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
         interrupted = CancelledError("interrupted", hint="run again")
-        return _failed(run.runner, interrupted if interrupts.received() else _bug(error))
+        return _failed(run.runner, interrupted if interrupts.received() else bugs.as_error(error))
     return 0
 
 
@@ -87,7 +91,7 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
         lookup.run(command, given, os.environ, runner)
     else:
         mode = command.mode or given.choice("mode")
-        _inject(mode, given, runner, stdin=sys.stdin.buffer.read if command.mode else None)
+        _inject(mode, given, runner, stdin=_read_stdin if command.mode else None)
         if command.mode == "encrypt" and not runner.json:
             sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
@@ -95,14 +99,19 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
 def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
     from phala_secrets.inputs.job import read_job
 
-    runner.mask(filter(None, (given.text("api-key"), given.text("private-key"))))
+    _mask_credentials(given, runner)
     job = read_job(mode, given, os.environ, Path())
-    runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
+    runner.mask([job.api_key.reveal()], "the API key")
+    if job.private_key:
+        runner.mask([job.private_key.reveal()], "the private key")
 
     from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.proxies import proxy_for
     from phala_secrets.run.context import Run
     from phala_secrets.run.inject import inject
 
+    if proxy := proxy_for(job.api_url):
+        runner.mask(proxy.secrets)
     trace = runner.trace if runner.verbose else None
     with Client(
         job.api_key.reveal(),
@@ -116,11 +125,32 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
             inject(run)
         except PhalaSecretsError:
             raise
-        except BaseException:
+        except BaseException as error:
             if not interrupts.received():
-                raise
+                if isinstance(error, OSError):  # nobody reads what is printed
+                    raise
+                raise bugs.as_error(error, run.progress) from None
             interrupts.over()
             raise run.interrupted() from None
+
+
+def _read_stdin() -> bytes:
+    from phala_secrets.inputs.files import MAX_FILE_BYTES
+
+    return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+
+
+def _mask_credentials(given: Given, runner: Runner) -> None:
+    """Mask what is a credential by itself, before anything can be said about it."""
+    from phala_secrets.runners.secrecy import credentials_in
+
+    runner.mask(filter(None, [given.text("api-key").strip()]), "the API key")
+    runner.mask(filter(None, [given.text("private-key").strip()]), "the private key")
+    for name in ("rpc-url", "api-url"):
+        runner.mask(credentials_in(given.text(name)), name)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for variable in (name, name.lower()):
+            runner.mask(credentials_in(os.environ.get(variable, "")), variable)
 
 
 def _simulate(command: Command) -> None:
@@ -133,11 +163,21 @@ def _runner(given: Given) -> Runner:
     debug = os.environ.get("RUNNER_DEBUG") == "1"
     options: Mapping[str, Any] = {
         "output_file": given.text("output-file") or None,
+        "output_format": given.choice("output-format"),
+        "no_mask": _no_mask(given),
         "json_output": given.flag("json"),
         "quiet": given.flag("quiet"),
         "verbose": given.flag("verbose") or debug,
     }
     return detect(os.environ, output_names=OUTPUTS, **options)
+
+
+def _no_mask(given: Given) -> Sequence[str]:
+    globs = given.lines("no-mask")
+    for glob in globs:
+        if not glob.strip("*?"):
+            raise InputError("no-mask names every variable", hint="name those that are settings, not secrets")
+    return globs
 
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
@@ -157,19 +197,6 @@ def _unwritten(error: OSError) -> CancelledError:
     )
 
 
-def _bug(error: BaseException) -> PhalaSecretsError:
-    """A bug of ours as one line: its kind and place, and nothing that it says, which could be a value."""
-    frame, line = error.__traceback__, 0
-    file = "?"
-    while frame:
-        file, line = Path(frame.tb_frame.f_code.co_filename).name, frame.tb_lineno
-        frame = frame.tb_next
-    return PhalaSecretsError(
-        f"a bug in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}",
-        hint=f"report this line at {_REPORT_TO}",
-    )
-
-
 def _open_streams() -> None:
     """A stream that was closed is one that nobody reads; what it cannot encode is shown escaped."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -183,9 +210,26 @@ def _drop_core_dumps() -> None:
     """A crash leaves no image of the memory, which holds the secrets.
 
     Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
-    ``fs/coredump.c``); where only 0 is allowed, it is 0 already.
+    ``fs/coredump.c``). Where no limit above 0 may be set, the process says itself that it has no image.
     """
     import resource
 
-    with suppress(ValueError):
+    try:
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError:
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # not Linux
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _drop_image_variables() -> None:
+    """Forget the variables of the image's base, such as GPG_KEY: they are not the user's.
+
+    One that the user set to something else stays.
+    """
+    with suppress(OSError), (Path(sys.prefix) / _IMAGE_VARIABLES).open(encoding="utf-8") as file:
+        for line in file:
+            name, _, value = line.rstrip("\n").partition("=")
+            if os.environ.get(name) == value:
+                del os.environ[name]

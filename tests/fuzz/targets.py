@@ -31,10 +31,11 @@ from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_pr
 from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
 from phala_secrets.flow import Pause
+from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure, circleci, gitlab
-from phala_secrets.runners.files import DotenvFile, as_json, as_text
+from phala_secrets.runners.files import OutputFile, as_json, as_text
 from phala_secrets.runners.github import GitHub, heredoc
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.simulator.envfile import read_environment
@@ -117,7 +118,9 @@ def sources(data: bytes) -> None:
         allow_empty="\t" in secrets,
     )
     with only(InputError):
-        environment, findings = gather(given, environ={"A": value, "B": CANARY}, root=Path(__file__).parent)
+        environment, findings = gather(
+            given, environ={"A": value, "B": CANARY}, root=Root(Path(__file__).parent)
+        )
         told = [text for finding in findings for text in (finding.message, finding.hint)]
         assert CANARY not in "".join(told)
         for name, text in environment.as_dict().items():
@@ -344,7 +347,7 @@ def outputs(data: bytes) -> None:
         escaped = escaped.replace(code, character)
     assert escaped == value
     path = Path(_FOLDER.name, "outputs.env")
-    file = DotenvFile(str(path), "output-file", limit=5 * 1024)
+    file = OutputFile(str(path), "output-file", limit=5 * 1024)
     file.check()
     file.put("cvm-id", value)
     file.put("app-id", name)
