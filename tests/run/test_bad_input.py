@@ -393,7 +393,7 @@ def test_bad_input_is_named_and_told_how_to_mend(bad: Bad, run: Command, cloud: 
         cloud.add_cvm("twin")
     for name, content in {".env": "OLD=2\n", **bad.files}.items():
         run.write(name, content)
-    origin = run.environ["PHALA_CLOUD_API_PREFIX"].removesuffix("/api/v1")
+    origin = str(run.environ["PHALA_CLOUD_API_PREFIX"]).removesuffix("/api/v1")
     done = run(
         *bad.arguments, environ={n: v and v.replace("{origin}", origin) for n, v in bad.environ.items()}
     )

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.runners import files
 from phala_secrets.runners.files import (
     OutputFile,
     append,
@@ -38,7 +37,7 @@ from phala_secrets.runners.github import GitHub, escape_data, escape_property, h
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.runners.secrecy import NOT_SHOWN, secret_lines
 from phala_secrets.runners.text import one_line
-from tests.support.step import command_of, read_outputs
+from tests.support.step import WorkflowCommand, command_of, read_outputs
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 nasty = st.lists(
@@ -106,10 +105,10 @@ class Step:
         return self._log.getvalue()
 
     @property
-    def commands(self) -> list[tuple[str, dict[str, str], str]]:
+    def commands(self) -> list[WorkflowCommand]:
         # .NET ends a line of a log at \n, \r or both.
         lines = re.split(r"[\r\n]", self.log)
-        return [tuple(command) for line in lines if (command := command_of(line))]
+        return [command for line in lines if (command := command_of(line))]
 
 
 # Text
@@ -414,7 +413,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             return really(descriptor, data[:room])
 
-        monkeypatch.setattr(files.os, "write", write)
+        monkeypatch.setattr(os, "write", write)
 
     really = os.write
     return limit
