@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ HIDDEN = Hidden([KEY])
 CVM = {"id": "cvm_1", "name": "my-app", "status": "running"}
 
 
-def respond(call: Call[object], body: object, status: int = 200) -> object:
+def respond(call: Call[Any], body: object, status: int = 200) -> object:
     return read(call, Response(status, {}, json.dumps(body).encode(), HIDDEN))
 
 
@@ -80,7 +81,7 @@ def test_brackets_in_a_text_do_not_nest() -> None:
         (records.newest_operation("a"), {"items": [{"correlation_id": "c", "status": "x"}] * 5000}),
     ],
 )
-def test_what_no_service_says_is_no_response(call: Call[object], body: dict[str, object]) -> None:
+def test_what_no_service_says_is_no_response(call: Call[Any], body: dict[str, object]) -> None:
     with pytest.raises(AnswerError):
         respond(call, body)
 

@@ -25,6 +25,7 @@ from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsErro
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners.files import (
     OutputFile,
+    Value,
     append,
     as_json,
     as_text,
@@ -637,7 +638,7 @@ def test_an_output_file_to_be_sourced_has_each_value_in_quotes(tmp_path: Path) -
     path = tmp_path / "outputs.sh"
     file = OutputFile(str(path), "it", form="shell")
     file.check()
-    wanted = {"a": "it's $HOME\n`x`", "b": ["A", "$B"], "c": True, "d": ""}
+    wanted: dict[str, Value] = {"a": "it's $HOME\n`x`", "b": ["A", "$B"], "c": True, "d": ""}
     for name, value in wanted.items():
         assert file.put(name, value) == []
     done = subprocess.run(
