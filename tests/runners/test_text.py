@@ -683,6 +683,35 @@ def test_outputs_go_through_no_link_of_the_checkout(tmp_path: Path, monkeypatch:
         append(str(checkout / "pipe"), "x", "it")
 
 
+def test_a_pipe_that_nobody_empties_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(InputError, match=r"^it cannot be written: "):
+            OutputFile(str(path), "it").put("status", "x" * (1 << 20))
+    finally:
+        os.close(reader)
+
+
+def test_a_pipe_that_somebody_reads_gets_all_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with (tmp_path / "read").open("wb") as file, subprocess.Popen(["cat", str(path)], stdout=file) as reader:
+        opened = os.open(path, os.O_WRONLY)  # once it reads
+        OutputFile(str(path), "it").put("status", "x" * (1 << 20))
+        os.close(opened)
+        assert reader.wait(30) == 0
+    assert (tmp_path / "read").read_bytes() == b"PHALA_STATUS=" + b"x" * (1 << 20) + b"\n"
+
+
+def test_what_only_looks_like_json_is_text() -> None:
+    assert in_dotenv("[half $x") == "'[half ?x'"
+
+
 def test_what_a_file_held_before_gets_an_end(tmp_path: Path) -> None:
     path = tmp_path / "bash_env"
     for before in ("export FOO=bar", "# a comment"):
