@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.cloud import requests
+from phala_secrets.cloud.fields import Fields, identifier
 from phala_secrets.cloud.rows import precondition_fields, rows
 from phala_secrets.errors import AnswerError
 
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.progress import Revision
     from phala_secrets.dstack.compose_hash import Form
-
-T = TypeVar("T")
 
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _DEVICES = 64
@@ -29,12 +29,6 @@ _DEVICES = 64
 
 _NODES = 16
 """Nodes of one KMS contract: more are not asked."""
-
-_OPERATIONS = 20
-"""Newest operations looked through for ours: more do not begin while it runs."""
-
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
-"""What an id may look like: it becomes an output, which a script of the next step may hold."""
 
 
 class Cvm(NamedTuple):
@@ -55,6 +49,7 @@ class Cvm(NamedTuple):
     chain_id: int | None
     kms_address: str | None
     unsigned_key: str | None
+    vm_uuid: str | None = None
 
 
 class Contract(NamedTuple):
@@ -74,7 +69,7 @@ class Contract(NamedTuple):
     @property
     def name(self) -> str:
         """What to ask the API for it by."""
-        return _identifier(self.slug or self.id, "KMS contract", "slug or id")
+        return identifier(self.slug or self.id, "KMS contract", "slug or id")
 
 
 class Contracts(NamedTuple):
@@ -106,11 +101,15 @@ class Compose(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """202: the update is under way. ``inferred`` is whether its operations say so, and no answer."""
+    """202: the update is under way.
+
+    ``correlation_id`` is its operation. Where only a ``revision`` says that it was accepted, since the
+    response was lost, it may be empty.
+    """
 
     correlation_id: str
     allowed_envs_changed: bool | None = None
-    inferred: bool = False
+    revision: Revision | None = None
 
 
 class Precondition(NamedTuple):
@@ -119,23 +118,6 @@ class Precondition(NamedTuple):
     compose_hash: str
     app_id: str
     device_id: str | None
-
-
-class State(NamedTuple):
-    """What a CVM is doing now. The texts are the guest's and the API's: untrusted."""
-
-    status: str
-    boot_progress: str
-    boot_error: str
-    shutdown_progress: str
-
-
-class Operation(NamedTuple):
-    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``."""
-
-    correlation_id: str
-    status: str
-    error: str
 
 
 def cvm(cvm_id: str) -> Call[Cvm]:
@@ -173,26 +155,6 @@ def compose(cvm_id: str) -> Call[Compose]:
     return requests.compose_file(cvm_id).read_by(compose_of)
 
 
-def state(cvm_id: str) -> Call[State]:
-    """What a CVM is doing now."""
-    return requests.state(cvm_id).read_by(_state)
-
-
-def newest_operation(cvm_id: str) -> Call[str]:
-    """The correlation id of a CVM's newest operation, empty where there was none yet."""
-    return requests.operations(cvm_id, "1").read_by(_newest)
-
-
-def operation(cvm_id: str, correlation_id: str) -> Call[Operation | None]:
-    """One of a CVM's newest operations, or None where it is not among them (yet)."""
-
-    def find(answer: Any) -> Operation | None:
-        read = (_operation(row) for row in rows(answer))
-        return next((one for one in read if one.correlation_id == correlation_id), None)
-
-    return requests.operations(cvm_id, str(_OPERATIONS)).read_by(find)
-
-
 def update(
     cvm_id: str,
     encrypted_env: str,
@@ -206,53 +168,8 @@ def update(
     return replace(reader, when_busy=False)
 
 
-class _Fields:
-    """The fields of one object in an answer; AnswerError names the field that is not what it has to be."""
-
-    def __init__(self, answer: Any, what: str) -> None:
-        if not isinstance(answer, dict):
-            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
-        self.all: dict[str, Any] = answer
-        self._what = what
-
-    def text(self, name: str) -> str:
-        value = self.optional(name, str)
-        if not value:
-            raise self._wrong(name)
-        return value
-
-    def identifier(self, name: str) -> str:
-        return _identifier(self.text(name), self._what, name)
-
-    def optional(self, name: str, kind: type[T]) -> T | None:
-        value = self.all.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self._wrong(name)
-        return value
-
-    def part(self, name: str) -> _Fields:
-        return _Fields(self.optional(name, dict) or {}, self._what)
-
-    def _wrong(self, name: str) -> AnswerError:
-        return AnswerError(
-            f"Phala Cloud's answer is no {self._what}: {name} is missing or of another kind",
-            hint="check api-url; if it is right, the API has changed: report it",
-        )
-
-
-def _identifier(text: str, what: str, name: str) -> str:
-    if not _IDENTIFIER.fullmatch(text):
-        raise AnswerError(
-            f"Phala Cloud's answer is no {what}: {name} has what no id has ({text[:60]!a})",
-            hint="check api-url; if it is right, do not trust this API",
-        )
-    return text
-
-
 def _cvm(answer: Any) -> Cvm:
-    fields = _Fields(answer, "CVM")
+    fields = Fields(answer, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
     return Cvm(
         id=fields.identifier("id"),
@@ -266,28 +183,29 @@ def _cvm(answer: Any) -> Cvm:
         chain_id=kms.optional("chain_id", int) or None,
         kms_address=kms.optional("dstack_kms_address", str),
         unsigned_key=kms.optional("encrypted_env_pubkey", str),
+        vm_uuid=fields.optional("vm_uuid", str),
     )
 
 
-def _device_ids(node: _Fields) -> tuple[str, ...]:
+def _device_ids(node: Fields) -> tuple[str, ...]:
     """The enabled devices, or the one of the older form; what is no 32 bytes of hex is left out."""
     listed = node.optional("device_ids", list)
     if listed is None:
         ids = [node.optional("device_id", str)]
     else:
-        rows = [_Fields(row, "device") for row in listed[:_DEVICES]]
+        rows = [Fields(row, "device") for row in listed[:_DEVICES]]
         ids = [row.optional("device_id", str) for row in rows if row.optional("enabled", bool) is not False]
     found = (_HASH.fullmatch(one) for one in ids if one)
     return tuple(sorted({match[1].lower() for match in found if match}))
 
 
 def _contracts(answer: Any) -> Contracts:
-    pages = _Fields(answer, "list of KMS contracts").optional("pages", int)
+    pages = Fields(answer, "list of KMS contracts").optional("pages", int)
     return Contracts(tuple(_contract(row) for row in rows(answer)), pages or 1)
 
 
 def _contract(answer: Any) -> Contract:
-    fields = _Fields(answer, "KMS contract")
+    fields = Fields(answer, "KMS contract")
     return Contract(
         id=fields.text("id"),
         slug=fields.optional("slug", str),
@@ -298,17 +216,17 @@ def _contract(answer: Any) -> Contract:
 
 
 def _node(answer: Any) -> str:
-    fields = _Fields(answer, "KMS node")
-    return _identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
+    fields = Fields(answer, "KMS node")
+    return identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
 
 
 def _measured(answer: Any) -> str | None:
-    fields = _Fields(answer, "attestation")
+    fields = Fields(answer, "attestation")
     return fields.optional("compose_file", str) or fields.part("tcb_info").optional("app_compose", str)
 
 
 def _key(answer: Any) -> Key:
-    fields = _Fields(answer, "app's key")
+    fields = Fields(answer, "app's key")
     return Key(
         public_key=fields.text("public_key"),
         signature=fields.optional("signature", str),
@@ -319,37 +237,18 @@ def _key(answer: Any) -> Key:
 
 def compose_of(answer: Any) -> Compose:
     """Read an app-compose, as the API or as the attestation has it."""
-    fields = _Fields(answer, "app-compose")
+    fields = Fields(answer, "app-compose")
     names = fields.optional("allowed_envs", list)
     if names is not None and not all(isinstance(name, str) for name in names):
         raise AnswerError("Phala Cloud's answer is no app-compose: allowed_envs", hint="check api-url")
     return Compose(None if names is None else tuple(names), fields.all)
 
 
-def _state(answer: Any) -> State:
-    fields = _Fields(answer, "state of a CVM")
-    words = (
-        fields.optional(name, str) or "" for name in ("boot_progress", "boot_error", "shutdown_progress")
-    )
-    return State(fields.text("status"), *words)
-
-
-def _operation(answer: Any) -> Operation:
-    fields = _Fields(answer, "operation")
-    error = fields.optional("error_message", str) or ""
-    return Operation(fields.identifier("correlation_id"), fields.text("status"), error)
-
-
-def _newest(answer: Any) -> str:
-    listed = rows(answer)
-    return _operation(listed[0]).correlation_id if listed else ""
-
-
 def _accepted(answer: Any) -> Accepted:
-    fields = _Fields(answer, "accepted update")
+    fields = Fields(answer, "accepted update")
     return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
 
 
 def _precondition(answer: Any) -> Precondition:
-    fields = _Fields(precondition_fields(answer), "precondition")
+    fields = Fields(precondition_fields(answer), "precondition")
     return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

@@ -178,7 +178,24 @@ _INPUTS = (
             "allow-removal", "let the update drop variables that the CVM has today", "bool", default="false"
         ),
         Input("wait", "wait until the CVM runs with the new environment", "bool", default="true"),
-        Input("wait-timeout", "seconds to wait", "number", "SECONDS", default="600", low=1, high=24 * 3600),
+        Input(
+            "wait-for",
+            "what to wait for: `running`, or `containers`, all of them up, and healthy where they have a "
+            "health check",
+            "choice",
+            default="running",
+            choices=("running", "containers"),
+        ),
+        Input("start", "start a CVM that is still stopped after the update", "bool", default="false"),
+        Input(
+            "wait-timeout",
+            "seconds to wait for the update, and before it as many for another operation in the way",
+            "number",
+            "SECONDS",
+            default="600",
+            low=1,
+            high=24 * 3600,
+        ),
         Input(
             "max-parallel",
             "CVMs to update at once, where 1 is a rolling update",

@@ -23,7 +23,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel
 
 from phala_secrets.chain import rpc
-from phala_secrets.cloud import records, requests
+from phala_secrets.cloud import progress, records, requests
 from phala_secrets.cloud.call import Exchange, Pause
 from phala_secrets.cloud.client import Client
 from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_proof
@@ -201,7 +201,9 @@ _CALLS: list[Any] = [
     records.contracts(),
     records.key("phala", _APP),
     records.compose("a"),
-    records.newest_operation("a"),
+    progress.operations("a"),
+    progress.state("a"),
+    progress.containers("a"),
     records.update("a", "00", ["A"]),
     requests.get_kms_info("phala"),
     requests.get_kms_list(),
