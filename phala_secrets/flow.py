@@ -178,8 +178,11 @@ POLL = 5.0
 POLL_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
 """Seconds between the first looks: what fails, fails at once."""
 
+POLL_GROWTH = 3
+"""Looks at a fleet come after a third more of the time that has gone by: few, and hardly ever late."""
+
 POLL_LATER = 15.0
-"""Seconds between looks at most: after half a minute the pauses grow with the time that has gone by."""
+"""Seconds between looks at a fleet at most."""
 
 IN_A_ROW = 3
 """Looks in a row that have to agree: one may have been on the way."""

@@ -34,6 +34,12 @@ Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
 
 Trace = Callable[[str], None]
 
+CONNECTIONS = 32
+"""Connections at most. Who finds them all taken waits as long as one request may take, and no longer."""
+
+KEPT = 30.0
+"""Seconds that an idle connection is kept: pauses between looks are half as long at most."""
+
 _RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
 """What may be a key in the path or query of an RPC's URL."""
 
@@ -63,6 +69,12 @@ def _tls(url: str) -> ssl.SSLContext:
             hint="point it at a PEM file of root certificates, or unset it",
         ) from None
     return context
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(
+        max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEPT
+    )
 
 
 def transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
@@ -153,7 +165,7 @@ class Connection(Generic[Http]):
             "timeout": self.timeout,
             "follow_redirects": False,
             "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
-            "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
+            "limits": _limits(),
         }
 
     def _request(self, attempt: Attempt, *, stream: bool = False) -> dict[str, Any]:

@@ -36,6 +36,14 @@ class State(NamedTuple):
     shutdown_progress: str
 
 
+class Row(NamedTuple):
+    """What an app's list shows of one of its CVMs."""
+
+    status: str
+    in_progress: bool
+    compose_hash: str
+
+
 class Operation(NamedTuple):
     """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``.
 
@@ -87,6 +95,11 @@ def state(cvm_id: str) -> Call[State]:
     return requests.state(cvm_id).read_by(_state)
 
 
+def app_states(app_id: str) -> Call[dict[str, Row]]:
+    """What each CVM of an app is doing now, by id."""
+    return requests.app_cvms(app_id).read_by(lambda answer: dict(_row(row) for row in rows(answer)))
+
+
 def start(cvm_id: str) -> Call[None]:
     """Start a CVM. Its response is of no use here: the operation shows among the others."""
     return requests.start(cvm_id).read_by(lambda _: None)
@@ -134,6 +147,12 @@ def _state(answer: Any) -> State:
         fields.optional(name, str) or "" for name in ("boot_progress", "boot_error", "shutdown_progress")
     )
     return State(fields.text("status"), *words)
+
+
+def _row(answer: Any) -> tuple[str, Row]:
+    fields = Fields(answer, "CVM")
+    in_progress = bool(fields.optional("in_progress", bool))
+    return fields.text("id"), Row(fields.text("status"), in_progress, _bare_hash(fields))
 
 
 def _operation(answer: Any) -> Operation:

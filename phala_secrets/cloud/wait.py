@@ -102,11 +102,12 @@ class Patience:
         ``growing`` pauses become longer with the time that has gone by, for looks at many CVMs;
         ``steady`` ones are as long from the start.
         """
-        seconds = flow.POLL if steady else next(self._pauses, flow.POLL)
+        if growing:
+            seconds = min(max(flow.POLL_AT_FIRST[0], self.age / flow.POLL_GROWTH), flow.POLL_LATER)
+        else:
+            seconds = flow.POLL if steady else next(self._pauses, flow.POLL)
         if self._hurried:
             seconds, self._hurried = flow.FIRST_PAUSE, False
-        elif growing:
-            seconds = max(seconds, min(self.age / 6, flow.POLL_LATER))
         seconds = max(seconds, self._not_before - flow.clock.monotonic())
         if seconds > self.left - flow.LAST_LOOK:  # whatever was asked for, there is one more look
             seconds, self._not_before = max(flow.LAST_LOOK / 4, self.left - flow.LAST_LOOK), 0.0

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from phala_secrets import flow
-from phala_secrets.cloud import records
+from phala_secrets.cloud import progress
 from phala_secrets.cloud.call import Within
 from phala_secrets.cloud.wait import Look, Seen, own_look
-from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import PhalaSecretsError, TransportError
 
 if TYPE_CHECKING:
-    from phala_secrets.cloud.records import Cvm
+    from phala_secrets.cloud.progress import Row
     from phala_secrets.flow import Flow
 
 
@@ -28,7 +27,7 @@ class _App:
 
     turn: threading.Lock = field(default_factory=threading.Lock)
     taken: float = float("-inf")
-    rows: dict[str, Cvm] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
     error: PhalaSecretsError | None = None
 
 
@@ -59,7 +58,7 @@ class Looks:
                 raise error.saying(error.message)  # each thread has its own
             if row is None:  # the list may lag behind, and the CVM be there all the same
                 return (yield from own_look(cvm_id)(left, age))
-            return Seen(row.status, in_progress=row.in_progress, compose_hash=bare(row.compose_hash))
+            return Seen(row.status, in_progress=row.in_progress, compose_hash=row.compose_hash)
 
         return look
 
@@ -68,8 +67,8 @@ def _take(app: _App, app_id: str, left: float) -> Flow[None]:
     """Look at an app. An error counts for all who wait, too."""
     app.taken = flow.clock.monotonic()
     try:
-        rows: tuple[Cvm, ...] = yield Within(records.app_cvms(app_id), left)
+        app.rows = yield Within(progress.app_states(app_id), left)
     except PhalaSecretsError as error:
         app.error = error
     else:
-        app.rows, app.error = {row.id: row for row in rows}, None
+        app.error = None
