@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from phala_secrets import create_client
+from phala_secrets import create_client, flow
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
+from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
@@ -22,6 +23,14 @@ def simulator() -> Iterator[FaultySimulator]:
     """A Phala Cloud whose CVMs restart in no time."""
     with FaultySimulator(Cloud(restart_seconds=0.05)) as running:
         yield running
+
+
+@pytest.fixture
+def clock(simulator: FaultySimulator, monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """One clock for the simulator and for runs in this process: whoever sleeps on it moves it."""
+    simulator.cloud.clock = clock = ManualClock()
+    monkeypatch.setattr(flow, "clock", clock)
+    return clock
 
 
 @pytest.fixture
@@ -46,11 +55,11 @@ def run(simulator: FaultySimulator, tmp_path: Path) -> Command:
 
 @pytest.fixture
 def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], None]:
-    """Another run's update of my-app, which begins just after ours has looked at the operations."""
+    """Another run's update of my-app, which begins just after ours has read the compose file."""
 
     def prepare(envs: Mapping[str, str]) -> None:
         def slip_in(request: Request, answer: Answer) -> Answer:
-            if request.path.endswith("/operations"):
+            if request.path.endswith("/compose_file"):
                 simulator.cloud.tamper = before
                 with create_client(simulator.cloud.api_key, simulator.url) as client:
                     client.update_cvm_envs("my-app", envs=envs)

@@ -18,6 +18,7 @@ from phala_secrets.errors import (
     AnswerError,
     BootError,
     ConflictError,
+    NotFoundError,
     PhalaSecretsError,
     RateLimitError,
     ServerError,
@@ -134,6 +135,8 @@ def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
             if other and (other.correlation_id != followed or patience.age - said >= _MINUTE):
                 followed, said = other.correlation_id, patience.age
                 show(f"waiting for another operation: {in_words(other)}")
+        except NotFoundError:  # it was replaced: whoever begins again finds the new one
+            return
         except _PASSING as error:
             other = None
             patience.missed(error)

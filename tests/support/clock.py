@@ -39,6 +39,10 @@ class ManualClock:
             self.slept.append(seconds)
         self.advance(seconds)
 
+    async def asleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass at once."""
+        self.sleep(seconds)
+
     def advance(self, seconds: float) -> None:
         """Move it forward, and wake those who wait on it."""
         if seconds < 0:
