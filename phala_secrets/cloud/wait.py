@@ -27,7 +27,7 @@ from phala_secrets.errors import (
 )
 from phala_secrets.flow import Flow, Pause, ask
 
-_PASSING = (TransportError, ServerError, RateLimitError)
+PASSING = (TransportError, ServerError, RateLimitError)
 """Failures that may pass while there is time left."""
 
 STOPPED = "stopped"
@@ -137,7 +137,7 @@ def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
                 show(f"waiting for another operation: {in_words(other)}")
         except NotFoundError:  # it was replaced: whoever begins again finds the new one
             return
-        except _PASSING as error:
+        except PASSING as error:
             other = None
             patience.missed(error)
         yield patience.pause()
@@ -225,7 +225,7 @@ def until_up(
                 reason = failure or (yield from _reason(cvm_id, watch.seen))
                 raise BootError(f"{what} failed: {reason[:_TEXT]}", hint=_GUEST_LOG)
             watch.patience.heard()
-        except _PASSING as error:
+        except PASSING as error:
             watch.patience.missed(error)
     raise WaitTimeoutError(
         f"not running after {seconds:.0f} s; last seen: {watch.shown or 'nothing'}",

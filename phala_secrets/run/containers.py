@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from phala_secrets import flow
 from phala_secrets.cloud import progress
 from phala_secrets.cloud.call import Within
-from phala_secrets.errors import BootError, RateLimitError, ServerError, TransportError, WaitTimeoutError
+from phala_secrets.cloud.wait import PASSING
+from phala_secrets.errors import BootError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ def until_up(cvm_id: str, patience: Patience, show: Callable[[str], None]) -> Fl
     while patience.left > 0:
         try:
             listed: Sequence[Container] | None = yield Within(progress.containers(cvm_id), patience.left)
-        except (TransportError, ServerError, RateLimitError) as error:
+        except PASSING as error:
             patience.missed(error)
             good = 0
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from phala_secrets import flow
 from phala_secrets.cloud import progress
 from phala_secrets.cloud.call import Within
-from phala_secrets.cloud.wait import Look, Seen, own_look
+from phala_secrets.cloud.wait import PASSING, Look, Seen, own_look
 from phala_secrets.errors import PhalaSecretsError, TransportError
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Looks:
                 error, row = app.error, app.rows.get(cvm_id)
             finally:
                 app.turn.release()
-            if error:
+            if isinstance(error, PASSING):
                 raise error.saying(error.message)  # each thread has its own
-            if row is None:  # the list may lag behind, and the CVM be there all the same
+            if error or row is None:  # the CVM may be there, and let itself be asked, all the same
                 return (yield from own_look(cvm_id)(left, age))
             return Seen(row.status, in_progress=row.in_progress, compose_hash=row.compose_hash)
 
