@@ -184,16 +184,22 @@ class Client(Connection[httpx.Client]):
         """A response whose head has come in time, to be read."""
         http = self._client_for(attempt.call)
         request = http.build_request(**self._request(attempt, stream=stream))
+        # httpcore's pool may close a connection under a thread while others queue for it, so none does.
+        if not self._gate.acquire(timeout=attempt.seconds):
+            raise httpx.PoolTimeout("no connection in time")
         try:
-            response = in_time(
-                lambda: http.send(request, stream=True), attempt.seconds + GRACE, httpx.Response.close
-            )
-        except TimeoutError:
-            raise httpx.ReadTimeout("no response in time") from None
-        try:
-            yield response
+            try:
+                response = in_time(
+                    lambda: http.send(request, stream=True), attempt.seconds + GRACE, httpx.Response.close
+                )
+            except TimeoutError:
+                raise httpx.ReadTimeout("no response in time") from None
+            try:
+                yield response
+            finally:
+                response.close()
         finally:
-            response.close()
+            self._gate.release()
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
         body = Body(deadline)

@@ -132,6 +132,7 @@ class Connection(Generic[Http]):
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[str, Http] = {}
         self._opening = threading.Lock()
+        self._gate = threading.BoundedSemaphore(CONNECTIONS)
 
     def _open(self, url: str) -> Http:
         raise NotImplementedError
