@@ -28,6 +28,7 @@ METHODS = {
     "get_app_cvms",
     "get_app_env_encrypt_pub_key",
     "get_cvm_compose_file",
+    "get_cvm_containers",
     "get_cvm_info",
     "get_cvm_operations",
     "get_cvm_state",
@@ -38,7 +39,9 @@ METHODS = {
     "list_kms_contract_nodes",
     "list_kms_contracts",
     "next_app_ids",
+    "start_cvm",
     "update_cvm_envs",
+    "wait_for_cvm",
     "watch_cvm_state",
 }
 CLIENTS = (phala_secrets.Client, phala_secrets.AsyncClient)
@@ -61,7 +64,7 @@ def test_all_is_pinned() -> None:
         and not name.startswith("_")
     }
     assert len(of_errors) == 17
-    assert len(of_models) == 24
+    assert len(of_models) == 26
     more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult"}
     assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more
     assert phala_secrets.__all__ == sorted(phala_secrets.__all__)

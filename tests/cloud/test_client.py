@@ -417,7 +417,7 @@ def test_an_approval_that_is_needed_is_an_answer(client: Client, cloud: Cloud, f
     assert (asked.status, asked.app_id) == ("precondition_required", cvm.app_id)
     assert (asked.compose_hash, asked.device_id) == (cvm.hash_with(["OLD", "NEW"]), cvm.device_id)
     assert (asked.kms_info or {})["slug"] == "kms-base-1"
-    approval = {"compose_hash": asked.compose_hash, "transaction_hash": "0x" + "ab" * 32}
+    approval: dict[str, Any] = {"compose_hash": asked.compose_hash, "transaction_hash": "0x" + "ab" * 32}
     with pytest.raises(ApprovalRefusedError) as refused:
         client.update_cvm_envs("on-chain", envs=envs, **approval)
     assert refused.value.status_code == 467
