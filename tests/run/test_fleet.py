@@ -175,7 +175,7 @@ def test_a_rate_limit_slows_a_fleet_down_and_loses_none(
 ) -> None:
     cloud.restart_seconds = 0
     replicas = fleet(cloud, 16)
-    cloud.rate_limit = RateLimit(per_second=80, burst=20, retry_after=retry_after)
+    cloud.rate_limit = RateLimit(per_second=40, burst=10, retry_after=retry_after)
     done = update(run, replicas[0].app_id, "--max-parallel", "8")
     assert done.code == 0, done.printed
     assert any(request.status == 429 for request in cloud.requests), "the limit has to have been met"
