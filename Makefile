@@ -58,7 +58,7 @@ bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules 
 
 # Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra chain $(UPGRADE) pyproject.toml
+	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra attest --extra chain $(UPGRADE) pyproject.toml
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
 	$(LOCK) --output-file requirements/image.txt
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt

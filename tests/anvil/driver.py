@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
-
 from phala_secrets.chain.flow import Flow, Sleep
+
 from phala_secrets.chain.rpc import Rpc
 from phala_secrets.errors import AnswerError, TransportError
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from phala_secrets.chain.flow import Sleep
 
 from phala_secrets.chain import register
-from phala_secrets.chain.flow import Sleep
 from phala_secrets.chain.owner import Sender
 from phala_secrets.chain.register import ALREADY_REGISTERED, Registered, Sent
 from phala_secrets.errors import (
