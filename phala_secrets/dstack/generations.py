@@ -8,7 +8,8 @@ To add one, append a row to ``GENERATIONS``:
   their systemd (``systemctl --version`` in the guest).
 
 A row whose writer or launcher is unknown in part lists every possibility: a value has to arrive
-under each handover, and a name has to be free in each list.
+under each handover, and a name has to be free in each list. The simulator has a model of its own:
+add the generation to ``simulator/generations.py`` first.
 
 Sources: dstack, ``basefiles/app-compose.sh`` (v0.5.3 to v0.5.11) and
 ``os/common/rootfs/app-compose.sh`` (0.6); bash(1), "Shell Variables", which the tests ask bash

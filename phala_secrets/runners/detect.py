@@ -1,8 +1,4 @@
-"""Where a run happens. Each CI has a room of its own; a shell is the base of them all.
-
-A runner masks secrets, tells people what goes on, writes outputs where that CI looks for
-them, and disarms whatever in foreign text would be a command to it.
-"""
+"""Which CI this is: the variable that each is recognised by, and its room. A new CI is a row here."""
 
 from __future__ import annotations
 
