@@ -60,7 +60,7 @@ def test_all_is_pinned() -> None:
         and name != "Wire"
         and not name.startswith("_")
     }
-    assert len(of_errors) == 17
+    assert len(of_errors) == 19
     assert len(of_models) == 24
     more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult"}
     assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more

@@ -10,7 +10,7 @@ import httpx
 
 from phala_secrets import flow
 from phala_secrets.cloud import methods
-from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
+from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
 from phala_secrets.cloud.connection import Connection, Trace, host_of, transport_error
 from phala_secrets.cloud.requests import API_VERSION
@@ -80,6 +80,8 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             return raise_first(await self._settle(step))
         if isinstance(step, Settled):
             return await self._settle(step.requests)
+        if isinstance(step, BaseUrl):
+            return self.base_url
         if isinstance(step, Within):
             return await self.send(step.call, within=step.seconds)
         return await self.send(step)

@@ -65,6 +65,10 @@ class Within(NamedTuple):
     seconds: float
 
 
+class BaseUrl(NamedTuple):
+    """A step: nothing is sent, and its result is the URL of the API that calls go to."""
+
+
 class Response(NamedTuple):
     """What came back: the API key and an RPC's credentials are taken out already."""
 

@@ -14,7 +14,7 @@ import httpx
 
 from phala_secrets import flow
 from phala_secrets.cloud import methods
-from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
+from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace, host_of, transport_error
 from phala_secrets.cloud.deadline import in_time
 from phala_secrets.cloud.requests import API_VERSION
@@ -98,6 +98,8 @@ class Client(Connection[httpx.Client]):
             return raise_first(self._settle(step))
         if isinstance(step, Settled):
             return self._settle(step.requests)
+        if isinstance(step, BaseUrl):
+            return self.base_url
         if isinstance(step, Within):
             return self.send(step.call, within=step.seconds)
         return self.send(step)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from phala_secrets.cloud import trust
+from phala_secrets.cloud import known, trust
 from phala_secrets.cloud.ids import CvmRef, parse_api_key, parse_cvm, parse_url
 from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.cloud.secret import Secret
@@ -85,7 +85,7 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         if not default:
             raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
         sources = replace(sources, env_files=(default,))
-    policy = _policy(given, cvms, app)
+    policy = replace(_policy(given, cvms, app), cloud_root=known.expected_root(api_url))
     policy.check()
     on_github = environ.get("GITHUB_ACTIONS") == "true"
     workspace = environ.get("GITHUB_WORKSPACE") if on_github else None
@@ -322,6 +322,9 @@ def _policy(given: Given, cvms: tuple[CvmRef, ...], app: str | None) -> trust.Po
 def _signers(given: Given) -> list[str]:
     signers = []
     for number, line in enumerate(given.lines("trusted-signers"), 1):
+        if line == known.NAME:
+            signers.append(known.published.root)
+            continue
         try:
             signers.append(parse_signer(line))
         except InputError as error:

@@ -153,15 +153,17 @@ _INPUTS = (
         Input("kms", "the KMS to ask, by slug or id", metavar="KMS", otherwise="the KMS of the CVM"),
         Input(
             "trusted-signers",
-            "the only KMS roots to accept: secp256k1 public keys in hex, one per line",
+            "the only KMS roots to accept: secp256k1 public keys in hex, one per line; `phala-cloud` is the "
+            "published root of the Cloud KMS",
             "lines",
             "KEY",
         ),
         Input(
             "require-trust",
-            "the least that the proof must rest on: `api`, `chain` or `pinned`",
+            "the least that the proof must rest on: `api`, `known` (the published root of the Cloud KMS), "
+            "`chain` or `pinned`",
             "choice",
-            choices=("api", "chain", "pinned"),
+            choices=("api", "known", "chain", "pinned"),
         ),
         Input(
             "kms-contract",
@@ -269,7 +271,8 @@ _OUTPUTS = (
         "The key",
         Output("kms", "the KMS that was asked, by slug or id"),
         Output("kms-signer", "the KMS root that signed the key: compressed SEC1 hex without `0x`"),
-        Output("trust", "what vouches for that root: `pinned`, `chain` or `api`"),
+        Output("trust", "what vouches for that root: `pinned`, `chain`, `known` or `api`"),
+        Output("warning", "that the key of the Cloud KMS is signed by another root than the published one"),
         Output("public-key", "the app's key, to which the secrets are encrypted, 64 hex digits"),
     ),
     *_outputs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phala_secrets.cloud.trust import UNKNOWN_ROOT
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import seal
 from phala_secrets.dstack.ids import bare
@@ -121,6 +122,8 @@ def _prove(run: Run) -> None:
         for key in run.keys.values():
             for finding in key.findings:
                 run.tell(finding)
+                if finding.message.startswith(UNKNOWN_ROOT):
+                    run.output("warning", finding.message)
             run.runner.say(reports.proof_line(key))
 
 
