@@ -25,10 +25,10 @@ COPY --from=build /opt/phala-secrets /opt/phala-secrets
 COPY entrypoint.py /opt/phala-secrets/
 # The official base has a pip, which no run needs, and no byte code of its standard library, which would be compiled
 # anew at each start: importing every module once leaves that of what is used, and shows that nothing is missing.
-# (encodings.idna is what looking up a host takes.)
+# (encodings.idna is what looking up a host takes, and UTF-16 the order of keys in a compose hash.)
 RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
     && ln -s /opt/phala-secrets/entrypoint.py /usr/local/bin/phala-secrets \
-    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, eth_account, pkgutil, phala_secrets as package; \
+    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_16_be, encodings.utf_16_le, eth_account, pkgutil, phala_secrets as package; \
         [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']"
 # -I: neither the workspace nor a PYTHON… variable of the job can bring code of its own. -B: nothing is written.
 # The first line of entrypoint.py says the same, for CIs that run a shell in the image and call phala-secrets there.

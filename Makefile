@@ -19,7 +19,7 @@ demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what 
 	@$(BIN)/python examples/demo/demo.py
 
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov
 	@$(BIN)/python -m coverage report --fail-under=100 --include='$(COVERED)' >/dev/null || { \
 	    echo "error: a branch of what has to be covered whole is not: $(COVERED)" >&2; exit 1; }
 

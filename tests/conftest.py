@@ -8,19 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from phala_secrets import create_client
+from phala_secrets import create_client, flow
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
+from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
 
 
 @pytest.fixture
-def simulator() -> Iterator[FaultySimulator]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The one clock of a story, of its simulator and its runs in this process: pauses take no time."""
+    clock = ManualClock()
+    monkeypatch.setattr(flow, "clock", clock)
+    return clock
+
+
+@pytest.fixture
+def time_passes(clock: ManualClock) -> Iterator[None]:
+    """Real time passes on the clock, for tests that start processes themselves."""
+    with clock.running():
+        yield
+
+
+@pytest.fixture
+def simulator(clock: ManualClock) -> Iterator[FaultySimulator]:
     """A Phala Cloud whose CVMs restart in no time."""
-    with FaultySimulator(Cloud(restart_seconds=0.05)) as running:
+    with FaultySimulator(Cloud(restart_seconds=0.05, clock=clock)) as running:
         yield running
 
 

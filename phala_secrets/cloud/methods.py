@@ -272,7 +272,7 @@ def update_cvm_envs(
         "kms": kms,
     }
     arguments = merged(request, "id", given)
-    cvm_id = arguments.get("id", "")
+    (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
             "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"

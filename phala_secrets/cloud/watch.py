@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from phala_secrets import flow
 from phala_secrets.cloud import readers, requests
-from phala_secrets.cloud.arguments import Arguments, merged
+from phala_secrets.cloud.arguments import Arguments, merged, required
 from phala_secrets.errors import InputError, PhalaSecretsError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Watch:
     ) -> None:
         keywords = {"id": id, "target": target, "interval": interval, "timeout": timeout}
         given = merged(request, "id", keywords)
-        self._id = given.get("id", "")
+        (self._id,) = required(given, "id")
         self._target = given.get("target", "running")
         self._interval = _within("interval", given.get("interval", 5), 5, 30)
         timeout = _within("timeout", given.get("timeout", 300), 10, 600)

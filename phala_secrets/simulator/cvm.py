@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 GATEWAY = "gateway.invalid"
 _USER = "simulator"
-_SLICE = 0.01  # seconds between two looks of `Cvm.wait`
 
 
 @dataclass(slots=True)
@@ -300,7 +299,7 @@ class Cvm:
             now = clock.monotonic()
             if now >= deadline:
                 raise TimeoutError(f"{self.name} still restarts after {timeout} s")
-            clock.sleep(max(0.0, min(_SLICE, operation.ends - now, deadline - now)))
+            clock.sleep(max(0.0, min(operation.ends, deadline) - now))
         return self
 
     def _look(self) -> _Shown:

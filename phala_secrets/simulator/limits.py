@@ -48,3 +48,4 @@ class Limits:
         """Give a stream back."""
         with self._world.changed:
             self.open_streams -= 1
+            self._world.changed.notify_all()

@@ -1,4 +1,4 @@
-"""The smallest driver of a flow: real HTTP, but a clock that only sleeping moves."""
+"""The smallest driver of a flow: real HTTP, but pauses that only move a clock."""
 
 from __future__ import annotations
 
@@ -6,33 +6,38 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
-from phala_secrets.chain.flow import Flow, Sleep
 
+from phala_secrets import flow
 from phala_secrets.chain.rpc import Rpc
 from phala_secrets.errors import AnswerError, TransportError
+from phala_secrets.flow import Flow, Pause
 
 T = TypeVar("T")
 
 
 class Driver:
-    """Runs flows against an RPC. ``sleeps`` has what was shown; in ``on_sleep`` a test's world moves on."""
+    """Runs flows against an RPC. ``pauses`` has what was shown; in ``on_pause`` a test's world moves on.
+
+    Pauses are made on ``flow.clock``, which the fixture ``clock`` replaces.
+    """
 
     def __init__(
-        self, url: str, *, timeout: float = 20, on_sleep: Callable[[Sleep], None] | None = None
+        self, url: str, *, timeout: float = 20, on_pause: Callable[[Pause], None] | None = None
     ) -> None:
         self.url = url
-        self.now = 1000.0
-        self.sleeps: list[Sleep] = []
+        self.pauses: list[Pause] = []
         self._timeout = timeout
-        self._on_sleep = on_sleep or (lambda _: None)
-
-    def clock(self) -> float:
-        return self.now
+        self._on_pause = on_pause or (lambda _: None)
 
     @property
     def hashes(self) -> list[str]:
         """Hashes of the transactions that were signed, in order."""
-        return list(dict.fromkeys(each.transaction_hash for each in self.sleeps if each.transaction_hash))
+        return list(dict.fromkeys(pause.transaction for pause in self.pauses if pause.transaction))
+
+    @property
+    def seconds(self) -> float:
+        """How long all the pauses took."""
+        return sum(pause.seconds for pause in self.pauses)
 
     def ask(self, request: Rpc[T]) -> T:
         """One request; raises what a client would."""
@@ -45,22 +50,12 @@ class Driver:
             except ValueError:
                 raise AnswerError("the RPC's answer is not JSON") from None
 
-    def run(self, flow: Flow[T]) -> T:
-        try:
-            step = next(flow)
-            while True:
-                answer: Any = None
-                try:
-                    if isinstance(step, Rpc):
-                        answer = self.ask(step)
-                    else:
-                        self.sleeps.append(step)
-                        self.now += step.seconds
-                        self._on_sleep(step)
-                except TransportError as error:
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as done:
-            result: T = done.value
-            return result
+    def run(self, asked: Flow[T]) -> T:
+        return flow.drive(asked, self._take)
+
+    def _take(self, step: Any) -> Any:
+        if isinstance(step, Rpc):
+            return self.ask(step)
+        self.pauses.append(step)
+        flow.clock.sleep(step.seconds)
+        return self._on_pause(step)

@@ -19,9 +19,12 @@ from phala_secrets.errors import (
     PhalaSecretsError,
     TransportError,
 )
+from phala_secrets.flow import Pause
 from tests.anvil.anvil import ETHER, Chain
 from tests.anvil.driver import Driver
 from tests.anvil.meddler import DroppedError, Forward, Meddle, Meddler, result
+
+pytestmark = pytest.mark.usefixtures("clock")
 
 HASH, DEVICE = "ab" * 32, "cd" * 32
 GWEI = 10**9
@@ -40,7 +43,7 @@ class Owner:
         self.driver = driver or self.driver
         sender = Sender(self.account.key.hex())
         asked = {"chain_id": 8453, "app": self.app, "compose_hash": HASH, **options}
-        return self.driver.run(register(sender, **asked, clock=self.driver.clock))
+        return self.driver.run(register(sender, **asked))
 
     def fails(self, kind: type[PhalaSecretsError], driver: Driver | None = None, **options: Any) -> str:
         with pytest.raises(kind) as caught:
@@ -116,7 +119,7 @@ def test_a_new_hash_is_approved_with_one_transaction(owner: Owner) -> None:
     assert int(transaction["chainId"], 16) == 8453
     assert transaction["type"] == "0x2"
     assert owner.driver.hashes == [registered.transaction_hash]
-    assert registered.transaction_hash in owner.driver.sleeps[0].message
+    assert registered.transaction_hash in owner.driver.pauses[0].message
 
 
 def test_what_is_approved_already_is_not_sent_again(owner: Owner) -> None:
@@ -210,27 +213,27 @@ def test_a_chain_without_base_fees_gets_a_legacy_transaction() -> None:
 # -- a slow chain -------------------------------------------------------------------------------
 
 
-def mined_after(chain: Chain, polls: int) -> Callable[[Sleep], None]:
+def mined_after(chain: Chain, polls: int) -> Callable[[Pause], None]:
     left = [polls]
 
-    def on_sleep(step: Sleep) -> None:
+    def on_pause(step: Pause) -> None:
         if step.seconds:
             left[0] -= 1
             if left[0] == 0:
                 chain.mine()
 
-    return on_sleep
+    return on_pause
 
 
 def test_confirmation_is_waited_for_with_progress(owner: Owner, chain: Chain) -> None:
     chain.automine(False)
-    driver = Driver(chain.url, on_sleep=mined_after(chain, 4))
+    driver = Driver(chain.url, on_pause=mined_after(chain, 4))
     registered = owner.registers(driver)
     assert owner.approved()
     assert owner.sent == 1
-    waits = [each for each in driver.sleeps if each.seconds]
+    waits = [each for each in driver.pauses if each.seconds]
     assert len(waits) == 4
-    assert all(each.transaction_hash == registered.transaction_hash for each in waits)
+    assert all(each.transaction == registered.transaction_hash for each in waits)
 
 
 def test_a_stuck_transaction_is_named_and_never_doubled(owner: Owner, chain: Chain) -> None:
@@ -239,10 +242,10 @@ def test_a_stuck_transaction_is_named_and_never_doubled(owner: Owner, chain: Cha
     (stuck,) = owner.driver.hashes
     assert stuck in message
     assert "60 s" in message
-    assert owner.driver.now == 1060
+    assert owner.driver.seconds == 60
 
     # The next run waits for it, and then finds the approval there.
-    driver = Driver(chain.url, on_sleep=mined_after(chain, 2))
+    driver = Driver(chain.url, on_pause=mined_after(chain, 2))
     assert owner.registers(driver) == Registered(ALREADY_REGISTERED, ())
     assert driver.hashes == []
     assert owner.sent == 1
@@ -261,27 +264,27 @@ def test_nothing_is_signed_behind_a_transaction_that_never_moves(owner: Owner, c
 def test_a_reverted_transaction_is_an_error_with_its_hash(owner: Owner, chain: Chain) -> None:
     chain.automine(False)
 
-    def freeze_first(step: Sleep) -> None:
+    def freeze_first(step: Pause) -> None:
         if step.seconds:
             chain.send(owner.app, "freeze()", gas_price=500 * GWEI)
             chain.mine()
 
-    driver = Driver(chain.url, on_sleep=freeze_first)
+    driver = Driver(chain.url, on_pause=freeze_first)
     message = owner.fails(ApprovalRequiredError, driver)
     assert "reverted" in message
     assert driver.hashes[0] in message
     assert owner.sent == 1
 
 
-def replace(owner: Owner, *, with_approval: bool) -> Callable[[Sleep], None]:
+def replace(owner: Owner, *, with_approval: bool) -> Callable[[Pause], None]:
     """The owner's wallet sends something else under the same nonce, while ours waits."""
     chain, done = owner.chain, []
 
-    def on_sleep(step: Sleep) -> None:
+    def on_pause(step: Pause) -> None:
         if not step.seconds or done:
             return
         done.append(True)
-        chain.rpc("anvil_dropTransaction", step.transaction_hash)
+        chain.rpc("anvil_dropTransaction", step.transaction)
         signed = owner.account.sign_transaction(
             {
                 "chainId": 8453,
@@ -298,12 +301,12 @@ def replace(owner: Owner, *, with_approval: bool) -> Callable[[Sleep], None]:
             chain.send(owner.app, "approveBehindTheBack(bytes32)", bytes.fromhex(HASH))
         chain.mine()
 
-    return on_sleep
+    return on_pause
 
 
 def test_a_replaced_transaction_is_an_error_with_its_hash(owner: Owner, chain: Chain) -> None:
     chain.automine(False)
-    driver = Driver(chain.url, on_sleep=replace(owner, with_approval=False))
+    driver = Driver(chain.url, on_pause=replace(owner, with_approval=False))
     message = owner.fails(ApprovalRequiredError, driver)
     assert "replaced" in message
     assert driver.hashes[0] in message
@@ -313,19 +316,19 @@ def test_a_replaced_transaction_is_an_error_with_its_hash(owner: Owner, chain: C
 
 def test_a_replaced_transaction_does_not_matter_once_the_hash_is_approved(owner: Owner, chain: Chain) -> None:
     chain.automine(False)
-    driver = Driver(chain.url, on_sleep=replace(owner, with_approval=True))
+    driver = Driver(chain.url, on_pause=replace(owner, with_approval=True))
     assert owner.registers(driver) == Registered(ALREADY_REGISTERED, ())
     assert len(driver.hashes) == 1
 
 
 def test_a_nonce_taken_between_signing_and_sending_is_not_signed_over(owner: Owner, chain: Chain) -> None:
-    def take(step: Sleep) -> None:
+    def take(step: Pause) -> None:
         if not step.seconds:
             spend = {"chainId": 8453, "nonce": 0, "to": chain.funder, "value": 1, "gas": 21_000}
             signed = owner.account.sign_transaction({**spend, "gasPrice": 10 * GWEI})
             chain.rpc("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex())
 
-    driver = Driver(chain.url, on_sleep=take)
+    driver = Driver(chain.url, on_pause=take)
     message = owner.fails(ApprovalRequiredError, driver)
     assert "took nonce 0" in message
     assert driver.hashes[0] in message
@@ -538,9 +541,9 @@ def test_success_that_the_contract_does_not_show_is_waited_for_then_refused(
         message = owner.fails(AnswerError, Driver(rpc.url), patience=30)
         assert "does not show it" in message
 
-        def catch_up(step: Sleep) -> None:
+        def catch_up(step: Pause) -> None:
             blind[0] = "show" not in step.message
 
-        driver = Driver(rpc.url, on_sleep=catch_up)
+        driver = Driver(rpc.url, on_pause=catch_up)
         registered = owner.registers(driver)
         assert registered.transaction_hash == driver.hashes[0]

@@ -10,6 +10,8 @@ import pytest
 
 from .support import ENTRYPOINT, Cloud, Command, Cvm, Outcome, Step, bounded, in_ci, updates
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 SECONDS = 3.0
 """How long a run may take that would otherwise wait for ever; one that ends takes half a second."""
 

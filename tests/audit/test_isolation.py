@@ -10,6 +10,8 @@ import pytest
 
 from .support import ENTRYPOINT, ROOT, SCRIPT, Command, Cvm, bounded
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 TROJAN = (
     "import os; print('code of the checkout has', os.environ['PHALA_CLOUD_API_KEY']); raise SystemExit(9)"
 )

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sha3 import keccak_256
 
-from phala_secrets.chain import abi, flow, handover, networks, owner, register, rpc
+from phala_secrets import flow
+from phala_secrets.chain import abi, handover, networks, owner, register, rpc
 from phala_secrets.chain.transaction import DEFAULT_MAX_COST, MAX_COST, MAX_GAS, eth
 from phala_secrets.errors import (
     AnswerError,
@@ -31,6 +32,8 @@ from phala_secrets.errors import (
     PhalaSecretsError,
     TransportError,
 )
+
+pytestmark = pytest.mark.usefixtures("clock")
 
 APP, HASH, DEVICE = "1f" * 20, "ab" * 32, "cd" * 32
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -80,7 +83,7 @@ def test_calldata_and_event_are_by_their_own_names() -> None:
 
     assert handover.calldata_add_compose_hash("0x" + HASH) == selector("addComposeHash(bytes32)")[:10] + HASH
     assert handover.calldata_add_device(DEVICE) == selector("addDevice(bytes32)")[:10] + DEVICE
-    assert selector("ComposeHashAdded(bytes32)") == register.COMPOSE_HASH_ADDED
+    assert selector("ComposeHashAdded(bytes32)") == rpc.COMPOSE_HASH_ADDED
 
 
 @pytest.mark.parametrize("bad", ["", "0x", "ab" * 31, "ab" * 33, "zz" * 32, HASH + "\n0", "０" * 64])
@@ -178,18 +181,18 @@ def test_a_root_is_read_in_either_spelling() -> None:
 
 
 def receipt(**changes: Any) -> dict[str, Any]:
-    log = {"address": "0x" + APP, "topics": [register.COMPOSE_HASH_ADDED], "data": "0x" + HASH}
+    log = {"address": "0x" + APP, "topics": [rpc.COMPOSE_HASH_ADDED], "data": "0x" + HASH}
     whole = {"transactionHash": "0x" + HASH, "status": "0x1", "blockNumber": "0x10", "logs": [log]}
     return whole | changes
 
 
 @pytest.mark.parametrize("indexed", [True, False])
 def test_an_event_names_its_subject_indexed_or_not(indexed: bool) -> None:
-    topics = [register.COMPOSE_HASH_ADDED, "0x" + DEVICE] if indexed else [register.COMPOSE_HASH_ADDED]
+    topics = [rpc.COMPOSE_HASH_ADDED, "0x" + DEVICE] if indexed else [rpc.COMPOSE_HASH_ADDED]
     log = {"address": "0x" + APP, "topics": topics, "data": "0x" if indexed else "0x" + DEVICE}
     read = answered(rpc.receipt("0x" + HASH), receipt(logs=[log]))
-    assert read.logs[0].names(register.COMPOSE_HASH_ADDED, DEVICE)
-    assert not read.logs[0].names(register.COMPOSE_HASH_ADDED, HASH)
+    assert read.logs[0].names(rpc.COMPOSE_HASH_ADDED, DEVICE)
+    assert not read.logs[0].names(rpc.COMPOSE_HASH_ADDED, HASH)
     assert (read.succeeded, read.block_number) == (True, 16)
 
 
@@ -251,7 +254,7 @@ def safe_call(method: str, argument: str, selector: str, value: str) -> dict[str
 
 
 def test_the_safe_batch_is_what_the_transaction_builder_imports() -> None:
-    text = handover.safe_transaction(8453, APP, compose_hash=HASH, device=DEVICE)
+    text = handover.safe_transaction(8453, APP, compose_hash=HASH, devices=[DEVICE])
     batch = json.loads(text)
     assert text.isascii()
     assert batch == {
@@ -274,12 +277,12 @@ def test_the_safe_batch_is_what_the_transaction_builder_imports() -> None:
 
 
 def test_a_safe_batch_holds_no_more_than_is_asked_for() -> None:
-    def methods(**asked: str) -> list[str]:
+    def methods(**asked: Any) -> list[str]:
         batch = json.loads(handover.safe_transaction(1, APP, **asked))
         return [each["contractMethod"]["name"] for each in batch["transactions"]]
 
     assert methods(compose_hash=HASH) == ["addComposeHash"]
-    assert methods(device=DEVICE) == ["addDevice"]
+    assert methods(devices=[DEVICE]) == ["addDevice"]
     with pytest.raises(InputError, match="neither"):
         methods()
 
@@ -288,7 +291,7 @@ PREPARED: dict[str, Any] = {
     "app_id": APP,
     "cvm_id": "cvm_x1",
     "chain_id": 8453,
-    "device_id": DEVICE,
+    "device_ids": [DEVICE],
     "public_key": "ee" * 32,
     "env_keys": ["DATABASE_URL", "API_KEY"],
     "compose_hash": HASH,
@@ -298,22 +301,23 @@ PREPARED: dict[str, Any] = {
 
 def test_the_digest_is_one_that_jq_and_sha256sum_can_make() -> None:
     line = (
-        f'{{"app_id":"{APP}","chain_id":8453,"compose_hash":"{HASH}","cvm_id":"cvm_x1","device_id":"{DEVICE}",'
+        f'{{"app_id":"{APP}","chain_id":8453,"compose_hash":"{HASH}","cvm_id":"cvm_x1","device_ids":["{DEVICE}"],'
         f'"encrypted_env":"0011ff","env_keys":["DATABASE_URL","API_KEY"],'
-        f'"public_key":"{"ee" * 32}","version":1}}'
+        f'"public_key":"{"ee" * 32}","version":2}}'
     )
-    assert handover.prepared_digest(**PREPARED) == hashlib.sha256(line.encode()).hexdigest()
+    assert handover.prepared_digest(**PREPARED) == "2:" + hashlib.sha256(line.encode()).hexdigest()
 
 
 def test_spelling_does_not_change_the_digest_and_everything_else_does() -> None:
     digest = handover.prepared_digest(**PREPARED)
-    for name in ("app_id", "device_id", "public_key", "compose_hash", "encrypted_env"):
+    for name in ("app_id", "public_key", "compose_hash", "encrypted_env"):
         assert handover.prepared_digest(**PREPARED | {name: "0x" + PREPARED[name].upper()}) == digest
+    assert handover.prepared_digest(**PREPARED | {"device_ids": ["0x" + DEVICE.upper()]}) == digest
     changes = {
         "app_id": ["2f" * 20],
         "cvm_id": ["cvm_x2", "cvm_x1 ", 'cvm_x1","version":1'],
         "chain_id": [1],
-        "device_id": [HASH, None],
+        "device_ids": [[HASH], [], [DEVICE, HASH]],
         "public_key": ["ef" * 32],
         "env_keys": [["API_KEY", "DATABASE_URL"], ["DATABASE_URL,API_KEY"], ["DATABASE_URL"], []],
         "compose_hash": [DEVICE],
@@ -390,12 +394,18 @@ class Ledger:
         self.waiting: list[str] = []
         self.mined: list[str] = []
         self.allowed: set[str] = set()
-        self.now = 0.0
+        self.clock = flow.clock
+        self.began = self.clock.monotonic()
         self.mines = True
         self.mines_at: float | None = None
         self.forgets = False
         self.owner = OWNER
         self.receipts: dict[str, Any] = {}
+
+    @property
+    def now(self) -> float:
+        """Seconds since it began."""
+        return self.clock.monotonic() - self.began
 
     def answer(self, method: str, params: tuple[Any, ...]) -> Any:
         if method in self.lies:
@@ -453,27 +463,19 @@ class Ledger:
         return {"hash": hash_} if hash_ in self.mined + self.waiting else None
 
     def run(self, asked: flow.Flow[Any]) -> Any:
-        try:
-            step = next(asked)
-            while True:
-                if isinstance(step, flow.Sleep):
-                    self.now += step.seconds
-                    if self.mines_at is not None and self.now >= self.mines_at:
-                        self.mine()
-                    step = asked.send(None)
-                    continue
-                try:
-                    answer = answered(step, self.answer(step.method, step.params))
-                except (TransportError, ApiError) as error:
-                    step = asked.throw(error)
-                else:
-                    step = asked.send(answer)
-        except StopIteration as done:
-            return done.value
+        return flow.drive(asked, self.take)
+
+    def take(self, step: Any) -> Any:
+        if not isinstance(step, flow.Pause):
+            return answered(step, self.answer(step.method, step.params))
+        self.clock.sleep(step.seconds)
+        if self.mines_at is not None and self.now >= self.mines_at:
+            self.mine()
+        return None
 
     def register(self, **options: Any) -> register.Registered:
         asked = {"chain_id": 8453, "app": APP, "compose_hash": HASH, "patience": 30, **options}
-        registered = self.run(register.register(owner.Sender(KEY), **asked, clock=lambda: self.now))
+        registered = self.run(register.register(owner.Sender(KEY), **asked))
         assert isinstance(registered, register.Registered)
         return registered
 
@@ -505,7 +507,7 @@ def busy() -> Any:
 
 def test_what_is_signed_is_the_call_at_a_bounded_price() -> None:
     ledger = Ledger()
-    registered = ledger.register(device=DEVICE, allow_device=[DEVICE])
+    registered = ledger.register(devices=[DEVICE], allow_device=[DEVICE])
     assert [each.call for each in registered.sent] == ["addDevice", "addComposeHash"]
     for nonce, (raw, data) in enumerate(
         zip(
@@ -523,11 +525,11 @@ def test_what_is_signed_is_the_call_at_a_bounded_price() -> None:
 
 def test_what_is_there_is_not_sent_again_and_can_be_asked_for_without_a_key() -> None:
     ledger = Ledger()
-    ask = {"chain_id": 8453, "app": APP, "compose_hash": HASH, "device": DEVICE}
-    assert ledger.run(register.approvals(**ask)) == register.Approvals(compose_hash=False, device=False)
+    ask = {"chain_id": 8453, "app": APP, "compose_hash": HASH, "devices": [DEVICE]}
+    assert ledger.run(register.approvals(**ask)) == register.Approvals(False, (DEVICE,))
     ledger.allowed = {HASH, DEVICE}
-    assert ledger.run(register.approvals(**ask)) == register.Approvals(compose_hash=True, device=True)
-    assert ledger.register(device=DEVICE) == register.Registered(register.ALREADY_REGISTERED, ())
+    assert ledger.run(register.approvals(**ask)) == register.Approvals(True)
+    assert ledger.register(devices=[DEVICE]) == register.Registered(register.ALREADY_REGISTERED, ())
     assert ledger.raws == []
 
 
@@ -540,7 +542,7 @@ def test_what_is_there_is_not_sent_again_and_can_be_asked_for_without_a_key() ->
             InputError,
             r"rpc-url is for Ethereum \(chain 1\), but the app is on Base",
         ),
-        ({}, {"device": DEVICE}, ApprovalRequiredError, "allow-device does not name it"),
+        ({}, {"devices": [DEVICE]}, ApprovalRequiredError, "allow-device does not name it"),
         (
             {"eth_getBalance": "0x1"},
             {},
@@ -612,8 +614,8 @@ def test_a_reverted_transaction_is_told_with_its_hash() -> None:
     "logs",
     [
         [],
-        [{"address": "0x" + "99" * 20, "topics": [register.COMPOSE_HASH_ADDED], "data": "0x" + HASH}],
-        [{"address": "0x" + APP, "topics": [register.COMPOSE_HASH_ADDED], "data": "0x" + DEVICE}],
+        [{"address": "0x" + "99" * 20, "topics": [rpc.COMPOSE_HASH_ADDED], "data": "0x" + HASH}],
+        [{"address": "0x" + APP, "topics": [rpc.COMPOSE_HASH_ADDED], "data": "0x" + DEVICE}],
         [{"address": "0x" + APP, "topics": ["0x" + DEVICE], "data": "0x" + HASH}],
     ],
     ids=["no event", "another contract's", "of another hash", "another event"],
@@ -715,7 +717,7 @@ def test_whatever_an_rpc_says_no_key_is_drained_and_nothing_is_signed_twice(
 ) -> None:
     ledger = Liar(**{method: list(told) for method, told in lies.items()})
     try:
-        registered = ledger.register(device=DEVICE, allow_device=[DEVICE])
+        registered = ledger.register(devices=[DEVICE], allow_device=[DEVICE])
     except PhalaSecretsError:
         pass
     else:

@@ -1,433 +1,292 @@
-"""Stories of a bad day: whatever the network and the other side do, a run ends, and says what is known."""
+"""What is tried again, when and how often: ``exchange`` and ``Pace`` driven by hand, pauses and all."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-import socket
-import ssl
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
+import math
 from typing import Any
 
 import pytest
-import trustme
 
-from phala_secrets.cloud import requests
-from phala_secrets.cloud.call import Exchange, Pace
-from phala_secrets.simulator.cloud import Cloud
-from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.wire import Answer, Request
-from tests.support.command import Command, Outcome
-from tests.support.faults import Fault
-from tests.support.faulty import FaultySimulator as Simulator
-from tests.support.step import Step
+from phala_secrets import flow
+from phala_secrets.cloud import records, requests
+from phala_secrets.cloud.call import Attempt, Call, Response
+from phala_secrets.cloud.refusals import error_from
+from phala_secrets.cloud.retry import Pace, Turn, exchange
+from phala_secrets.errors import (
+    AnswerError,
+    ApiError,
+    ConflictError,
+    PhalaSecretsError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from phala_secrets.flow import Pause
+from tests.support.clock import ManualClock
 
-ENDPOINTS = {
-    "the CVM": "^/cvms/my-app$",
-    "the KMS": "^/kms$",
-    "the key": "/pubkey/",
-    "today's names": "/compose_file$",
-    "the operations": "/operations$",
-}
+READ = requests.kms("phala")
+WRITE = requests.update_envs("my-app", "ab", ["A"])
+WRITE_THAT_WAITS_ITSELF = records.update("my-app", "ab", ["A"])
+RPC = Call("POST", "https://rpc.example/key", repeatable=False)
+GOOD = Response(200, {}, b'{"id": "kms_1"}')
 
-
-SECRET = "canary-9d1e77"
-
-
-def new_year(year: int) -> datetime:
-    return datetime(year, 1, 1, tzinfo=UTC)
-
-
-def update(run: Command, *arguments: str) -> Outcome:
-    """An update that is told in full, and tells neither its value nor the API key."""
-    run.write(".env", f"OLD={SECRET}\n")
-    given = ("--cvm", "my-app", "--env-file", ".env", "--json", "--verbose", *arguments)
-    done = run("update", *given)
-    assert SECRET not in done.printed
-    assert str(run.environ["PHALA_CLOUD_API_KEY"]) not in done.printed
-    return done
+LOST = TransportError("the connection broke off")
+REFUSED = TransportError("the connection was refused", sent=False)
+GARBLED = AnswerError("no JSON")
 
 
-def patches(cloud: Cloud) -> list[Request]:
-    return [request for request in cloud.requests if request.method == "PATCH"]
+def status(code: int, retry_after: str | None = None, body: bytes = b"{}") -> Response:
+    return Response(code, {} if retry_after is None else {"retry-after": retry_after}, body)
 
 
-def assert_told(done: Outcome, code: int, *words: str) -> None:
-    """It failed with this exit code and one line that has these words, and without a traceback."""
-    assert done.code == code, done.printed
-    assert len(done.errors) == 1, done.printed
-    for word in words:
-        assert word in done.errors[0]
-    assert done.hints
-    assert "Traceback" not in done.printed
-    assert done.json.get("status", "failed") == "failed"
+class Hand:
+    """Takes the steps of an exchange: pauses move the clock, each attempt gets the next of ``answers``."""
 
+    def __init__(self, clock: ManualClock, *answers: Response | PhalaSecretsError) -> None:
+        self._clock = clock
+        self._answers = list(answers)
+        self.attempts: list[Attempt] = []
+        self.pauses: list[Pause] = []
 
-# -- what passes --------------------------------------------------------------------------------
-
-PASSING = [
-    Fault("reset_before"),
-    Fault("reset_after"),
-    Fault("half_body"),
-    Fault("stall", seconds=20),
-    Fault("stall", seconds=20, where="body"),
-    Fault("drip", seconds=0.5),
-    Fault("status", status=500),
-    Fault("status", status=502, body=b"<html>Bad gateway</html>"),
-    Fault("status", status=502, body=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}),
-    Fault("status", status=503, headers={"Retry-After": "1"}),
-    Fault("status", status=504),
-    Fault("status", status=429, body={"detail": "slower"}),
-    Fault("status", status=429, headers={"Retry-After": "1"}),
-    Fault("status", status=409, body={"detail": "busy"}),
-]
-
-
-@pytest.mark.parametrize("fault", PASSING, ids=lambda f: f"{f.kind}-{f.status}-{f.where}")
-def test_what_happens_once_to_every_request_is_got_over(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, fault: Fault
-) -> None:
-    for path in ENDPOINTS.values():
-        one = {
-            name: getattr(fault, name) for name in ("kind", "status", "headers", "body", "seconds", "where")
-        }
-        simulator.faults.add(Fault(**one, path=path))
-    done = update(run, "--timeout", "1", "--no-wait")
-    assert done.code == 0, done.printed
-    assert cvm.wait().environment == {"OLD": SECRET}
-
-
-def test_a_pause_that_was_asked_for_is_kept(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
-) -> None:
-    headers = {"Retry-After": "2"}
-    simulator.faults.add(Fault("status", path="/pubkey/", status=429, headers=headers))
-    assert update(run, "--no-wait").code == 0
-    first, second = [request for request in cloud.requests if "/pubkey/" in request.path]
-    assert second.started - first.ended >= 1.9
-
-
-def test_a_pause_that_nobody_would_wait_for_ends_the_run(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
-) -> None:
-    headers = {"Retry-After": "86400"}
-    body = {"detail": "come back tomorrow"}
-    simulator.faults.add(Fault("status", path="/pubkey/", status=429, headers=headers, body=body))
-    assert_told(update(run), 5, "come back tomorrow")
-    assert not patches(cloud)
-
-
-# -- what stays ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [500, 504])
-def test_a_server_that_keeps_failing_is_asked_four_times(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, status: int
-) -> None:
-    fault = Fault("status", path="/pubkey/", status=status, body={"detail": "no such luck"}, times=None)
-    simulator.faults.add(fault)
-    assert_told(update(run), 6, "no such luck", str(status))
-    assert sum("/pubkey/" in request.path for request in cloud.requests) == 4
-    assert not patches(cloud)
-
-
-@pytest.mark.parametrize("kind", ["reset_after", "half_body"])
-def test_a_connection_that_keeps_breaking_is_tried_four_times(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, kind: Any
-) -> None:
-    simulator.faults.add(Fault(kind, path="/pubkey/", times=None))
-    assert_told(update(run), 6, "127.0.0.1", "broke off")
-    assert sum("/pubkey/" in request.path for request in cloud.requests) == 4
-    assert not patches(cloud)
-
-
-NONSENSE = [
-    Fault("html_200", times=None),
-    Fault("not_json", times=None),
-    Fault("huge_body", times=None),
-    Fault("huge_body", times=None, chunked=True),
-    Fault("gzip_bomb", times=None),
-    Fault("status", times=None, status=204, body=b""),
-    Fault("status", times=None, status=200, body=b"[" * 200_000),
-    Fault("status", times=None, status=200, body=b"9" * 200_000),
-    Fault("status", times=None, status=200, body=b'{"id": "\xff\xfe"}'),
-]
-
-
-@pytest.mark.parametrize("path", ENDPOINTS.values(), ids=ENDPOINTS)
-@pytest.mark.parametrize("fault", NONSENSE, ids=lambda f: f"{f.kind}-{f.chunked}-{f.body!r:.9}")
-def test_an_answer_that_is_none_ends_the_run(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, fault: Fault, path: str
-) -> None:
-    simulator.faults.add(replace(fault, path=path))
-    assert_told(update(run), 6)
-    assert not patches(cloud)
-
-
-def test_a_gigabyte_is_not_taken_in(run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
-    """In a process that may have 512 MiB, which is what a small runner has."""
-    simulator.faults.add(Fault("huge_body", path="/pubkey/", times=None, chunked=True))
-    start = (
-        "import resource, runpy; resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20)); "
-        "runpy.run_module('phala_secrets', run_name='__main__')"
-    )
-    run.write(".env", "OLD=2\n")
-    arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--json")
-    done = run.apart(*arguments, python=(sys.executable, "-c", start))
-    assert_told(done, 6, "16 MiB")
-
-
-FORGED = "a\n::error::b\r##[error]c"
-HOSTILE: list[Any] = [None, FORGED, -1, [None], "z" * 70_000, "\ud800", {}, 10**400, "", True]
-
-
-@pytest.mark.parametrize("path", [*ENDPOINTS.values(), "/envs$"], ids=[*ENDPOINTS, "the update"])
-def test_nothing_in_an_answer_brings_the_run_down(run: Command, cloud: Cloud, cvm: Cvm, path: str) -> None:
-    """The answer, and each of its fields in turn, is something else than it should be."""
-
-    fields: list[str | None] = [None]
-
-    def note(request: Request, answer: Answer) -> Answer:
-        if re.search(path, request.path) and isinstance(answer.body, dict):
-            fields[1:] = answer.body
+    def take(self, step: Attempt | Pause) -> Response | None:
+        if isinstance(step, Pause):
+            self.pauses.append(step)
+            self._clock.sleep(step.seconds)
+            return None
+        self.attempts.append(step)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, PhalaSecretsError):
+            raise answer
         return answer
 
-    def change(field: str | None, value: Any) -> None:
-        def tamper(request: Request, answer: Answer) -> Answer:
-            if not re.search(path, request.path):
-                return answer
-            return Answer(value if field is None else {**answer.body, field: value}, answer.status)
-
-        cloud.tamper = tamper
-
-    cloud.tamper, cloud.restart_seconds, cloud.max_streams = note, 0, 0
-    assert update(run).code == 0
-    for field, value in zip(fields, itertools.cycle(HOSTILE), strict=False):
-        change(field, value)
-        done = update(run, "--no-wait", "--output-file", "outputs")
-        assert done.code in (0, 2, 3, 4, 5, 6), (field, value, done.printed)
-        assert "Traceback" not in done.printed
-        assert FORGED not in done.printed
+    @property
+    def seconds(self) -> list[float]:
+        return [pause.seconds for pause in self.pauses]
 
 
-# -- nobody there -------------------------------------------------------------------------------
+# -- which, and how long after -------------------------------------------------------------------
 
-
-def test_a_refused_connection_is_told_with_the_host(run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    run.environ["PHALA_CLOUD_API_PREFIX"] = f"http://127.0.0.1:{port}/api/v1"
-    done = update(run)
-    assert_told(done, 6, "127.0.0.1", "could not be reached")
-    assert "api-url" in done.hints[0]
-
-
-def test_a_host_without_an_address_is_told_by_its_name(run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    run.environ["PHALA_CLOUD_API_PREFIX"] = "https://cloud.invalid/api/v1"
-    assert_told(update(run), 6, "cloud.invalid", "could not be reached")
-
-
-@pytest.fixture
-def silent() -> Iterator[int]:
-    """A port that accepts connections, and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_host_that_never_answers_is_given_up_on(
-    run: Command, cloud: Cloud, cvm: Cvm, silent: int, scheme: str
-) -> None:
-    run.environ["PHALA_CLOUD_API_PREFIX"] = f"{scheme}://127.0.0.1:{silent}/api/v1"
-    assert_told(update(run, "--timeout", "1"), 6, "127.0.0.1", "in time")
-
-
-def test_a_server_that_speaks_no_tls_is_told_so(run: Command, simulator: Simulator, cvm: Cvm) -> None:
-    run.environ["PHALA_CLOUD_API_PREFIX"] = simulator.url.replace("http://", "https://")
-    assert_told(update(run), 6, "TLS", "127.0.0.1")
+BY_DOUBLING = [0.5, 1, 2]
+BY_THE_MINUTE = [0.5, 2.5, 12.5]
 
 
 @pytest.mark.parametrize(
-    ("certificate", "hint"),
+    ("call", "answer", "pauses"),
     [
-        ({"not_after": datetime(2020, 1, 2, tzinfo=UTC)}, "clock"),
-        (
-            {"not_before": datetime(2120, 1, 2, tzinfo=UTC), "not_after": datetime(2121, 1, 1, tzinfo=UTC)},
-            "clock",
-        ),
-        ({}, "SSL_CERT_FILE"),
+        pytest.param(READ, status(429), BY_THE_MINUTE, id="429"),
+        pytest.param(WRITE, status(429), BY_THE_MINUTE, id="429, an update"),
+        pytest.param(RPC, status(429), BY_DOUBLING, id="429, an RPC"),
+        pytest.param(WRITE, status(409), BY_DOUBLING, id="409, busy"),
+        pytest.param(WRITE_THAT_WAITS_ITSELF, status(409), [], id="409, where the caller waits"),
+        pytest.param(WRITE, status(409, body=b'{"error_code": "ERR-03-002"}'), [], id="409 with a code"),
+        pytest.param(RPC, status(409), [], id="409, an RPC"),
+        *(pytest.param(READ, status(code), BY_DOUBLING, id=str(code)) for code in (500, 502, 503, 504)),
+        pytest.param(WRITE, status(503), [], id="503, an update"),
+        pytest.param(RPC, status(503), BY_DOUBLING, id="503, an RPC"),
+        pytest.param(READ, status(501), [], id="501"),
+        pytest.param(READ, REFUSED, BY_DOUBLING, id="connection refused"),
+        pytest.param(WRITE, REFUSED, BY_DOUBLING, id="connection refused, an update"),
+        pytest.param(READ, LOST, BY_DOUBLING, id="connection lost"),
+        pytest.param(WRITE, LOST, [], id="connection lost, an update"),
+        pytest.param(READ, GARBLED, [], id="garbled"),
+        *(pytest.param(READ, status(code), [], id=str(code)) for code in (307, 400, 401, 403, 404, 422)),
     ],
-    ids=["expired", "not yet valid", "of somebody else"],
 )
-def test_a_certificate_that_does_not_hold_is_told_with_what_may_be_the_matter(
-    run: Command, tmp_path: Path, certificate: dict[str, Any], hint: str
+def test_what_is_tried_four_times_and_what_once(
+    clock: ManualClock, call: Call[Any], answer: Response | PhalaSecretsError, pauses: list[float]
 ) -> None:
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", **certificate).configure_cert(context)
-    known = authority if certificate else trustme.CA()
-    known.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with Simulator(tls=context) as simulator:
-        run.environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-        done = update(run)
-        assert_told(done, 6, "no trusted TLS connection to 127.0.0.1")
-        assert hint in done.hints[0]
-        assert not simulator.cloud.requests
+    hand = Hand(clock, answer)
+    with pytest.raises(PhalaSecretsError):
+        flow.drive(exchange(call, Pace(), 30), hand.take)
+    assert hand.seconds == pauses
+    assert [attempt.call for attempt in hand.attempts] == [call] * (len(pauses) + 1)
 
 
-def test_a_wrong_api_key_is_told_so(run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    run.environ["PHALA_CLOUD_API_KEY"] = "phak_mistyped"
-    done = update(run)
-    assert_told(done, 5, "401")
-    assert "api-key" in done.hints[0]
-    assert "phak_mistyped" not in done.printed
+def test_a_retry_that_works_ends_it_and_says_what_it_waits_for(clock: ManualClock) -> None:
+    hand = Hand(clock, status(503), LOST, GOOD)
+    assert flow.drive(exchange(READ, Pace(), 30), hand.take) == {"id": "kms_1"}
+    assert "503" in hand.pauses[0].message
+    assert hand.pauses[0].message.endswith("; try 2 of 4")
+    assert hand.pauses[1].message == "the connection broke off; try 3 of 4"
+
+
+def test_fewer_tries_where_they_are_given(clock: ManualClock) -> None:
+    hand = Hand(clock, status(503))
+    with pytest.raises(ServerError):
+        flow.drive(exchange(READ, Pace(), 30, tries=2), hand.take)
+    assert hand.seconds == [0.5]
+
+
+@pytest.mark.parametrize("code", [429, 409, 503])
+@pytest.mark.parametrize(("asked", "pause"), [("7", 7), ("0", 0.5), ("60", 60), ("61", None), ("soon", 0.5)])
+def test_retry_after_is_kept_up_to_a_minute(
+    clock: ManualClock, code: int, asked: str, pause: float | None
+) -> None:
+    hand = Hand(clock, status(code, asked), GOOD)
+    if pause is None:
+        with pytest.raises(ApiError):
+            flow.drive(exchange(READ, Pace(), 30), hand.take)
+    else:
+        flow.drive(exchange(READ, Pace(), 30), hand.take)
+    assert hand.seconds == ([] if pause is None else [pause])
 
 
 @pytest.mark.parametrize(
-    ("path", "code", "words"),
+    ("value", "seconds"),
     [
-        ("/pubkey/", 6, "could not be reached"),
-        ("/operations$", 6, "127.0.0.1"),
-        ("/state$", 8, "not running after 3 s"),
+        ("Sat, 01 Jan 2000 00:00:07 GMT", 7),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+        ("0000000000003", 3),
+        ("9" * 5000, float("inf")),
+        ("soon", None),
+        ("-1", None),
     ],
-    ids=["amid the key", "before the update", "amid the wait"],
 )
-def test_a_network_that_goes_away_is_told_of_with_what_is_known(
-    run: Command, path: str, code: int, words: str
-) -> None:
-    cut = threading.Event()
-
-    def unplug(request: Request, answer: Answer) -> Answer:
-        if re.search(path, request.path) and not cut.is_set():
-            cut.set()
-            threading.Thread(target=simulator.close).start()
-            time.sleep(0.2)
-        return answer
-
-    with Simulator(Cloud(restart_seconds=60)) as simulator:
-        cvm = simulator.cloud.add_cvm("my-app", environment={"OLD": "1"})
-        simulator.cloud.tamper = unplug
-        run.environ |= {
-            "PHALA_CLOUD_API_PREFIX": simulator.url, "PHALA_CLOUD_API_KEY": simulator.cloud.api_key
-        }  # fmt: skip
-        simulator.cloud.streams = False
-        done = update(run, "--wait-timeout", "3")
-    assert cut.is_set()
-    assert_told(done, code, words)
-    assert bool(cvm.operations) == (code == 8)
-    if cvm.operations:
-        assert cvm.operations[-1].correlation_id in done.errors[0]
+def test_retry_after_is_read_whatever_this_machine_s_clock_says(value: str, seconds: float | None) -> None:
+    headers = {"retry-after": value, "date": "Sat, 01 Jan 2000 00:00:00 GMT"}
+    assert error_from(503, headers, b"{}").retry_after == seconds
 
 
-# -- the machine itself -------------------------------------------------------------------------
+# -- timeouts and deadlines ----------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-def test_a_full_disk_stops_the_run_before_anything_is_sent(run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    done = update(run, "--output-file", "/dev/full")
-    assert_told(done, 2, "/dev/full")
-    assert not patches(cloud)
+def test_each_try_has_the_timeout_of_a_request_and_all_of_them_the_deadline(clock: ManualClock) -> None:
+    hand = Hand(clock, status(503))
+    with pytest.raises(ServerError):
+        flow.drive(exchange(READ, Pace(), 2, within=3), hand.take)
+    assert hand.seconds == [0.5, 1], "a third pause would be over at 3.5 s"
+    assert [attempt.seconds for attempt in hand.attempts] == [2, 2, 1.5]
 
 
-def test_an_output_file_that_goes_away_does_not_take_the_update_back(
-    run: Command, cloud: Cloud, cvm: Cvm
-) -> None:
-    folder = run.folder / "outputs"
-    folder.mkdir()
-
-    def unplug(request: Request, answer: Answer) -> Answer:
-        if request.method == "PATCH":
-            (folder / "file").unlink()
-            folder.rmdir()
-        return answer
-
-    cloud.tamper = unplug
-    done = update(run, "--output-file", "outputs/file")
-    assert done.code == 0
-    assert cvm.wait().environment == {"OLD": SECRET}
-    assert cvm.operations[-1].correlation_id in done.printed
-    assert "outputs/file" in done.printed
+def test_a_pause_that_ends_with_the_deadline_is_not_made(clock: ManualClock) -> None:
+    hand = Hand(clock, status(429, "3"))
+    with pytest.raises(RateLimitError):
+        flow.drive(exchange(READ, Pace(), 2, within=3), hand.take)
+    assert hand.seconds == []
 
 
-def test_a_fleet_is_told_of_though_its_outputs_cannot_be_written(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
-) -> None:
-    """The first CVM is refused, the second one accepted, and then there is no place for outputs."""
-    second = cloud.add_cvm("second", app_id=cvm.app_id, environment={"OLD": "1"})
-    file = run.folder / "outputs"
-    simulator.faults.add(Fault("status", "PATCH", status=403, body={"detail": "not yours"}))
-
-    def unplug(request: Request, answer: Answer) -> Answer:
-        if request.method == "PATCH":
-            file.unlink(missing_ok=True)
-            file.mkdir(exist_ok=True)
-        return answer
-
-    cloud.tamper = unplug
-    run.write(".env", f"OLD={SECRET}\n")
-    done = run(
-        "update", "--app", cvm.app_id, "--env-file", ".env", "--no-fail-fast", "--output-file", "outputs"
-    )
-    assert done.code == 5, done.printed
-    assert "not yours" in done.errors[0]
-    assert "the output results is missing there" in done.printed
-    assert "second: running (1 of 2)" in done.lines
-    assert second.environment == {"OLD": SECRET}
+def test_a_deadline_that_is_over_leaves_a_try_that_cannot_take_long(clock: ManualClock) -> None:
+    hand = Hand(clock, GOOD)
+    flow.drive(exchange(READ, Pace(), 2, within=0), hand.take)
+    assert 0 < hand.attempts[0].seconds < 0.01
 
 
-@pytest.mark.parametrize("room", [150, 300, 450, 600])
-def test_a_disk_that_gets_full_leaves_the_outputs_of_a_step_whole(step: Step, cvm: Cvm, room: int) -> None:
-    """prlimit(1) lets no file get larger, and what would is written in part."""
-    done = step.apart(env="OLD=2", under=("prlimit", f"--fsize={room}"))
-    assert "cannot be written" in done.log
-    assert done.outputs.get("cvm-id") in (None, cvm.id), "the runner can read what there is"
-    assert bool(cvm.operations) == (done.code == 0)
+# -- refusals of others --------------------------------------------------------------------------
 
 
-def test_a_closed_standard_output_is_no_crash(run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    run.write(".env", "OLD=2\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "phala_secrets", "encrypt", "--cvm", "my-app", "--env-file", ".env"],
-        cwd=run.folder,
-        env=run.variables(),
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    os.close(writer)
-    assert "Traceback" not in done.stderr
-    assert "Exception" not in done.stderr
-    assert done.returncode != 0
+def test_what_an_rpc_refuses_is_none_of_phala_clouds_errors(clock: ManualClock) -> None:
+    with pytest.raises(AnswerError, match="the RPC answered HTTP 403") as refused:
+        flow.drive(exchange(RPC, Pace(), 30), Hand(clock, status(403)).take)
+    assert "rpc-url" in refused.value.hint
 
 
-def test_whoever_was_limited_first_goes_first() -> None:
+def test_busy_is_told_as_what_it_is_once_the_tries_are_used_up(clock: ManualClock) -> None:
+    with pytest.raises(ConflictError):
+        flow.drive(exchange(WRITE, Pace(), 30), Hand(clock, status(409)).take)
+
+
+# -- the rate limit of all together --------------------------------------------------------------
+
+
+def seconds_until(pace: Pace, turn: Turn, deadline: float = math.inf) -> float:
+    """The first pause of a turn, or 0 where there is none: the turn is taken then."""
+    waiting = pace.wait(turn, deadline)
+    try:
+        pause: Pause = next(waiting)
+    except StopIteration:
+        return 0.0
+    waiting.close()
+    return pause.seconds
+
+
+def test_whoever_met_the_rate_limit_first_goes_first(clock: ManualClock) -> None:
     """So that four tries are enough for each, however many wait."""
     pace = Pace()
-    first, second, fresh = (Exchange(requests.get_cvm_info("my-app")) for _ in range(3))
-    assert pace.turn(fresh) == 0, "nobody waits before there is a limit"
-    began = time.monotonic()
+    first, second, fresh = Turn(), Turn(), Turn()
+    assert seconds_until(pace, fresh) == 0, "nobody waits before there is a limit"
+    began = clock.monotonic()
     pace.slow_down(first, 0.0, began)
     pace.slow_down(second, 0.0, began)
-    assert pace.turn(fresh) > 0
-    assert pace.turn(second) > 0
-    assert pace.turn(first) == 0
+    assert seconds_until(pace, fresh) > 0
+    assert seconds_until(pace, second) > 0
+    assert seconds_until(pace, first) == 0
     pace.over(first)
-    pause = pace.turn(second)
+    pause = seconds_until(pace, second)
     assert pause > 0, "they follow each other at a distance"
-    time.sleep(pause)
-    assert pace.turn(fresh) > 0
-    assert pace.turn(second) == 0
+    clock.advance(pause)
+    assert seconds_until(pace, fresh) > 0
+    assert seconds_until(pace, second) == 0
     pace.over(second)
-    time.sleep(pace.turn(fresh))
-    assert pace.turn(fresh) == 0
+    clock.advance(seconds_until(pace, fresh))
+    assert seconds_until(pace, fresh) == 0
+
+
+def test_a_rate_limit_of_one_request_holds_up_the_others(clock: ManualClock) -> None:
+    pace = Pace()
+    hand = Hand(clock, status(429, "9"), GOOD)
+    limited = exchange(READ, pace, 30)
+    limited.send(None)
+    assert limited.send(status(429, "9")) == Pause(9, hand_message(status(429, "9")))
+    other = exchange(READ, pace, 30)
+    assert next(other) == Pause(9), "nothing is sent for as long"
+    clock.sleep(9)
+    assert isinstance(next(limited), Attempt)
+    with pytest.raises(StopIteration):
+        limited.send(GOOD)
+    flow.drive(other, hand.take)
+
+
+def hand_message(response: Response) -> str:
+    return f"{error_from(response.status, response.headers, response.body).message}; try 2 of 4"
+
+
+def test_the_distance_doubles_with_each_limit_and_shrinks_with_each_success(clock: ManualClock) -> None:
+    pace, turn = Pace(), Turn()
+    distances = []
+    for _ in range(10):
+        clock.advance(100)
+        pace.slow_down(turn, 0.0, clock.monotonic())
+        seconds_until(pace, turn)
+        distances.append(seconds_until(pace, turn))
+    assert distances == sorted(distances)
+    assert distances[0] == pytest.approx(0.05)
+    assert distances[-1] == pytest.approx(5, rel=0.06), "twelve a minute at least"
+    pace.over(turn)
+    sent = 0
+    while pause := seconds_until(pace, turn):
+        clock.advance(pause)
+        sent += 1
+        assert seconds_until(pace, turn) == 0
+    assert 50 < sent < 200, "and then at full speed again"
+
+
+def test_requests_under_way_when_the_limit_was_met_slow_it_down_once(clock: ManualClock) -> None:
+    pace = Pace()
+    began = clock.monotonic()
+    clock.advance(1)
+    turns = [Turn() for _ in range(8)]
+    for turn in turns:
+        pace.slow_down(turn, 0.0, began)
+    for turn in turns:
+        pace.over(turn)
+    seconds_until(pace, Turn())
+    assert seconds_until(pace, Turn()) == pytest.approx(0.05)
+
+
+def test_a_turn_that_comes_after_the_deadline_is_not_waited_for(clock: ManualClock) -> None:
+    pace, turn = Pace(), Turn()
+    pace.slow_down(Turn(), 60.0, clock.monotonic())
+    with pytest.raises(TransportError, match="the rate limit leaves no time") as failed:
+        seconds_until(pace, turn, deadline=clock.monotonic() + 10)
+    assert not failed.value.sent
+    assert "max-parallel" in failed.value.hint
+
+
+def test_an_exchange_that_is_left_gives_up_its_turn(clock: ManualClock) -> None:
+    pace = Pace()
+    left = exchange(READ, pace, 30)
+    left.send(None)
+    left.send(status(429))
+    left.close()
+    clock.advance(60)
+    assert seconds_until(pace, Turn()) == 0

@@ -287,7 +287,7 @@ def test_the_kms_is_found_by_its_contract_and_not_by_its_type(run: Command, clou
     )
     done = update(run, "--json")
     assert done.code == 0, done.printed
-    assert done.json["kms"] == "us-base-7-1"
+    assert done.json["kms"] == "us-base-7-1", "the node that served the key"
     assert cvm.environment == {"OLD": "2"}
 
 
@@ -322,7 +322,7 @@ def test_a_kms_that_is_not_listed_is_named_with_the_way_out(run: Command, cloud:
     done = update(run)
     assert_refused(done, cloud, 6, ON_CHAIN, "8453")
     assert "trusted-signers" in done.hints[0]
-    pinned = update(run, "--kms", "gone", "--no-wait", **{"trusted-signers": gone.root_public_key})
+    pinned = update(run, "--kms", "gone-1", "--no-wait", **{"trusted-signers": gone.root_public_key})
     assert pinned.code == 0, pinned.printed
 
 

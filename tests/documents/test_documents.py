@@ -155,6 +155,7 @@ def test_commands_are_ones_that_the_command_takes(run: Command, cvm: Cvm) -> Non
     assert cvm.environment == {"OLD": "from standard input"}
 
 
+@pytest.mark.usefixtures("time_passes")
 def test_the_library_example_runs_as_it_stands(simulator: Simulator, run: Command, cvm: Cvm) -> None:
     (example,) = blocks("python")
     script = f"KMS_ROOT = {cvm.kms.root_public_key!r}\n{example}"

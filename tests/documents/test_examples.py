@@ -27,6 +27,8 @@ from tests.runners.test_rooms import vso_of
 from tests.support.command import ROOT
 from tests.support.workflow import Workflow
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 EXAMPLES = ROOT / "examples"
 GITHUB = {path.stem: path for path in sorted((EXAMPLES / "github").glob("*.yml"))}
 SCHEMAS = {
@@ -53,7 +55,7 @@ def machine(simulator: Simulator, tmp_path: Path) -> Iterator[dict[str, str]]:
     tools.mkdir()
     commands = {
         "phala-secrets": f"{sys.executable} -m phala_secrets",
-        "docker": f"{sys.executable} {ROOT / 'tests/docker.py'}",
+        "docker": f"{sys.executable} {ROOT / 'tests/support/docker.py'}",
         "buildkite-agent": 'test "$1 $2" = "artifact download" && cp -t "$4" "$ARTIFACTS/$3" #',
     }
     for name, command in commands.items():

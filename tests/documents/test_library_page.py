@@ -16,6 +16,8 @@ from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
 
+pytestmark = pytest.mark.usefixtures("time_passes")
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/library.md").read_text()
 QUICK, QUICK_ASYNC, WORKFLOW, LOOKUPS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -91,8 +93,8 @@ def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm
     )
     kms = cvm.kms
     info, listed, detail, ids = printed.splitlines()
-    assert listed == f"{kms.id} phala"
-    assert f"'k256_pubkey': '{kms.root_public_key}'" in info
+    assert listed == f"{kms.nodes[0].id} phala"
+    assert f"'url': '{kms.nodes[0].url}'" in info
     assert kms.root_public_key in detail
     assert len(re.findall(r"'app_id': '[0-9a-f]{40}'", ids)) == 3
 

@@ -113,15 +113,15 @@ values = st.text(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), values, max_size=6))
 def test_the_prediction_is_what_systemd_reads(variables: dict[str, str]) -> None:
     holds(variables)
 
 
-def test_the_prediction_is_what_systemd_reads_of_thousands_of_environments() -> None:
+def test_the_prediction_is_what_systemd_reads_of_many_environments() -> None:
     dice = random.Random(20260801)
-    for _ in range(6000):
+    for _ in range(1500):
         alphabet = NASTY + PLAIN + (REFUSED if dice.random() < 0.05 else "")
         holds(
             {

@@ -127,7 +127,7 @@ def test_a_file_is_read_as_python_dotenv_reads_it(step: Step) -> None:
     assert step.reads(env=text) == read
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True), st.text(), max_size=5))
 def test_a_quoted_value_comes_back_as_it_was(variables: dict[str, str]) -> None:
     def quoted(value: str) -> str:
@@ -562,7 +562,7 @@ def test_an_environment_shows_names_alone_and_cannot_be_changed() -> None:
 anything = st.text(st.one_of(st.sampled_from("A=-*'\"\\#{}[]:,\n\r\0 "), st.characters()), max_size=20)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_is_given_ends_in_an_environment_or_a_refusal(data: st.DataObject) -> None:
     several = st.lists(anything, max_size=3).map(tuple)

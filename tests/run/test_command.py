@@ -130,7 +130,8 @@ def test_kms_looks_up_what_there_is(run: Command, cloud: Cloud, cvm: Cvm) -> Non
     base = cloud.add_kms("base-1", 8453, "0x" + "ab" * 20)
     listed = run("kms", "list")
     assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == ["phala", "base-1"]
-    assert run("kms", "info", base.id, "--json").json["slug"] == "base-1"
+    (node,) = run("kms", "nodes", "base-1", "--json").json["items"]
+    assert run("kms", "info", node["id"], "--json").json["slug"] == base.nodes[0].slug
     assert run("kms", "on-chain", "base", "--json").json["chain_id"] == 8453
     key = run("kms", "pubkey", "phala", cvm.app_id, "--json").json
     assert key["public_key"] == cvm.kms.app_public_key(cvm.app_id)
@@ -187,6 +188,7 @@ def test_help_comes_first_and_the_version_too(run: Command, cloud: Cloud) -> Non
 
 
 def test_json_is_one_document_with_every_output(run: Command, cvm: Cvm) -> None:
+    before = cvm.compose_hash
     outputs = run(*UPDATE, "--env-file", ".env", "--json").json
     assert outputs == {
         "status": "running",
@@ -200,6 +202,8 @@ def test_json_is_one_document_with_every_output(run: Command, cvm: Cvm) -> None:
         "keys_added": ["TOKEN"],
         "keys_removed": [],
         "allowed_envs_changed": True,
+        "compose_hash": cvm.compose_hash,
+        "previous_compose_hash": before,
         "correlation_id": cvm.operations[-1].correlation_id,
     }
 
@@ -255,7 +259,7 @@ def test_verbose_has_a_line_for_each_request_with_what_support_asks_for(
         cloud.reset_requests()
         flags = () if given else ("--verbose",)
         done = run(*UPDATE, "--env-file", ".env", *flags, environ=given)
-        traced = [line for line in done.lines if "→" in line]
+        traced = [line for line in done.lines if re.match("(GET|PATCH) .*→", line)]
         assert len(traced) == len(cloud.requests)
         for request in cloud.requests:
             (line,) = [line for line in traced if request.request_id in line]
@@ -533,6 +537,7 @@ def test_a_refusal_is_told_with_what_support_needs(run: Command, simulator: Simu
     assert cvm.environment == {"OLD": "1"}
 
 
+@pytest.mark.usefixtures("time_passes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_far_it_got(number: signal.Signals, run: Command, cvm: Cvm) -> None:
     cvm.restart_seconds = 60

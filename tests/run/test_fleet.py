@@ -9,7 +9,7 @@ import pty
 import re
 import subprocess
 import sys
-import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_each_replica_has_a_row_in_the_results(run: Command, cloud: Cloud) -> No
 
 
 def test_a_rolling_update_starts_the_next_when_the_one_before_runs(run: Command, cloud: Cloud) -> None:
-    cloud.restart_seconds = 0.2
+    cloud.restart_seconds = 20
     replicas = fleet(cloud, 3)
     assert update(run, replicas[0].app_id).code == 0
     spans = [(cvm.operations[-1].begun, cvm.operations[-1].ends) for cvm in replicas]
@@ -79,7 +79,7 @@ def test_a_rolling_update_starts_the_next_when_the_one_before_runs(run: Command,
 
 
 def test_several_at_once_are_under_way_together(run: Command, cloud: Cloud) -> None:
-    cloud.restart_seconds = 0.6
+    cloud.restart_seconds = 60
     replicas = fleet(cloud, 4)
     assert update(run, replicas[0].app_id, "--max-parallel", "4").code == 0
     begun = [cvm.operations[-1].begun for cvm in replicas]
@@ -181,28 +181,25 @@ def test_a_rate_limit_slows_a_fleet_down_and_loses_none(
     assert all(cvm.environment == {"OLD": "2"} for cvm in replicas)
 
 
+def memory(name: str) -> int:
+    """What this process has, in KiB."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1])
+
+
 def test_two_hundred_go_through(run: Command, cloud: Cloud) -> None:
     cloud.restart_seconds = 0.02
     replicas = fleet(cloud, 200)
     cloud.rate_limit = RateLimit(per_second=300, burst=50)
-    tracemalloc.start()
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): forget the peak so far
     done = update(run, replicas[0].app_id, "--max-parallel", "8")
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    peak = memory("VmHWM") - before
     assert done.code == 0, done.printed
     assert all(cvm.environment == {"OLD": "2"} for cvm in replicas)
     assert len(done.json["results"]) == 200
-    streams = sum("target" in request.query for request in cloud.requests)  # left early, each ends its own
-    assert len({request.connection for request in cloud.requests}) <= 16 + streams, "one pool, kept"
-    assert peak < 64 * 1024 * 1024
-
-
-def test_more_at_once_than_may_stream_are_polled(run: Command, cloud: Cloud) -> None:
-    cloud.restart_seconds, cloud.max_streams = 0.5, 2
-    replicas = fleet(cloud, 6)
-    assert update(run, replicas[0].app_id, "--max-parallel", "6").code == 0
-    polled = {r.path for r in cloud.requests if r.path.endswith("/state") and "target" not in r.query}
-    assert polled
+    assert len({request.connection for request in cloud.requests}) <= 16, "one pool, kept"
+    assert peak < 64 * 1024, "KiB"
 
 
 @pytest.mark.parametrize(
@@ -241,8 +238,9 @@ def test_a_fleet_of_another_app_is_refused(run: Command, cloud: Cloud) -> None:
     assert not patches(cloud)
 
 
+@pytest.mark.usefixtures("time_passes")
 def test_a_person_sees_those_under_way_in_a_live_table(run: Command, cloud: Cloud) -> None:
-    cloud.restart_seconds = 1.0
+    cloud.restart_seconds, cloud.stale_seconds = 0.5, 0
     replicas = fleet(cloud, 4)
     run.write(".env", "OLD=2\n")
     person, terminal = pty.openpty()

@@ -25,6 +25,7 @@ from phala_secrets.run import command
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
+from tests.support.clock import ManualClock
 from tests.support.command import ENTRYPOINT, Command
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
@@ -376,11 +377,12 @@ def hook(event, arguments):
     elif event == "socket.connect":
         os.write(log, f"connect {{arguments[1]}}\\n".encode())
 sys.addaudithook(hook)
-from phala_secrets.cli import main
+from phala_secrets.run.command import main
 sys.exit(main())
 """
 
 
+@pytest.mark.usefixtures("time_passes")
 def test_a_run_starts_no_process_writes_no_other_file_and_talks_to_nobody_else(
     step: Step, simulator: Simulator, cvm: Cvm, tmp_path: Path
 ) -> None:
@@ -406,6 +408,7 @@ def test_a_run_starts_no_process_writes_no_other_file_and_talks_to_nobody_else(
     }
 
 
+@pytest.mark.usefixtures("time_passes")
 def test_a_process_has_no_secret_among_its_arguments_no_children_and_no_core(
     step: Step, simulator: Simulator, cvm: Cvm
 ) -> None:
@@ -429,27 +432,25 @@ def test_a_process_has_no_secret_among_its_arguments_no_children_and_no_core(
         process.communicate()
 
 
-def test_session_keys_are_logged_nowhere(run: Command, tmp_path: Path) -> None:
+def test_session_keys_are_logged_nowhere(run: Command, clock: ManualClock, tmp_path: Path) -> None:
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     keys = tmp_path / "keys.log"
-    with Simulator(Cloud(API_KEY, restart_seconds=0.05), tls=server) as simulator:
+    with Simulator(Cloud(API_KEY, restart_seconds=0.05, clock=clock), tls=server) as simulator:
         cvm = simulator.cloud.add_cvm("my-app", environment={"OLD": "1"})
         environ = {
             "PHALA_CLOUD_API_PREFIX": simulator.url,
             "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
             "SSLKEYLOGFILE": str(keys),
         }
-        done = run.apart(
-            "update", "--cvm", "my-app", "--secrets", "OLD=PLAIN", environ={**CANARIES, **environ}
-        )
+        done = run("update", "--cvm", "my-app", "--secrets", "OLD=PLAIN", environ={**CANARIES, **environ})
         assert done.code == 0, done.stderr
         assert cvm.environment == {"OLD": C}
         proxy = simulator.url.removesuffix("/api/v1")
         environ |= {"PHALA_CLOUD_API_PREFIX": "https://cloud.invalid/api/v1", "HTTPS_PROXY": proxy}
-        done = run.apart("verify", "--cvm", "my-app", environ={**CANARIES, **environ})
+        done = run("verify", "--cvm", "my-app", environ={**CANARIES, **environ})
         assert done.code == 6, "it is no proxy, but speaks TLS"
         assert "handshake" not in done.stderr
     assert not keys.exists()

@@ -16,6 +16,7 @@ from phala_secrets.errors import AnswerError, ApiError, TransportError
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
+from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
@@ -76,14 +77,15 @@ def test_a_head_that_never_ends_is_given_up(talk: Callable[[socket.socket], None
     assert failed.value.sent
 
 
-def test_a_stream_that_is_only_kept_open_holds_nobody() -> None:
+def test_a_stream_that_is_only_kept_open_holds_nobody(clock: ManualClock) -> None:
     """A comment now and then is no news: it must not keep anybody beyond the time to wait."""
 
     def talk(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         while True:
             connection.sendall(b": ping\n\n")
-            time.sleep(0.2)
+            clock.advance(0.2)
+            time.sleep(0.01)  # a reader has to keep up
 
     with serving(talk) as url, create_client(KEY, url) as client:
         events = list(client.watch_cvm_state("my-app", interval=5, timeout=10))

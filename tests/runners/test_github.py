@@ -82,7 +82,7 @@ def test_keys_are_masked_even_when_the_run_ends_at_once(step: Step) -> None:
 
 
 def test_masks_of_a_thousand_variables_are_a_line_each(step: Step, cvm: Cvm) -> None:
-    step.write("app.env", "".join(f"V{n}=value-{n}-{'x' * 900}\n" for n in range(1000)))
+    step.write("app.env", "".join(f"V{n}=value-{n}-{'x' * 200}\n" for n in range(1000)))
     done = step(env_file="app.env", allow_removal="true", mode="plan")
     assert done.code == 0, done.log[-2000:]
     assert len(done.masks) == 1001
@@ -148,6 +148,7 @@ def test_debug_logging_is_for_the_runner_to_fold(step: Step, cloud: Cloud, cvm: 
 
 
 def test_outputs_are_what_the_next_step_reads(step: Step, cvm: Cvm) -> None:
+    before = cvm.compose_hash
     done = step(env="OLD=2\nTOKEN=t0ken-value")
     assert done.outputs == {
         "status": "running",
@@ -161,6 +162,8 @@ def test_outputs_are_what_the_next_step_reads(step: Step, cvm: Cvm) -> None:
         "keys-added": '["TOKEN"]',
         "keys-removed": "[]",
         "allowed-envs-changed": "true",
+        "compose-hash": cvm.compose_hash,
+        "previous-compose-hash": before,
         "correlation-id": cvm.operations[-1].correlation_id,
     }
 
@@ -189,6 +192,7 @@ def test_the_summary_of_a_failed_step_says_why(step: Step, cloud: Cloud) -> None
     assert "check the name or id" in done.summary
 
 
+@pytest.mark.usefixtures("time_passes")
 def test_the_correlation_id_is_output_as_soon_as_it_is_known(step: Step, cvm: Cvm) -> None:
     cvm.restart_seconds = 60
     command = [sys.executable, "-IB", str(ENTRYPOINT)]
@@ -282,7 +286,7 @@ def assert_nothing_is_forged(done: Done) -> None:
             assert "FORGED" not in command.data
     assert set(done.outputs) <= {
         "status", "cvm-id", "app-id", "kms", "kms-signer", "trust", "public-key", "env-keys", "keys-added",
-        "keys-removed", "allowed-envs-changed", "correlation-id",
+        "keys-removed", "allowed-envs-changed", "compose-hash", "previous-compose-hash", "correlation-id",
     }  # fmt: skip
     assert done.outputs["status"] != "FORGED"
     for character in ("\x1b", "\v", "\u2028", "\x85", "\r"):

@@ -422,22 +422,6 @@ def test_outputs_are_in_the_output_file_whatever_the_ci(environ: dict[str, str],
     assert file.read_text() == "PHALA_STATUS=running\n"
 
 
-def test_once_the_update_is_on_its_way_an_output_that_is_lost_is_only_told(tmp_path: Path) -> None:
-    file = tmp_path / "outputs.env"
-    runner, _, stderr = runner_of(SHELL, output_file=str(file))
-    runner.output("cvm-id", "cvm_1")
-    file.unlink()
-    file.mkdir()
-    with pytest.raises(InputError, match="Is a directory"):
-        runner.output("app-id", "ab")
-    file.rmdir()
-    runner.no_way_back()
-    file.mkdir()
-    runner.output("status", "running")
-    assert "Is a directory; the output status is missing there" in stderr.getvalue()
-    assert runner.outputs["status"] == runner.last_status() == "running"
-
-
 @each_runner
 def test_a_ci_that_names_no_file_gets_none(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

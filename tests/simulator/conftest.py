@@ -32,12 +32,6 @@ class Api(httpx.Client):
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """The simulator's clock, which a test moves."""
-    return ManualClock()
-
-
-@pytest.fixture
 def simulator(clock: ManualClock) -> Iterator[FaultySimulator]:
     with FaultySimulator(Cloud(restart_seconds=6.0, clock=clock)) as running:
         yield running

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phala_secrets.run import command
 from phala_secrets.simulator.server import Simulator
+from tests.support.clock import ManualClock
 
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "entrypoint.py"
@@ -64,6 +65,7 @@ class Command:
     def __init__(self, simulator: Simulator, folder: Path, *, one_stream: bool = False) -> None:
         self.folder = folder
         self._one_stream = one_stream
+        self._clock = simulator.cloud.clock
         home = folder.parent / f"{folder.name}-home"
         home.mkdir(exist_ok=True)
         self.environ: dict[str, str | None] = {
@@ -105,17 +107,18 @@ class Command:
         stdin: bytes = b"",
         python: tuple[str, ...] = (sys.executable, "-m", "phala_secrets"),
     ) -> Outcome:
-        """The same in a process of its own, as a shell starts it."""
-        done = subprocess.run(
-            [*python, *arguments],
-            cwd=self.folder,
-            env=self.variables(environ),
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if self._one_stream else subprocess.PIPE,
-            timeout=60,
-            check=False,
-        )
+        """The same in a process of its own, as a shell starts it, and in real time."""
+        with self._clock.running() if isinstance(self._clock, ManualClock) else nullcontext():
+            done = subprocess.run(
+                [*python, *arguments],
+                cwd=self.folder,
+                env=self.variables(environ),
+                input=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if self._one_stream else subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
         return Outcome(done.returncode, done.stdout.decode(), (done.stderr or b"").decode())
 
     def write(self, name: str, content: str | bytes) -> Path:

@@ -29,6 +29,7 @@ class FaultyHandler(Handler):
     """A connection that spoils answers as ``faults`` say.
 
     Stalls are of the machine's own time: they are about what a client does while a socket is silent.
+    What drips, or keeps a stream open, moves the cloud's clock: that is about a client's patience.
     """
 
     fault: Fault | None = None
@@ -49,13 +50,20 @@ class FaultyHandler(Handler):
         fault = self.fault
         while fault is not None and fault.kind == "mute" and not self.reader_is_gone():
             self.send_chunk(b": ping\n\n")
-            self.sleep(_PING_SECONDS)
+            self.pass_time(_PING_SECONDS)
+            self.sleep(_PING_SECONDS / 25)  # so that a reader keeps up with a clock that a test moves
         return fault is not None and self.spoil_stream(fault)
 
     def sleep(self, seconds: float) -> None:
         """Let time go by, until the server closes at the latest."""
         if self.server.closing.wait(seconds):
             raise ConnectionAbortedError
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by on the cloud's clock, unless the server closes."""
+        if self.server.closing.is_set():
+            raise ConnectionAbortedError
+        self.server.simulator.cloud.clock.sleep(seconds)
 
     def spoil_before(self, fault: Fault) -> None:
         """What happens before the request is handled."""
@@ -134,7 +142,7 @@ class FaultyHandler(Handler):
         self.wfile.write(head)
         for byte in body:
             self.wfile.write(bytes((byte,)))
-            self.sleep(seconds)
+            self.pass_time(seconds)
 
     def _bytes_of(self, answer: Answer) -> tuple[bytes, bytes]:
         body = json.dumps(answer.body).encode()
