@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from phala_secrets.chain.flow import Sleep
 
 from phala_secrets.chain import register
 from phala_secrets.chain.owner import Sender
