@@ -25,9 +25,11 @@ COPY --from=build /opt/phala-secrets /opt/phala-secrets
 COPY entrypoint.py /opt/phala-secrets/
 # The official base has a pip, which no run needs, and no byte code of its standard library, which would be compiled
 # anew at each start: importing every module once leaves that of what is used, and shows that nothing is missing.
-# (encodings.idna is what looking up a host takes, and UTF-16 the order of keys in a compose hash.)
+# (encodings.idna is what looking up a host takes, and UTF-16 the order of keys in a compose hash.) What the base sets for itself, such as GPG_KEY, is written down, so
+# that it is never taken for a variable of the user.
 RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
     && ln -s /opt/phala-secrets/entrypoint.py /usr/local/bin/phala-secrets \
+    && { env | grep -E '^(GPG_KEY|PYTHON_[A-Z0-9_]+)=' > /opt/phala-secrets/image.env || true; } \
     && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_16_be, encodings.utf_16_le, eth_account, pkgutil, phala_secrets as package; \
         [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']"
 # -I: neither the workspace nor a PYTHON… variable of the job can bring code of its own. -B: nothing is written.

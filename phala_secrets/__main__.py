@@ -3,16 +3,18 @@
 import gc
 import os
 import sys
-from contextlib import suppress
 from typing import NoReturn
-
-from phala_secrets.run import interrupts
 
 
 def command() -> NoReturn:
     """Runs the command and ends at once: tidying up would take longer."""
+    _leave_working_folder()
     gc.set_threshold(100_000)  # what is loaded stays: looking through it again and again takes time
     sys.unraisablehook = lambda _: None  # nobody is shown a traceback
+    from contextlib import suppress
+
+    from phala_secrets.run import interrupts
+
     with interrupts.caught():
         try:
             from phala_secrets.run.command import main
@@ -26,6 +28,19 @@ def command() -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _leave_working_folder() -> None:
+    """Import nothing from the working folder, which is a checkout: ``-m`` and PYTHONPATH put it in front.
+
+    The image runs isolated, and needs none of this. Elsewhere it is all that can be done from here:
+    what Python itself imports before is beyond reach.
+    """
+    try:
+        here = os.path.realpath(".", strict=True)
+    except OSError:  # it is gone
+        return
+    sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from phala_secrets import flow
 from phala_secrets.cloud.refusals import error_from
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import AnswerError, TransportError
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def _decode(response: Response) -> Any:
     status, headers, body = response
     refuse_compressed(headers)
     try:
-        answer = json.loads(body)
+        answer = loads(body)
         json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
     except (ValueError, RecursionError):
         kind = headers.get("content-type", "no type")[:60]

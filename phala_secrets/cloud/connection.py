@@ -10,18 +10,20 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from phala_secrets import __version__, flow
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Attempt, Call, Response
-from phala_secrets.cloud.ids import is_loopback, parse_api_key, parse_url
+from phala_secrets.cloud.ids import parse_url
+from phala_secrets.cloud.proxies import Proxy, proxy_for
 from phala_secrets.cloud.retry import Pace, exchange
-from phala_secrets.cloud.secret import Secret
+from phala_secrets.cloud.secret import parse_api_key
 from phala_secrets.errors import AnswerError, InputError, TransportError
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ _RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
 
 
 def _tls(url: str) -> ssl.SSLContext:
-    """Certificates are always verified, against SSL_CERT_FILE or SSL_CERT_DIR, else certifi's roots.
+    """Certificates are always verified, against the roots that are given, else certifi's.
+
+    SSL_CERT_FILE and SSL_CERT_DIR name them, or what requests and curl know them by.
 
     Made by hand because Python's default context writes session keys to SSLKEYLOGFILE.
     A loopback http URL gets a context that trusts nobody: loading roots takes longer
@@ -50,24 +54,43 @@ def _tls(url: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if urlsplit(url).scheme == "http":
         return context
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    names, file, folder = _roots()
     if not file and not folder:
         import certifi
 
         file = certifi.where()
     try:
-        context.load_verify_locations(file or None, folder or None)
+        context.load_verify_locations(file, folder)
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {error.strerror or 'no certificates in it'}",
+            f"{names} cannot be used: {error.strerror or 'no certificates in it'}",
             hint="point it at a PEM file of root certificates, or unset it",
         ) from None
     return context
 
 
-def transport_error(error: Exception, host: str, url: str = "api-url") -> TransportError:
-    """What httpx's error means: whether the request may have been read, and what to do about it."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+def _roots() -> tuple[str, str | None, str | None]:
+    """Return the variables that name root certificates, the file, and the folder."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folder:
+        return "SSL_CERT_FILE or SSL_CERT_DIR", file or None, folder or None
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if path := os.environ.get(name):
+            return (name, None, path) if Path(path).is_dir() else (name, path, None)
+    return "certifi's roots", None, None
+
+
+def transport_error(
+    error: Exception, host: str, url: str = "api-url", secrets: Iterable[str] = ()
+) -> TransportError:
+    """What httpx's error means: whether the request may have been read, and what to do about it.
+
+    ``secrets`` are hidden in what it says: a proxy may repeat the login that it was sent.
+    """
+    reason = str(error)
+    for secret in secrets:
+        reason = reason.replace(secret, "***")
+    reason = " ".join(reason.split())[:200] or type(error).__name__
     timed_out = isinstance(error, httpx.TimeoutException)
     if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
         hint = "if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it"
@@ -102,7 +125,7 @@ class Connection(Generic[Http]):
         key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
         if not key:
             raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        parse_api_key(key, "the API key")
+        secret = parse_api_key(key, "the API key")
         if version not in requests.API_VERSIONS:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
@@ -113,10 +136,11 @@ class Connection(Generic[Http]):
         self.base_url = parse_url(url, "api-url")
         self.version = version
         self.timeout = timeout
-        self._key = Secret(key)
+        self._key = secret
         self._trace = trace
         self._show = show
         self._pace = Pace()
+        self._proxies: dict[str, Proxy | None] = {}
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[str, Http] = {}
         self._opening = threading.Lock()
@@ -125,13 +149,17 @@ class Connection(Generic[Http]):
         raise NotImplementedError
 
     def _open_to(self, url: str) -> Http:
+        proxy = proxy_for(url)
+        self._proxies[url] = proxy
         try:
             return self._open(url)
         except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
-            raise InputError(
-                "HTTPS_PROXY, ALL_PROXY or NO_PROXY cannot be used",
-                hint="a proxy is given as http://host:port, and NO_PROXY as names with commas between",
-            ) from None
+            if proxy is None:
+                raise
+        raise InputError(
+            f"{proxy.variable} names a kind of proxy that cannot be used",
+            hint="give it as http://host:port",
+        )
 
     def _client_for(self, call: Call[Any]) -> Http:
         """The connections to Phala Cloud, or to the other server that the call is for."""
@@ -143,13 +171,14 @@ class Connection(Generic[Http]):
             return self._elsewhere[call.path]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.base_url!r})"
+        return f"{type(self).__name__}({without_login(self.base_url)!r})"
 
     def _settings(self, url: str) -> dict[str, Any]:
-        loopback = is_loopback(urlsplit(url).hostname or "")
+        proxy = self._proxies[url]
         return {
             "verify": _tls(url),
-            "trust_env": not loopback,  # a proxy has no business between this machine and itself
+            "trust_env": False,  # proxies and roots are read here
+            "proxy": proxy and httpx.Proxy(proxy.url, auth=proxy.login),
             "timeout": self.timeout,
             "follow_redirects": False,
             "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
@@ -201,9 +230,12 @@ class Connection(Generic[Http]):
 
     def _failed(self, call: Call[Any], error: Exception) -> TransportError:
         """Return what an error of the transport means."""
-        host = host_of(call.path if call.absolute else self.base_url)
+        there = call.path if call.absolute else self.base_url
+        host, proxy = host_of(there), self._proxies.get(there)
         url = "rpc-url" if call.absolute else "api-url"
-        known = error if isinstance(error, TransportError) else transport_error(error, host, url)
+        known = error
+        if not isinstance(known, TransportError):
+            known = transport_error(error, address_of(there), url, proxy.secrets if proxy else ())
         if self._trace:
             self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
         return known
@@ -214,3 +246,15 @@ class Connection(Generic[Http]):
 
 def host_of(url: str) -> str:
     return urlsplit(url).hostname or "the server"
+
+
+def address_of(url: str) -> str:
+    """Return the host of a URL, with its port if it has one."""
+    port = urlsplit(url).port
+    return f"{host_of(url)}:{port}" if port else host_of(url)
+
+
+def without_login(url: str) -> str:
+    """Return a URL without user, password, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -11,6 +11,7 @@ from phala_secrets.dstack.ids import APP_ID
 from phala_secrets.errors import InputError
 
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(:\d*)?", re.ASCII)
 _NAME_LIMIT = 255
 
 
@@ -57,15 +58,6 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
-def parse_api_key(text: str, what: str) -> str:
-    """An API key, fit for a header; InputError names ``what`` and never the key."""
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise InputError(
-            f"{what} has characters that no API key has", hint="paste it again, alone on one line"
-        )
-    return text
-
-
 def parse_url(text: str, what: str) -> str:
     """A server's URL without a trailing slash: https, or http to a loopback address.
 
@@ -75,6 +67,9 @@ def parse_url(text: str, what: str) -> str:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # what looking it up takes: no empty label, none over 63 characters
+        if not _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]):
+            host = ""
     except ValueError:
         host, port = "", None
     if not host or not text.isascii() or not text.isprintable() or " " in text or port == 0:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from phala_secrets import errors
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import ApiError, PhalaSecretsError
 
 _ERROR_CLASSES: dict[int, type[ApiError]] = {
@@ -41,7 +41,7 @@ _HINTS: dict[int | str, str] = {
 def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """The error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON at all."""
     try:
-        answer = json.loads(body)
+        answer = loads(body)
     except (ValueError, RecursionError):
         answer = None
     answer = answer if isinstance(answer, dict) else {}

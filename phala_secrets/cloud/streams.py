@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -10,6 +9,7 @@ import httpx
 from phala_secrets import flow
 from phala_secrets.cloud import readers
 from phala_secrets.cloud.call import Body, Call, Response, read, refuse_compressed
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import AnswerError, TransportError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def polled(call: Call[CvmState], response: Response) -> list[CvmStateEvent]:
 def state_event(kind: str, data: str) -> CvmStateEvent:
     """Read one server-sent event of a state stream. Raise AnswerError when it is not one."""
     try:
-        content = json.loads(data) if data else {}
+        content = loads(data) if data else {}
     except (ValueError, RecursionError):
         raise AnswerError("an event of the state stream is not JSON", hint="run again") from None
     if not isinstance(content, dict):

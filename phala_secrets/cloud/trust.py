@@ -52,8 +52,9 @@ class Policy:
     ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
     and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
     ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
-    that everything has to be of; ``kms`` is the slug or id to ask for the key; ``cloud_root`` is
-    the root that the API's Cloud KMS must have (``known.expected_root``), or None.
+    that everything has to be of, ``app_ids`` are those it may be of where several are given;
+    ``kms`` is the slug or id to ask for the key; ``cloud_root`` is the root that the API's Cloud
+    KMS must have (``known.expected_root``), or None.
     """
 
     signers: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Policy:
     kms_contract: str | None = None
     require: Level | None = None
     app_id: str | None = None
+    app_ids: tuple[str, ...] = ()
     kms: str | None = None
     cloud_root: str | None = None
 

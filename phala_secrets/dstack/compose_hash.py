@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
 
 _ARRAY_INDEX = re.compile("0|[1-9][0-9]{0,9}")
@@ -135,7 +136,7 @@ def measured(text: str) -> Measured:
         InputError: the text is not a JSON object.
     """
     try:
-        content = json.loads(text)
+        content = loads(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
     except (ValueError, RecursionError):
         content = None

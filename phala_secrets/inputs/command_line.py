@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from itertools import groupby
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from phala_secrets import __version__
 from phala_secrets.errors import InputError
@@ -78,6 +78,27 @@ class _HelpPrinted(Exception):  # noqa: N818 (no error: the help or version was 
 class _Help(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         raise _HelpPrinted(parser.format_help())
+
+
+class _Switch(argparse.Action):
+    """A choice whose flag may stand alone, for ``true``, and whose opposite is ``false``."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        (flag,) = option_strings
+        opposite = f"--no-{flag.removeprefix('--')}"
+        super().__init__([flag, opposite], dest, nargs="?", const="true", **options)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        opposite = (option_string or "").startswith("--no-")
+        if opposite and values != self.const:
+            parser.error(f"argument {option_string}: ignored explicit argument")
+        setattr(namespace, self.dest, "false" if opposite else values)
 
 
 def parse(arguments: Sequence[str]) -> Command | str:
@@ -204,11 +225,17 @@ def _add_flags(parser: argparse.ArgumentParser, mode: str) -> None:
             flag = f"--{entry.name}"
             if entry.kind == "bool":
                 section.add_argument(flag, action=argparse.BooleanOptionalAction, help=_help(entry))
+            elif entry.kind == "switch":
+                section.add_argument(flag, action=_Switch, metavar=_shown_choices(entry), help=_help(entry))
             elif entry.kind in ("lines", "names"):
                 section.add_argument(flag, action="append", metavar=entry.metavar, help=_help(entry))
             else:
-                choices = "{" + ",".join(entry.choices) + "}" if entry.choices else entry.metavar
+                choices = _shown_choices(entry) if entry.choices else entry.metavar
                 section.add_argument(flag, metavar=choices, help=_help(entry))
+
+
+def _shown_choices(entry: Input) -> str:
+    return "{" + ",".join(entry.choices) + "}"
 
 
 def _section(mode: str, entry: Input) -> str:

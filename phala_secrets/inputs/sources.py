@@ -5,16 +5,14 @@ Weakest first: ``env-file`` in the order given, ``env``, ``files``, ``secrets-js
 off. A variable keeps the place where its name first appeared, and has the value of
 the strongest source that gives it.
 
-Nothing said here holds a value, nor any text that may be one: of a line that cannot
-be read, its number is all that is told.
+Nothing said here holds a value, nor any text that may be one: a line that cannot be read, a name that
+is invalid or unset, is told by its number.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from base64 import b64encode
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -22,66 +20,91 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phala_secrets.dstack.environment import Environment, Origin, Variable
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import Finding, InputError
 from phala_secrets.inputs import dotenv
+from phala_secrets.inputs.entries import (
+    NAME,
+    Entry,
+    check_name,
+    encoded,
+    refusal,
+    refuse_encrypted,
+    remark_on,
+)
+from phala_secrets.inputs.files import MAX_FILE_BYTES, Files, bounded
+from phala_secrets.inputs.given import UNEXPANDED, expanded
+from phala_secrets.inputs.table import INPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from phala_secrets.cloud.secret import Secret
+    from phala_secrets.inputs.files import Root
+
 __all__ = ["MAX_FILE_BYTES", "Environment", "Origin", "Sources", "Variable", "gather"]
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
-"""The largest file read: eight times what the guest takes in all, comments included."""
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHOWABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHOWABLE_GLOB = re.compile(r"[A-Za-z0-9_.*?!\[\]-]{1,64}")
 _SHOWABLE_PATH = re.compile(r"[\w .,/@+~()\[\]-]{1,255}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
-_NAME_HINT = "A name has letters, digits and underscores, and does not begin with a digit."
 _BASE64_HINT = "Add the name to `base64`, and decode it where it is used."
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the user gave. Lists are split already; nothing is read or checked yet."""
+    """What the user gave. Lists are split already; nothing is read or checked yet.
+
+    ``by_checkout`` is whether the env-files are those of ``phala.toml``, ``allow_none`` whether all
+    sources together may hold no variable, ``azure`` whether ``$(NAME)`` is a variable that was not
+    expanded. ``own_key`` is the run's API key, and ``withheld`` names the inputs whose fallback is
+    among ``secrets``.
+    """
 
     env_files: tuple[str, ...] = ()
     env: str = field(default="", repr=False)
     files: tuple[str, ...] = ()
     secrets_json: str = field(default="", repr=False)
     secrets_include: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     base64: tuple[str, ...] = ()
     allow_empty: bool = False
+    by_checkout: bool = False
+    allow_none: bool = False
+    azure: bool = False
+    own_key: Secret | None = None
+    withheld: tuple[str, ...] = ()
 
     @property
     def given(self) -> bool:
         """Whether there is any source at all (``base64`` and ``secrets-include`` are none)."""
         return bool(self.env_files or self.env or self.files or self.secrets_json or self.secrets)
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A name and its content, in bytes: what a file holds need not be text."""
-
-    name: str
-    content: bytes = field(repr=False)
-    origin: Origin
+    @property
+    def names(self) -> str:
+        """The sources that are given, as people read them."""
+        given = {
+            "env_file of phala.toml" if self.by_checkout else "env-file": self.env_files,
+            "env": self.env,
+            "files": self.files,
+            "secrets-json": self.secrets_json,
+            "secrets": self.secrets,
+        }
+        return ", ".join(name for name, text in given.items() if text)
 
 
 def gather(
     sources: Sources,
     *,
     environ: Mapping[str, str],
-    root: Path | None = None,
+    root: Root | None = None,
     folder: Path = Path(),
     stdin: Callable[[], bytes] | None = None,
 ) -> tuple[Environment, list[Finding]]:
     """Read all sources into one environment, with the warnings that this gave rise to.
 
     ``secrets`` takes its names from ``environ``. Relative paths start from ``folder``;
-    with ``root``, every file has to lie inside it once symbolic links are followed.
+    with ``root``, every file has to lie in what that takes once symbolic links are followed.
     ``stdin`` reads standard input for the env-file ``-``, which is refused without it.
 
     Raises InputError for whatever is wrong with a source.
@@ -91,36 +114,51 @@ def gather(
             "No source is given",
             hint="Give `env-file`, `env`, `files`, `secrets`, or `secrets-json` with `secrets-include`.",
         )
-    findings: list[Finding] = []
-    entries: dict[str, _Entry] = {}
-    for source in _read_all(sources, environ, _Files(folder, root), stdin, findings):
+    findings = [_withheld(name) for name in sources.withheld]
+    entries: dict[str, Entry] = {}
+    for source in _read_all(sources, environ, Files(folder, root), stdin, findings):
         findings += _merge(source, entries)
-    if not entries:
-        findings.append(Finding("The sources hold no variable at all"))
+    if not entries and not sources.allow_none:
+        raise InputError(
+            f"no variable is given: {sources.names} is empty",
+            hint="Check it. To drop every variable of the CVM, set `allow-removal: all`.",
+        )
     findings += [
-        Finding(f"`base64`: {_shown(glob, _SHOWABLE_GLOB)} matches no variable", "Check its spelling.")
+        Finding(f"`base64`: {_shown_glob(glob)} matches no variable", "Check its spelling.")
         for glob in _matching_nothing(sources.base64, entries)
     ]
-    return Environment(tuple(_variable(entry, sources.base64) for entry in entries.values())), findings
+    variables = tuple(_variable(entry, sources.base64) for entry in entries.values())
+    return Environment(variables), [*findings, *filter(None, map(remark_on, entries.values()))]
+
+
+def _withheld(name: str) -> Finding:
+    return Finding(
+        f"`secrets` takes {INPUTS[name].fallback}, so it is not read as {name}",
+        f"Give {name} if it is needed.",
+        severity="notice",
+    )
 
 
 def _read_all(
     sources: Sources,
     environ: Mapping[str, str],
-    files: _Files,
+    files: Files,
     stdin: Callable[[], bytes] | None,
     findings: list[Finding],
-) -> Iterator[Iterable[_Entry]]:
+) -> Iterator[Iterable[Entry]]:
     """Yield what each source gives, the weakest first."""
+    unread: list[Origin] = []
     for path in sources.env_files:
-        yield _from_env_file(path, files, stdin)
-    yield _from_dotenv(sources.env.encode("utf-8", "surrogatepass"), Origin("env"))
+        yield _from_env_file(path, files, stdin, unread, by_checkout=sources.by_checkout)
+    yield _of_env(sources, unread)
+    findings += _as_written(unread)
     yield _from_files(sources.files, files)
-    yield _from_json(sources.secrets_json, sources.secrets_include, findings)
+    yield _from_json(sources, findings)
+    environ = expanded(environ) if sources.azure else environ
     yield _from_environ(sources.secrets, environ, allow_empty=sources.allow_empty)
 
 
-def _merge(source: Iterable[_Entry], entries: dict[str, _Entry]) -> Iterable[Finding]:
+def _merge(source: Iterable[Entry], entries: dict[str, Entry]) -> Iterable[Finding]:
     """Add what one source gives, and tell of each name that it gives more than once."""
     first: dict[str, Origin] = {}
     told: dict[str, Finding] = {}
@@ -139,96 +177,99 @@ def _merge(source: Iterable[_Entry], entries: dict[str, _Entry]) -> Iterable[Fin
     return told.values()
 
 
-def _variable(entry: _Entry, base64: Sequence[str]) -> Variable:
+def _variable(entry: Entry, base64: Sequence[str]) -> Variable:
     if any(fnmatchcase(entry.name, glob) for glob in base64):
         given = entry.content.decode(errors="ignore")
+        refuse_encrypted(entry.content[:10], f"{entry.name} ({entry.origin})", entry.origin)
         return Variable(entry.name, b64encode(entry.content).decode(), entry.origin, given)
+    refuse_encrypted(entry.content, f"{entry.name} ({entry.origin})", entry.origin)
     problem = "contains a NUL, which no environment can carry" if b"\0" in entry.content else ""
     try:
         value = entry.content.decode()
     except UnicodeDecodeError:
         problem = "is not UTF-8 text"
     if problem:
-        raise _refusal(f"{entry.name} ({entry.origin}) {problem}", _BASE64_HINT, entry.origin)
+        raise refusal(f"{entry.name} ({entry.origin}) {problem}", _BASE64_HINT, entry.origin)
     return Variable(entry.name, value, entry.origin)
 
 
 # Files
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Reads regular files, those inside ``root`` alone if there is one."""
-
-    folder: Path
-    root: Path | None
-
-    def read(self, path: str, origin: Origin) -> bytes:
-        hint = "The path starts from the working folder; it is not the content itself."
-        try:
-            target = (self.folder / path).resolve()
-            if self.root is not None and not target.is_relative_to(self.root.resolve()):
-                raise _refusal(f"{origin} lies outside the workspace", "Put the file inside it.", origin)
-            with open(target, "rb", opener=_open_at_once) as stream:
-                if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                    return _limited(stream.read(MAX_FILE_BYTES + 1), origin)
-            problem = "is not a regular file"
-            hint = "Of a pipe, the command reads standard input, as the env-file `-`."
-        except (FileNotFoundError, NotADirectoryError):
-            problem = "does not exist"
-        except IsADirectoryError:
-            problem = "is a directory"
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror})"
-        except (RuntimeError, ValueError):
-            problem = "cannot be read (no path leads there)"
-        raise _refusal(f"{origin} {problem}", hint, origin)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe, nor through a link made since."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-
-def _limited(data: bytes, origin: Origin) -> bytes:
-    if len(data) > MAX_FILE_BYTES:
-        raise _refusal(
-            f"{origin} is larger than {MAX_FILE_BYTES} bytes", "The guest takes 1048576 bytes in all.", origin
-        )
-    return data
-
-
-def _from_files(given: Sequence[str], files: _Files) -> Iterator[_Entry]:
-    """Read each ``NAME=path``. A path is told only once it has proved to be one."""
+def _from_files(given: Sequence[str], files: Files) -> Iterator[Entry]:
+    """Read each ``NAME=path``. Both are told only once the path has proved to be one."""
     for number, (name, equals, path) in enumerate((entry.partition("=") for entry in given), 1):
         place = Origin(f"`files`, entry {number}")
         if not (equals and path):
-            raise _refusal(f"{place} is not NAME=path", "Write one NAME=path a line.", place)
-        _check_name(name, place)
-        content = files.read(path, Origin(f"The file of {name} in `files`"))
-        yield _Entry(name, content, Origin(f"files {name}={path}", file=path))
+            raise refusal(f"{place} is not NAME=path", "Write one NAME=path a line.", place)
+        check_name(name, place)
+        content = files.read(path, Origin(f"`files`, entry {number}: the file"))
+        yield Entry(name, content, Origin(f"files {name}={path}", file=path))
 
 
-def _from_env_file(path: str, files: _Files, stdin: Callable[[], bytes] | None) -> Iterator[_Entry]:
-    if path != "-":
+def _from_env_file(
+    path: str,
+    files: Files,
+    stdin: Callable[[], bytes] | None,
+    unread: list[Origin],
+    *,
+    by_checkout: bool,
+) -> Iterator[Entry]:
+    if path != "-" or by_checkout:
+        what = "env_file" if by_checkout else "env-file"
         shown = _SHOWABLE_PATH.fullmatch(path) is not None
-        origin = Origin(f"env-file {path}", path) if shown else Origin("env-file (a path not shown)")
-        return _from_dotenv(files.read(path, origin), origin)
-    if stdin is None:
+        origin = Origin(f"{what} {path}", path) if shown else Origin(f"{what} (a path not shown)")
+        data = files.read(path, origin, by_checkout=by_checkout)
+    elif stdin is None:
         raise InputError("env-file - is standard input, which the command alone reads", hint="Name a file.")
-    origin = Origin("env-file - (standard input)")
-    return _from_dotenv(_limited(stdin(), origin), origin)
+    else:
+        origin = Origin("env-file - (standard input)")
+        data = bounded(stdin(), origin)
+    return _from_dotenv(data, origin, unread)
 
 
-def _from_dotenv(data: bytes, origin: Origin) -> Iterator[_Entry]:
-    for line, name, value, problem in dotenv.parse(_text(data, origin)):
-        place = Origin(origin.label, origin.file, line)
-        if problem:
-            raise _refusal(
-                f"{place} {problem}", "Write NAME=value, quotes around the whole value if at all.", place
+def _of_env(sources: Sources, unread: list[Origin]) -> Iterator[Entry]:
+    for entry in _from_dotenv(sources.env.encode("utf-8", "surrogatepass"), Origin("env"), unread):
+        if sources.azure and UNEXPANDED.fullmatch(entry.content.decode()) and not sources.allow_empty:
+            raise refusal(
+                f"{entry.origin} is a variable of the pipeline that is not defined",
+                "Check its spelling, or set `allow-empty`.",
+                entry.origin,
             )
-        _check_name(name, place)
-        yield _Entry(name, value.encode(), place)
+        yield entry
+
+
+def _from_dotenv(data: bytes, origin: Origin, unread: list[Origin]) -> Iterator[Entry]:
+    """Yield what dotenv text assigns; ``unread`` gets the lines that other readers would change."""
+    refuse_encrypted(data, str(origin), origin)
+    names: set[str] = set()
+    changed: list[tuple[set[str], Origin]] = []  # the variables that a line refers to, or none
+    for assignment in dotenv.parse(_text(data, origin)):
+        place = Origin(origin.label, origin.file, assignment.line)
+        if assignment.problem:
+            raise refusal(f"{place} {assignment.problem}", assignment.hint, place)
+        check_name(assignment.name, place)
+        names.add(assignment.name)
+        value = assignment.value
+        if assignment.escaped or (assignment.quote == "`" and len(value) > 1 and value.endswith("`")):
+            changed.append((set(), place))
+        elif assignment.quote != "'":
+            changed += [(found, place)] if (found := set(_REFERENCE.findall(value))) else []
+        yield Entry(assignment.name, value.encode(), place)
+    unread += [place for found, place in changed if not found or found & names]
+
+
+def _as_written(unread: Sequence[Origin]) -> Iterator[Finding]:
+    """Yield one remark on all lines that another reader would expand or unescape."""
+    if unread:
+        more = f" (the first of {len(unread)} such lines)" if len(unread) > 1 else ""
+        yield Finding(
+            f"{unread[0]} is sent as written{more}: ${{NAME}}, \\$ and backticks mean nothing here",
+            "If the app should get something else, write that.",
+            file=unread[0].file,
+            line=unread[0].line,
+            severity="notice",
+        )
 
 
 def _text(data: bytes, origin: Origin) -> str:
@@ -243,7 +284,7 @@ def _text(data: bytes, origin: Origin) -> str:
     except UnicodeDecodeError as error:
         where = error.start
     place = Origin(origin.label, origin.file, data.count(b"\n", 0, where) + 1)
-    raise _refusal(f"{place} {problem}", "Save it as UTF-8 text.", place)
+    raise refusal(f"{place} {problem}", "Save it as UTF-8 text.", place)
 
 
 # JSON and the step's own environment
@@ -256,7 +297,8 @@ class _Pairs(list[tuple[str, object]]):
 _KINDS = {bool: "true or false", int: "a number", float: "a number", type(None): "null", _Pairs: "an object"}
 
 
-def _from_json(text: str, include: Sequence[str], findings: list[Finding]) -> Iterator[_Entry]:
+def _from_json(sources: Sources, findings: list[Finding]) -> Iterator[Entry]:
+    text, include = sources.secrets_json, sources.secrets_include
     if not text and not include:
         return
     if not text or not include:
@@ -267,82 +309,78 @@ def _from_json(text: str, include: Sequence[str], findings: list[Finding]) -> It
     pairs = _object(text)
     for glob in _matching_nothing(include, [name for name, _ in pairs]):
         raise InputError(
-            f"`secrets-include`: {_shown(glob, _SHOWABLE_GLOB)} matches no name in `secrets-json`",
+            f"`secrets-include`: {_shown_glob(glob)} matches no name in `secrets-json`",
             hint="Check its spelling, case included; GitHub leaves out secrets that are not set.",
         )
-    for name, value in pairs:
+    for number, (name, value) in enumerate(pairs, 1):
         if not any(fnmatchcase(name, glob) for glob in include):
             continue
-        origin = Origin(f"secrets-json {_shown(name)}")
-        _check_name(name, origin)
+        check_name(name, Origin(f"secrets-json entry {number}"))
+        origin = Origin(f"secrets-json {name}")
         if not isinstance(value, str):
             kind = _KINDS.get(type(value), "a list")
             raise InputError(f"{origin} is {kind}, not a string", hint="Every value has to be a string.")
-        if name == "github_token" and name not in include:
+        if name not in include and (what := _own(name, value, sources.own_key)):
             findings.append(
                 Finding(
-                    "`secrets-include` takes github_token too, this job's own token",
+                    f"`secrets-include` takes {name} too, this {what}",
                     "Name the secrets, or narrow the glob.",
                 )
             )
-        yield _Entry(name, _encoded(value, origin), origin)
+        yield Entry(name, encoded(value, origin), origin)
+
+
+def _own(name: str, value: str, key: Secret | None) -> str:
+    """Return what a secret is to this very run, if anything."""
+    if name == "github_token":
+        return "job's own token"
+    return "run's own API key" if key and value.strip() == key.reveal() else ""
 
 
 def _object(text: str) -> _Pairs:
     problem = "has to be a JSON object"
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
+        value = loads(text, object_pairs_hook=_Pairs)
         if isinstance(value, _Pairs):
             return value
     except json.JSONDecodeError as error:
         problem = f"is not JSON (line {error.lineno}, column {error.colno})"
-    except (RecursionError, ValueError):
+    except ValueError:
         problem = "is not JSON that can be read"
     raise InputError(f"`secrets-json` {problem}", hint="On GitHub, write ${{ toJSON(secrets) }}.")
 
 
 def _from_environ(
     secrets: Sequence[str], environ: Mapping[str, str], *, allow_empty: bool
-) -> Iterator[_Entry]:
-    unset: list[str] = []
+) -> Iterator[Entry]:
+    missing: list[str] = []
     for number, entry in enumerate(secrets, 1):
         target, equals, source = entry.partition("=")
-        _check_name(target, Origin(f"`secrets`, entry {number}"))
+        place = Origin(f"`secrets`, entry {number}")
+        check_name(target, place)
+        source = source if equals else target
+        if not NAME.fullmatch(source) and source not in environ:
+            raise refusal(
+                f"{place} has a value behind the equals sign, where the name of a variable belongs",
+                "Write the name alone, and set that variable in the step's `env`.",
+                place,
+            )
         origin = Origin(f"secrets {target}")
-        value = environ.get(source if equals else target, "")
+        value = environ.get(source, "")
         if not value and not allow_empty:
-            unset.append(target)
-        yield _Entry(target, _encoded(value, origin), origin)
-    if unset:
+            missing.append(target if source in environ else f"entry {number}")
+        yield Entry(target, encoded(value, origin), origin)
+    if missing:
         raise InputError(
-            f"`secrets`: unset or empty in this step's environment: {', '.join(map(_shown, unset))}",
-            hint="Check the spelling and the step's `env`, or set `allow-empty`.",
+            f"`secrets`: unset or empty in this step's environment: {', '.join(missing)}",
+            hint="Check the spelling and the step's `env`, or set `allow-empty`. Each entry is a name, "
+            "never a value.",
         )
 
 
-# What may be said
-
-
-def _refusal(message: str, hint: str, origin: Origin) -> InputError:
-    return InputError(message, hint=hint, file=origin.file, line=origin.line)
-
-
-def _shown(text: str, pattern: re.Pattern[str] = _SHOWABLE) -> str:
-    """``text`` if it looks like what it should be; anything else may be a secret in the wrong place."""
-    return text if pattern.fullmatch(text) else "(not shown)"
-
-
-def _check_name(name: str, place: Origin) -> None:
-    if not _NAME.fullmatch(name):
-        raise _refusal(f"{place}: the name {_shown(name)} is not valid", _NAME_HINT, place)
-
-
-def _encoded(value: str, origin: Origin) -> bytes:
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        pass
-    raise _refusal(f"{origin} is not UTF-8 text", "Give it through `files`, with `base64`.", origin)
+def _shown_glob(glob: str) -> str:
+    """Return a glob if it looks like one; anything else may be a secret in the wrong place."""
+    return glob if _SHOWABLE_GLOB.fullmatch(glob) else "(not shown)"
 
 
 def _matching_nothing(globs: Iterable[str], names: Iterable[str]) -> list[str]:

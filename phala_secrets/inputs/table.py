@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["text", "raw", "lines", "names", "bool", "choice", "number"]
-"""``raw`` text keeps the white space around it; ``names`` are split at commas as well as at lines."""
+Kind = Literal["text", "raw", "lines", "names", "bool", "choice", "switch", "number", "duration"]
+"""``raw`` text keeps the white space around it; ``names`` are split at commas as well as at lines.
+
+A ``switch`` is a choice whose flag may stand alone, for ``true``. A ``duration`` is in seconds, or
+has its unit.
+"""
 
 MODES = ("update", "plan", "encrypt", "verify")
 WORDS = (*MODES, "list", "kms")
@@ -23,7 +27,8 @@ class Input(NamedTuple):
 
     ``otherwise`` says in words where the value comes from if the input is left out, ``fallback`` is
     the variable that it comes from. ``heading`` and ``words`` are those of its group, unless a row has
-    its own words. An input without ``action`` exists for the command alone.
+    its own words. An input without ``action`` exists for the command alone. One that ``protects`` may
+    be left out, but not be given empty: an expression that comes to nothing would switch it off.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Input(NamedTuple):
     high: int = 0
     flag: bool = True
     action: bool = True
+    protects: bool = False
     heading: str = ""
     words: tuple[str, ...] = ()
 
@@ -49,7 +55,7 @@ class Input(NamedTuple):
     @property
     def meaning(self) -> str:
         """The help, with the range of a number."""
-        return f"{self.help}; {self.low} to {self.high}" if self.kind == "number" else self.help
+        return f"{self.help}; {self.low} to {self.high}" if self.high else self.help
 
     @property
     def shown_default(self) -> str:
@@ -94,13 +100,20 @@ _INPUTS = (
         ),
         Input(
             "cvm",
-            "the CVM: its name, `cvm_…` id, UUID, app id or `instance_…` id; multiple, one per line",
+            "the CVM: its name, `cvm_…` id, UUID, app id or `instance_…` id; multiple, split at commas and "
             "lines",
+            "names",
             "CVM",
             otherwise="`phala.toml` in the working folder",
         ),
         Input("app", "an app id: every CVM of the app", metavar="APP_ID", words=(*MODES, "list")),
-        Input("app-id", "the app that the CVM must belong to; any other is refused", metavar="APP_ID"),
+        Input(
+            "app-id",
+            "the app that the CVM must belong to; multiple, split at commas and lines, and each needs a CVM",
+            "names",
+            "APP_ID",
+            protects=True,
+        ),
         Input("api-key", "the Phala Cloud API key", fallback="PHALA_CLOUD_API_KEY", flag=False, words=WORDS),
         Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
         Input(
@@ -157,6 +170,7 @@ _INPUTS = (
             "published root of the Cloud KMS",
             "lines",
             "KEY",
+            protects=True,
         ),
         Input(
             "require-trust",
@@ -170,6 +184,7 @@ _INPUTS = (
             "the KMS contract to read through `rpc-url`",
             metavar="ADDRESS",
             otherwise="the well-known one of the chain",
+            protects=True,
         ),
         Input("rpc-url", "JSON-RPC of the app's chain", metavar="URL", fallback="ETH_RPC_URL"),
     ),
@@ -177,10 +192,23 @@ _INPUTS = (
         "The update",
         ("update", "plan"),
         Input(
-            "allow-removal", "let the update drop variables that the CVM has today", "bool", default="false"
+            "allow-removal",
+            "let the update drop variables that the CVM has today: `true`, or `all` for sources that hold "
+            "no variable",
+            "switch",
+            default="false",
+            choices=("false", "true", "all"),
         ),
         Input("wait", "wait until the CVM runs with the new environment", "bool", default="true"),
-        Input("wait-timeout", "seconds to wait", "number", "SECONDS", default="600", low=1, high=24 * 3600),
+        Input(
+            "wait-timeout",
+            "how long to wait, in seconds or as `10m`; in seconds",
+            "duration",
+            "TIME",
+            default="600",
+            low=1,
+            high=24 * 3600,
+        ),
         Input(
             "max-parallel",
             "CVMs to update at once, where 1 is a rolling update",
@@ -214,10 +242,12 @@ _INPUTS = (
         Input("env-keys", "the names in that ciphertext, a JSON list", metavar="JSON"),
         Input(
             "prepared-digest",
-            "the digest that `prepare-only` gave out; any difference from it is refused",
+            "the digest that `prepare-only` gave out; any difference from it is refused. Required with "
+            "`compose-hash`; `none` to do without",
             metavar="SHA256",
+            protects=True,
         ),
-        Input("compose-hash", "the approved compose hash", metavar="HASH"),
+        Input("compose-hash", "the approved compose hash", metavar="HASH", protects=True),
         Input("transaction-hash", "the transaction that approved it", metavar="HASH"),
     ),
     *_group(

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
     from phala_secrets.runners.base import Runner
 
+_PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+_IMAGE_VARIABLES = "image.env"
+"""Written by the Dockerfile beside the interpreter: what the base sets, one NAME=value a line."""
+
 _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
     _drop_core_dumps()
+    _drop_image_variables()
     os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
     _open_streams()
     with interrupts.caught():
@@ -87,7 +92,7 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
         lookup.run(command, given, os.environ, runner)
     else:
         mode = command.mode or given.choice("mode")
-        _inject(mode, given, runner, stdin=sys.stdin.buffer.read if command.mode else None)
+        _inject(mode, given, runner, stdin=_read_stdin if command.mode else None)
         if command.mode == "encrypt" and not runner.json:
             sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
@@ -100,9 +105,12 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
     runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
 
     from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.proxies import proxy_for
     from phala_secrets.run.context import Run
     from phala_secrets.run.inject import inject
 
+    if proxy := proxy_for(job.api_url):
+        runner.mask(proxy.secrets)
     trace = runner.trace if runner.verbose else None
     with Client(
         job.api_key.reveal(),
@@ -121,6 +129,12 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
                 raise
             interrupts.over()
             raise run.interrupted() from None
+
+
+def _read_stdin() -> bytes:
+    from phala_secrets.inputs.files import MAX_FILE_BYTES
+
+    return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
 
 
 def _simulate(command: Command) -> None:
@@ -183,9 +197,26 @@ def _drop_core_dumps() -> None:
     """A crash leaves no image of the memory, which holds the secrets.
 
     Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
-    ``fs/coredump.c``); where only 0 is allowed, it is 0 already.
+    ``fs/coredump.c``). Where no limit above 0 may be set, the process says itself that it has no image.
     """
     import resource
 
-    with suppress(ValueError):
+    try:
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError:
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # not Linux
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _drop_image_variables() -> None:
+    """Forget the variables of the image's base, such as GPG_KEY: they are not the user's.
+
+    One that the user set to something else stays.
+    """
+    with suppress(OSError), (Path(sys.prefix) / _IMAGE_VARIABLES).open(encoding="utf-8") as file:
+        for line in file:
+            name, _, value = line.rstrip("\n").partition("=")
+            if os.environ.get(name) == value:
+                del os.environ[name]

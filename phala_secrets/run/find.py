@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records, trust
 from phala_secrets.dstack.compose_hash import find_form, measured
-from phala_secrets.errors import NotFoundError, PhalaSecretsError
+from phala_secrets.errors import NotFoundError, PhalaSecretsError, ProofError
 from phala_secrets.flow import Flow, ask, together
 from phala_secrets.run.context import Target
 
@@ -39,9 +39,28 @@ def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
         *cvms, first = yield (*(records.cvm(ref.id) for ref in job.cvms), records.contracts())
         found = [_of_reference(cvm, ref, job.policy) for cvm, ref in zip(cvms, job.cvms, strict=True)]
     targets = list({target.id: target for target in found}.values())
+    _hold_to_apps(job.policy.app_ids, targets)
     targets[0].leads = True
     contracts = yield from trust.all_contracts(first)
     return targets, contracts
+
+
+def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:
+    """Raise ProofError unless each CVM is of one of these apps, and each of them has a CVM here."""
+    if not app_ids:
+        return
+    for target in targets:
+        if target.app_id not in app_ids:
+            raise ProofError(
+                f"the CVM {target.name!a} belongs to the app {target.app_id}, which app-id does not name",
+                hint="check cvm and app-id; if both are right, do not trust this API",
+            )
+    found = {target.app_id for target in targets}
+    if missing := [app_id for app_id in app_ids if app_id not in found]:
+        raise ProofError(
+            f"none of the CVMs belongs to the app {missing[0]}, which app-id names",
+            hint="check cvm and app-id; if both are right, do not trust this API",
+        )
 
 
 def describe(job: Job, targets: Sequence[Target]) -> Flow[None]:
@@ -104,7 +123,7 @@ def _kind(target: Target) -> str:
 
 def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
     expected = policy.app_id or ref.app_id
-    return _target(cvm, expected, named=expected is None)
+    return _target(cvm, expected, named=not (expected or policy.app_ids))
 
 
 def _target(cvm: Cvm, expected: str | None, *, named: bool) -> Target:

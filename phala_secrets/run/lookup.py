@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets.cloud.client import Client
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.errors import InputError
-from phala_secrets.inputs.job import Project, credentials
+from phala_secrets.inputs.login import log_in
 from phala_secrets.runners.files import as_json
 from phala_secrets.runners.report import Table
 
@@ -28,7 +28,7 @@ _MOST_PAGES = 50
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
     """Asks, and prints the answer on standard output. Raises what the client raises."""
-    key, url = credentials(given, environ, Project(Path()))
+    key, url = log_in(given, environ, Path())
     runner.mask([key.reveal()])
     trace = runner.trace if runner.verbose else None
     with Client(key.reveal(), url, timeout=given.number("timeout"), trace=trace) as client:

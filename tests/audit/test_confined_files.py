@@ -35,7 +35,6 @@ def is_refused(outcome: Outcome, cloud: Cloud, what: str) -> bool:
 # -- links and paths -------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: encrypted-env-file is confined nowhere")
 @pytest.mark.parametrize("way", ["link", "absolute path"])
 def test_encrypted_env_file_outside_of_the_workspace_is_refused(
     step: Step, cvm: Cvm, cloud: Cloud, outside: Path, way: str
@@ -49,7 +48,6 @@ def test_encrypted_env_file_outside_of_the_workspace_is_refused(
     assert not updates(cloud)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: phala.toml may be a link")
 def test_phala_toml_that_links_out_of_the_workspace_is_refused(
     step: Step, cvm: Cvm, cloud: Cloud, outside: Path
 ) -> None:
@@ -62,7 +60,6 @@ def test_phala_toml_that_links_out_of_the_workspace_is_refused(
     assert not updates(cloud)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: nothing is confined outside of GitHub")
 @pytest.mark.parametrize("ci", ["gitlab", "circleci", "azure", "bitbucket", "buildkite"])
 def test_env_file_that_links_out_of_the_checkout_is_refused_in_every_ci(
     run: Command, cvm: Cvm, cloud: Cloud, outside: Path, ci: str
@@ -73,7 +70,6 @@ def test_env_file_that_links_out_of_the_checkout_is_refused_in_every_ci(
     assert is_refused(outcome, cloud, "env-file"), outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: nothing is confined outside of GitHub")
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -96,7 +92,6 @@ def test_a_file_outside_of_the_checkout_is_refused_in_gitlab(
     assert is_refused(outcome, cloud, name), outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: nothing is confined outside of GitHub")
 def test_env_file_of_phala_toml_outside_of_the_checkout_is_refused_in_gitlab(
     run: Command, cvm: Cvm, cloud: Cloud, outside: Path
 ) -> None:
@@ -106,7 +101,6 @@ def test_env_file_of_phala_toml_outside_of_the_checkout_is_refused_in_gitlab(
     assert is_refused(outcome, cloud, "env_file"), outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: one variable switches the confinement off")
 @pytest.mark.parametrize("environ", [{"GITHUB_ACTIONS": "True"}, {"GITHUB_WORKSPACE": ""}], ids=str)
 def test_the_workspace_holds_however_github_names_it(
     step: Step, cvm: Cvm, cloud: Cloud, outside: Path, environ: dict[str, str]
@@ -131,7 +125,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """The command, and a folder on the way that becomes a link in the moment before the file is opened."""
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: only the last part of a path is opened without following")
 def test_a_folder_that_becomes_a_link_before_the_open_is_not_followed(
     step: Step, cvm: Cvm, outside: Path
 ) -> None:
@@ -146,7 +139,6 @@ def test_a_folder_that_becomes_a_link_before_the_open_is_not_followed(
 # -- pipes and devices -----------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: encrypted-env-file is opened as whatever it is")
 @pytest.mark.parametrize("kind", ["pipe", "link to a device"])
 def test_encrypted_env_file_that_never_ends_is_refused(
     run: Command, cvm: Cvm, cloud: Cloud, kind: str

@@ -31,11 +31,6 @@ except phala_secrets.PhalaSecretsError as error:
 """
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 12),
-    strict=True,
-    reason="audit 17: json.loads overflows the C stack of Python 3.11",
-)
 @pytest.mark.parametrize("program", [pytest.param(SYNC, id="sync"), pytest.param(ASYNC, id="async")])
 @pytest.mark.parametrize(("status", "error"), [(200, "AnswerError"), (400, "ApiError")])
 def test_deep_json_is_no_crash(

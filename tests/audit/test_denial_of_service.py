@@ -59,7 +59,6 @@ def test_the_pages_of_a_list_are_bounded_in_all(step: Step, simulator: Simulator
     assert asked * len(page) < 64 * MIB  # four times what one response may have
 
 
-@pytest.mark.xfail(strict=True, reason="audit 16: an env-file is read to its end before anything is counted")
 @pytest.mark.parametrize(
     "text",
     [

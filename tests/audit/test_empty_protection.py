@@ -46,7 +46,6 @@ def prepared(step: Step, world: World) -> dict[str, Any]:
     }
 
 
-@pytest.mark.xfail(strict=True, reason="audit 11: an empty prepared-digest counts as none")
 @pytest.mark.parametrize("digest", ["", None], ids=["empty", "not given"])
 def test_an_empty_prepared_digest_is_an_error(step: Step, world: World, digest: str | None) -> None:
     """Exit 0 and a warning: whoever keeps the artifact has a ciphertext of their own sent."""
@@ -59,7 +58,6 @@ def test_an_empty_prepared_digest_is_an_error(step: Step, world: World, digest: 
     assert not updates(world.cloud)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 11: there is no way to say that no digest is meant")
 def test_no_prepared_digest_has_to_be_said(step: Step, world: World) -> None:
     """Exit 2: ``none`` is taken for a digest."""
     done = step(**prepared(step, world), prepared_digest="none")
@@ -67,7 +65,6 @@ def test_no_prepared_digest_has_to_be_said(step: Step, world: World) -> None:
     assert world.cvm.wait().environment == {"OLD": "2", "NEW": "3"}
 
 
-@pytest.mark.xfail(strict=True, reason="audit 11: an empty protection counts as none")
 @pytest.mark.parametrize("name", PROTECTIONS)
 @pytest.mark.parametrize("way", ["flag", "variable"])
 def test_an_empty_protection_of_the_command_is_an_error(

@@ -17,7 +17,6 @@ TROJAN = (
 )
 
 
-@pytest.mark.xfail(strict=True, reason="audit 19: the working folder is on Python's path")
 @pytest.mark.parametrize("module", ["httpx", "dotenv"])
 def test_python_m_runs_no_code_of_the_checkout(run: Command, cvm: Cvm, module: str) -> None:
     """``python -m phala_secrets`` imports a file of the checkout, which has the API key."""
@@ -30,7 +29,6 @@ def test_python_m_runs_no_code_of_the_checkout(run: Command, cvm: Cvm, module: s
     assert outcome.code == 0, outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 19: the script of pip obeys PYTHONPATH")
 def test_the_script_of_pip_runs_no_code_of_the_checkout(run: Command, cvm: Cvm) -> None:
     """With ``PYTHONPATH=.``, as many a project sets it, a file of the checkout has the API key."""
     run.write("httpx.py", TROJAN)
@@ -54,7 +52,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.xfail(strict=True, reason="audit 19: a limit of 0 does not stop a core that goes to a pipe")
 def test_no_core_is_dumped_where_the_hard_limit_is_zero(run: Command, cvm: Cvm) -> None:
     """With ``docker run --ulimit core=0`` the limit stays 0. For pipes core(5) heeds 1, and not 0."""
     under = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()

@@ -32,7 +32,6 @@ def world(simulator: Simulator) -> Iterator[World]:
 # -- names of inputs -------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: an INPUT_ variable that names no input is passed over")
 @pytest.mark.parametrize(
     ("variable", "value", "nearest"),
     [
@@ -56,7 +55,6 @@ def test_a_mistyped_input_on_github_is_an_error(
 # -- a variable that is handed to the guest --------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PRIVATE_KEY is a secret and an input at once")
 @pytest.mark.parametrize("secrets", ["OLD,PRIVATE_KEY", "OLD,WALLET=PRIVATE_KEY"])
 def test_a_secret_called_private_key_signs_nothing(step: Step, world: World, secrets: str) -> None:
     """The run signs with the app's own secret; ``rpc-url`` was given for the proof."""
@@ -70,7 +68,6 @@ def test_a_secret_called_private_key_signs_nothing(step: Step, world: World, sec
     assert done.code == 7, done.log  # names changed, and no key was given
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PRIVATE_KEY is a secret and an input at once")
 def test_a_secret_called_private_key_signs_nothing_for_the_command(run: Command, world: World) -> None:
     """The same by the command's flags."""
     outcome = run(
@@ -81,7 +78,6 @@ def test_a_secret_called_private_key_signs_nothing_for_the_command(run: Command,
     assert outcome.code == 7, outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PRIVATE_KEY is a secret and an input at once")
 def test_a_secret_called_private_key_may_be_a_pem(step: Step, cvm: Cvm) -> None:
     """Exit 2: the app's PEM is refused as a private key of ours."""
     pem = "-----BEGIN EC PRIVATE KEY-----"
@@ -90,7 +86,6 @@ def test_a_secret_called_private_key_may_be_a_pem(step: Step, cvm: Cvm) -> None:
     assert cvm.wait().environment == {"OLD": "2", "PRIVATE_KEY": pem}
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: ETH_RPC_URL is a secret and an input at once")
 def test_a_secret_called_eth_rpc_url_is_not_asked(step: Step, world: World) -> None:
     """The run sends its questions to the URL that was to be delivered."""
     done = step(secrets="OLD,ETH_RPC_URL", environ={"OLD": "2", "ETH_RPC_URL": world.chain.url}, wait="false")
@@ -98,7 +93,6 @@ def test_a_secret_called_eth_rpc_url_is_not_asked(step: Step, world: World) -> N
     assert done.code == 7, done.log
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PHALA_CLOUD_API_KEY is a secret and an input at once")
 def test_a_secret_called_phala_cloud_api_key_is_no_login(step: Step, cvm: Cvm, cloud: Cloud) -> None:
     """The run logs in with the key that was to be delivered."""
     done = step(
@@ -112,7 +106,6 @@ def test_a_secret_called_phala_cloud_api_key_is_no_login(step: Step, cvm: Cvm, c
     assert not cloud.requests
 
 
-@pytest.mark.xfail(strict=True, reason="audit 8: PHALA_CLOUD_API_PREFIX is a secret and an input at once")
 def test_a_secret_called_phala_cloud_api_prefix_is_not_asked(
     step: Step, simulator: Simulator, cvm: Cvm, cloud: Cloud
 ) -> None:

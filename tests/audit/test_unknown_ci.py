@@ -17,7 +17,6 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.xfail(strict=True, reason="audit 12: where no variable says CI, a person is assumed")
 @pytest.mark.parametrize("environ", UNKNOWN)
 def test_an_unset_secret_in_an_unknown_ci_is_no_file_of_the_checkout(
     run: Command, cvm: Cvm, cloud: Cloud, environ: dict[str, str]
@@ -32,7 +31,6 @@ def test_an_unset_secret_in_an_unknown_ci_is_no_file_of_the_checkout(
     assert outcome.code == 2, outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 12: where no variable says CI, a person is assumed")
 @pytest.mark.parametrize("environ", UNKNOWN)
 def test_a_persons_login_does_not_count_in_an_unknown_ci(
     run: Command, cvm: Cvm, cloud: Cloud, environ: dict[str, str]

@@ -75,7 +75,6 @@ def test_a_credential_in_rpc_url_is_masked(step: Step, world: World, user: str, 
     assert secret in done.masks
 
 
-@pytest.mark.xfail(strict=True, reason="audit 14: the login of a proxy is not taken out")
 def test_the_login_of_a_proxy_is_not_shown(run: Command) -> None:
     """The proxy repeats its ``Proxy-Authorization`` in the reason phrase, and so does our log."""
 
@@ -101,7 +100,6 @@ def test_the_login_of_a_proxy_is_not_shown(run: Command) -> None:
     assert "proxy-passw0rd" not in outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 14: a client's representation has the whole URL")
 @pytest.mark.parametrize("create", [create_client, create_async_client])
 def test_the_representation_of_a_client_has_no_credential(create: type) -> None:
     """``repr(client)`` has user and password."""

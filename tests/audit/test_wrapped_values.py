@@ -13,7 +13,6 @@ LINE = "q7Zr0mXH2yTtWc9LkVdBf3uGsaPoE6NnIj8Y1KhRv5CwAxUqDMOzSgleb4iJFp" + "Qt"
 """64 characters of base64, as one line of a wrapped key."""
 
 
-@pytest.mark.xfail(strict=True, reason="audit 2: the second line of a wrapped value counts as a name")
 @pytest.mark.parametrize(
     "tail",
     [
@@ -37,7 +36,6 @@ def test_the_end_of_a_wrapped_base64_value_is_not_shown(
     assert not updates(cloud)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 2: what looks like a name is quoted")
 @pytest.mark.parametrize(
     ("inputs", "piece"),
     [
@@ -64,7 +62,6 @@ def test_a_piece_of_a_value_is_not_shown_as_a_name(
     assert not updates(cloud)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 2: the second line of a wrapped value counts as a name")
 def test_a_wrapped_value_is_not_shown_in_other_cis_either(run: Command, cvm: Cvm, cloud: Cloud) -> None:
     """In GitLab nothing masks the end of the key: the notice about unused names prints it."""
     run.write(".env", f"OLD=2\nSIGNING_KEY={LINE}\ny2iKJa2OhhnTtsy0wURqIg==\n")

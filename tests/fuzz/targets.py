@@ -31,6 +31,7 @@ from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_pr
 from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
 from phala_secrets.flow import Pause
+from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure, circleci, gitlab
@@ -117,7 +118,9 @@ def sources(data: bytes) -> None:
         allow_empty="\t" in secrets,
     )
     with only(InputError):
-        environment, findings = gather(given, environ={"A": value, "B": CANARY}, root=Path(__file__).parent)
+        environment, findings = gather(
+            given, environ={"A": value, "B": CANARY}, root=Root(Path(__file__).parent)
+        )
         told = [text for finding in findings for text in (finding.message, finding.hint)]
         assert CANARY not in "".join(told)
         for name, text in environment.as_dict().items():

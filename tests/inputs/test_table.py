@@ -9,7 +9,7 @@ from phala_secrets.inputs import table
 from phala_secrets.inputs.given import Given, read
 from phala_secrets.inputs.table import INPUTS, OUTPUTS, WORDS, Input
 
-NUMBERS = [entry for entry in INPUTS.values() if entry.kind == "number"]
+NUMBERS = [entry for entry in INPUTS.values() if entry.kind in ("number", "duration")]
 each_input = pytest.mark.parametrize("entry", INPUTS.values(), ids=INPUTS)
 
 
@@ -25,13 +25,14 @@ def test_a_row_is_complete(entry: Input) -> None:
     assert set(entry.words) <= set(WORDS)
     if entry.flag and entry.kind != "bool":
         assert entry.metavar or entry.choices
-    assert (entry.kind == "choice") == bool(entry.choices)
-    assert (entry.kind == "number") == bool(entry.high)
+    assert (entry.kind in ("choice", "switch")) == bool(entry.choices)
+    assert (entry.kind in ("number", "duration")) == bool(entry.high)
 
 
 @each_input
 def test_a_default_is_valid(entry: Input) -> None:
-    reader = {"choice": Given.choice, "bool": Given.flag, "number": Given.number}.get(entry.kind, Given.text)
+    readers = {"choice": Given.choice, "switch": Given.choice, "bool": Given.flag}
+    reader = readers.get(entry.kind, Given.number if entry in NUMBERS else Given.text)
     reader(read({}, {}), entry.name)
 
 

@@ -80,17 +80,17 @@ SOURCES = {
     "text after a quote": with_file(
         "B='x'y\n", "app.env, line 1 has text after a closing quote", "quotes around the whole value"
     ),
-    "digit in front": with_file("A=1\n1B=x\n", "app.env, line 2: the name 1B is not valid", "does not begin"),
-    "dash in a name": with_file("A-B=x\n", "app.env, line 1: the name A-B is not valid", "underscores"),
-    "too large a file": with_file(b"#" * (8 << 20) + b"\n", "app.env is larger than 8388608 bytes", "in all"),
+    "digit in front": with_file("A=1\n1B=x\n", "app.env, line 2: the name is not valid", "does not begin"),
+    "dash in a name": with_file("A-B=x\n", "app.env, line 1: the name is not valid", "underscores"),
+    "too large a file": with_file(b"#" * (1 << 20) + b"\n", "app.env is larger than 1048576 bytes", "in all"),
     "unset secret": Bad("--secrets OLD,TOKNE", "`secrets`: unset or empty", "spelling"),
     "empty secret": Bad(
         "--secrets TOKEN", "empty in this step's environment: TOKEN", "allow-empty", environ={"TOKEN": ""}
     ),
-    "bad name in secrets": Bad("--secrets A,B-C", "`secrets`, entry 2: the name B-C", "underscores"),
+    "bad name in secrets": Bad("--secrets A,B-C", "`secrets`, entry 2: the name is not", "underscores"),
     "files without a path": Bad("--files CERT", "`files`, entry 1 is not NAME=path", "Write one NAME=path"),
     "missing file of a variable": Bad(
-        "--files CERT=no.pem", "The file of CERT in `files` does not exist", "working folder"
+        "--files CERT=no.pem", "`files`, entry 1: the file does not exist", "working folder"
     ),
     "file that is no text": Bad(
         "--files KEY=key.der",
@@ -159,13 +159,13 @@ CLOUD = {
     "wrong API key": Bad(
         ENV, "Invalid API key", "check api-key", 5, TO_FIND, environ={"PHALA_CLOUD_API_KEY": "phak_wrong"}
     ),
-    "missing key file": Bad(f"{ENV} --api-key-file no.key", "api-key-file: cannot be read", "path"),
-    "folder for a key file": Bad(f"{ENV} --api-key-file .", "api-key-file: cannot be read", "path"),
+    "missing key file": Bad(f"{ENV} --api-key-file no.key", "api-key-file does not exist", "path"),
+    "folder for a key file": Bad(f"{ENV} --api-key-file .", "api-key-file is a directory", "path"),
     "empty key file": Bad(
-        f"{ENV} --api-key-file my.key", "api-key-file: the file is empty", "my.key", files={"my.key": "\n"}
+        f"{ENV} --api-key-file my.key", "api-key-file is empty", "my.key", files={"my.key": "\n"}
     ),
     "key file that is no text": Bad(
-        f"{ENV} --api-key-file my.key", "api-key-file: not UTF-8 text", "path", files={"my.key": b"\xff"}
+        f"{ENV} --api-key-file my.key", "api-key-file is not UTF-8 text", "path", files={"my.key": b"\xff"}
     ),
     "unknown CVM": Bad(ENV, "CVM 'my-ap' not found", "check the name or id", 5, TO_FIND, cvm="my-ap"),
     "ambiguous name": Bad(ENV, "Several CVMs are called 'twin'", "Use the CVM's id", 5, TO_FIND, cvm="twin"),
@@ -278,12 +278,10 @@ INPUTS = {
     "bad private key": Bad(
         ENV, "private-key is not a private key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
     ),
-    "missing private key": Bad(
-        f"{ENV} --private-key-file no.key", "private-key-file: cannot be read", "path"
-    ),
+    "missing private key": Bad(f"{ENV} --private-key-file no.key", "private-key-file does not exist", "path"),
     "empty private key": Bad(
         f"{ENV} --private-key-file my.key",
-        "private-key-file: the file is empty",
+        "private-key-file is empty",
         "my.key",
         files={"my.key": ""},
     ),
@@ -310,12 +308,13 @@ INPUTS = {
     "bad digest": Bad(f"{ENV} --prepared-digest x", "invalid prepared-digest 'x'", "64 hex"),
     "bad compose hash": Bad(f"{ENV} --compose-hash x", "compose-hash: 'x' is not 32 bytes", "64 hex digits"),
     "bad transaction": Bad(
-        f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]} --transaction-hash 0x1',
+        f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]} --prepared-digest none '
+        "--transaction-hash 0x1",
         "transaction-hash: '0x1'",
         "64 hex",
     ),
     "missing ciphertext": Bad(
-        "--encrypted-env-file no.hex", "encrypted-env-file: cannot be read", "check the path"
+        "--encrypted-env-file no.hex", "encrypted-env-file does not exist", "The path starts"
     ),
     "ciphertext twice": Bad(
         f"--encrypted-env {HEX} --encrypted-env-file .env", "both encrypted-env and encrypted-env-file", "one"
@@ -435,7 +434,7 @@ def test_a_broken_login_is_named(text: str, run: Command, cloud: Cloud) -> None:
     run.write(".env", "OLD=2\n")
     run.write("cli/credentials.json", text)
     environ = {"PHALA_CLOUD_API_KEY": None, "PHALA_CLOUD_DIR": str(run.folder / "cli")}
-    done = run("update", "--cvm", "my-app", "--env-file", ".env", environ=environ)
+    done = run("update", "--cvm", "my-app", "--env-file", ".env", environ=environ, person=True)
     assert done.code == 2
     assert "credentials.json: the official CLI's login cannot be read" in done.errors[0]
     assert "PHALA_CLOUD_API_KEY" in done.hints[0]

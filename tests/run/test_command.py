@@ -410,11 +410,23 @@ def test_the_file_of_phala_toml_is_no_source_beside_another(run: Command, cvm: C
     assert cvm.environment == {"OLD": "C.UTF-8"}
 
 
-def test_the_file_of_phala_toml_is_the_source_for_a_cvm_that_is_named_too(run: Command, cvm: Cvm) -> None:
+def test_the_file_of_phala_toml_is_a_persons_source_for_a_cvm_that_is_named_too(
+    run: Command, cloud: Cloud, cvm: Cvm
+) -> None:
     run.write("phala.toml", 'name = "another"\nenv_file = ".env"\n')
-    done = run("update", "--cvm", "my-app")
+    assert run("update", "--cvm", "my-app").code == 2
+    assert not cloud.requests
+    done = run("update", "--cvm", "my-app", person=True)
     assert done.code == 0, done.printed
     assert cvm.environment == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
+
+
+def test_phala_toml_may_have_several_files(run: Command, cvm: Cvm) -> None:
+    run.write("more.env", "TOKEN=of-more\n")
+    run.write("phala.toml", 'name = "my-app"\nenv_file = [".env", "more.env"]\n')
+    done = run("update")
+    assert done.code == 0, done.printed
+    assert cvm.environment == {"OLD": "2", "TOKEN": "of-more"}
 
 
 def test_in_ci_a_source_that_is_empty_is_no_file_of_the_checkout(
@@ -464,21 +476,22 @@ def test_a_person_who_is_logged_in_needs_no_key(
     run: Command, cloud: Cloud, simulator: Simulator, cvm: Cvm
 ) -> None:
     out = login(run, cloud, simulator)
-    assert run("verify", "--cvm", "my-app", environ=out).code == 0
-    assert run("kms", "list", environ=out).code == 0
+    assert run("verify", "--cvm", "my-app", environ=out, person=True).code == 0
+    assert run("kms", "list", environ=out, person=True).code == 0
     elsewhere = {
         **out,
         "HOME": "/nowhere",
         "PHALA_CLOUD_DIR": str(run.folder.parent / "folder-home/.phala-cloud"),
     }
-    assert run("verify", "--cvm", "my-app", environ=elsewhere).code == 0
-    assert run("verify", "--cvm", "my-app", environ={**out, "HOME": "/nowhere"}).code == 2
+    assert run("verify", "--cvm", "my-app", environ=elsewhere, person=True).code == 0
+    assert run("verify", "--cvm", "my-app", environ={**out, "HOME": "/nowhere"}, person=True).code == 2
 
 
 def test_a_login_is_not_for_ci(run: Command, cloud: Cloud, simulator: Simulator, cvm: Cvm) -> None:
     out = login(run, cloud, simulator)
-    for ci in ({"CI": "true"}, {"CI": "1"}, {"GITHUB_ACTIONS": "true"}):
-        done = run("verify", "--cvm", "my-app", environ={**out, **ci})
+    assert run("verify", "--cvm", "my-app", environ=out).code == 2  # no terminal: an unknown CI
+    for ci in ({"CI": "true"}, {"CI": "1"}, {"GITHUB_ACTIONS": "true"}, {"JENKINS_URL": "http://j/"}):
+        done = run("verify", "--cvm", "my-app", environ={**out, **ci}, person=True)
         assert done.code == 2
         assert "no API key" in done.printed
     assert not cloud.requests
@@ -489,11 +502,11 @@ def test_a_project_says_which_login_it_is_for(
 ) -> None:
     out = login(run, cloud, simulator)
     run.write("phala.toml", 'name = "my-app"\nprofile = "old"\n')
-    assert run("verify", environ=out).code == 5
-    assert run("verify", "--cvm", "my-app", environ=out).code == 5
-    assert run("kms", "list", environ=out).code == 5
+    assert run("verify", environ=out, person=True).code == 5
+    assert run("verify", "--cvm", "my-app", environ=out, person=True).code == 5
+    assert run("kms", "list", environ=out, person=True).code == 5
     run.write("phala.toml", 'name = "my-app"\nprofile = "no-such"\n')
-    assert run("verify", environ=out).code == 2
+    assert run("verify", environ=out, person=True).code == 2
 
 
 def test_a_key_that_is_given_wins_over_a_login(
@@ -501,7 +514,7 @@ def test_a_key_that_is_given_wins_over_a_login(
 ) -> None:
     out = login(run, cloud, simulator)
     given = {**out, "PHALA_CLOUD_API_KEY": "phak_wrong", "PHALA_CLOUD_API_PREFIX": simulator.url}
-    assert run("verify", "--cvm", "my-app", environ=given).code == 5
+    assert run("verify", "--cvm", "my-app", environ=given, person=True).code == 5
 
 
 def test_the_key_may_be_in_a_file(run: Command, cloud: Cloud, cvm: Cvm) -> None:

@@ -273,3 +273,22 @@ def read(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:  # Linux says so when the other end is closed
         return b""
+
+
+def test_each_of_several_app_ids_is_matched_by_a_cvm_and_no_cvm_is_of_another(
+    run: Command, cloud: Cloud
+) -> None:
+    first, second = (cloud.add_cvm(name, environment={"A": "1"}) for name in ("first", "second"))
+    run.write(".env", "A=2\n")
+
+    def update(cvms: str, *apps: str) -> Outcome:
+        flags = [part for app in apps for part in ("--app-id", app)]
+        return run("update", "--cvm", cvms, "--env-file", ".env", "--no-wait", *flags)
+
+    assert update("first\nsecond", first.app_id, second.app_id).code == 0
+    other = update("first\nsecond", first.app_id, "ab" * 20)
+    assert other.code == 3
+    assert second.app_id in other.errors[0]
+    idle = update("first", first.app_id, second.app_id)
+    assert idle.code == 3
+    assert "none of the CVMs belongs to the app" in idle.errors[0]

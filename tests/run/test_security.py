@@ -149,7 +149,8 @@ def test_a_key_in_an_rpcs_url_that_it_echoes_is_not_told(
         {"HTTPS_PROXY": "socks5://user:canary-password@127.0.0.1:9"},
         {"HTTPS_PROXY": "ftp://user:canary-password@127.0.0.1:9"},
         {"HTTPS_PROXY": "http://user:canary-password@[::1"},
-        {"NO_PROXY": "[::1"},
+        {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "[::1"},
+        {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "cloud.example, 10.0.0.0/99"},
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_an_input_that_is_wrong(run: Command, proxy: dict[str, str]) -> None:
@@ -234,7 +235,7 @@ def test_a_key_in_place_of_the_path_of_its_file_is_not_told(run: Command, cvm: C
     environ = {"OLD": "2", f"PHALA_SECRETS_{name}": key}
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ=environ)
     assert done.code == 2
-    assert "-key-file: cannot be read" in done.errors[0]
+    assert "-key-file does not exist" in done.errors[0]
     assert "c0ffee" not in done.printed
 
 

@@ -55,6 +55,11 @@ class Outcome:
         return json.loads(self.stdout)
 
 
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
 class Command:
     """``phala-secrets …`` in ``folder``, with the variables of a shell that is logged in to a simulator.
 
@@ -82,12 +87,21 @@ class Command:
         return {name: value for name, value in merged.items() if value is not None}
 
     def __call__(
-        self, *arguments: str, environ: Mapping[str, str | None] | None = None, stdin: bytes = b""
+        self,
+        *arguments: str,
+        environ: Mapping[str, str | None] | None = None,
+        stdin: bytes = b"",
+        person: bool = False,
     ) -> Outcome:
-        """A run in this process, which is quick: the real command, its environment and folder its own."""
+        """A run in this process, which is quick: the real command, its environment and folder its own.
+
+        With a ``person``, standard input and standard error are a terminal.
+        """
         before = dict(os.environ)
-        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-        stdin_before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+        stream = _Terminal if person else io.TextIOWrapper
+        environ = {**({"TERM": "dumb"} if person else {}), **(environ or {})}
+        stdout, stderr = (stream(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        stdin_before, sys.stdin = sys.stdin, stream(io.BytesIO(stdin), "utf-8")
         with ExitStack() as stack:
             stack.callback(os.environ.update, before)
             stack.callback(os.environ.clear)

@@ -1,0 +1,155 @@
+"""The one reader of files. What the checkout decides stays inside it, and no file makes a run wait.
+
+The checkout decides where a relative path leads, where a link in it leads, and what ``phala.toml``
+names. A pull request can change all three, so in a CI they have to stay inside the root. An absolute
+path is the workflow's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from phala_secrets.errors import InputError
+
+if TYPE_CHECKING:
+    from phala_secrets.dstack.environment import Origin
+
+MAX_FILE_BYTES = 1024 * 1024
+"""The largest file read. The guest takes 262,144 bytes, sealed: the rest is for comments, or for hex."""
+
+_RUNNERS_OWN = ("_runner_*", "_github_*", "git-credentials-*")
+"""What GitHub's runner and actions/checkout keep in ``RUNNER_TEMP``: the job's commands, its token."""
+
+_HINT = "The path starts from the working folder; it is not the content itself."
+_CHECKOUT_HINT = "The path starts from the workspace: does actions/checkout run before this step?"
+_PIPE_HINT = "Of a pipe, the command reads standard input, as the env-file `-`."
+
+
+class Root(NamedTuple):
+    """What files have to lie in.
+
+    ``path`` is the checkout. On GitHub (``github``) an absolute path has to lie in it or in ``temp``,
+    the runner's folder for temporary files; in another CI it may lie anywhere.
+    """
+
+    path: Path
+    temp: Path | None = None
+    github: bool = False
+
+    def takes(self, path: Path, real: Path, *, by_checkout: bool) -> bool:
+        """Return whether a file may be read that was named ``path`` and really lies at ``real``.
+
+        ``path`` is absolute or relative as the user wrote it, ``by_checkout`` whether the checkout
+        did. ``real`` has no links.
+        """
+        if _inside(real, self.path.resolve()):
+            return True
+        if by_checkout or not path.is_absolute() or self._passes(path):
+            return False
+        return self._in_temp(path, real) if self.github else True
+
+    def _passes(self, path: Path) -> bool:
+        """Return whether a path leads through the checkout, and may so be led out of it by a link."""
+        roots = (self.path.absolute(), self.path.resolve())
+        return any(_inside(way, root) for way in (path, Path(os.path.normpath(path))) for root in roots)
+
+    def _in_temp(self, path: Path, real: Path) -> bool:
+        if self.temp is None or ".." in path.parts:
+            return False
+        temp = self.temp.resolve()
+        if not _inside(real, temp) or not (_inside(path, self.temp) or _inside(path, temp)):
+            return False
+        parts = real.relative_to(temp).parts
+        return not any(fnmatchcase(part, own) for part in (*parts[:1], *parts[-1:]) for own in _RUNNERS_OWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Reads regular files of bounded size, those that ``root`` takes alone if there is one."""
+
+    folder: Path
+    root: Root | None = None
+
+    def read(self, path: str, origin: Origin, *, by_checkout: bool = False, hint: str = "") -> bytes:
+        """Return the bytes of a file. Relative paths start from ``folder``.
+
+        Raises:
+            InputError: It is no file that may be read. The message begins with ``origin``.
+        """
+        problem, remedy = "", hint or _HINT
+        try:
+            self._refuse_outside(path, (self.folder / path).resolve(), origin, by_checkout)
+            with open(self.folder / path, "rb", opener=_open_at_once) as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise _refusal(f"{origin} is not a regular file", hint or _PIPE_HINT, origin)
+                # Only what is open is what is read: a folder on the way may have become a link since.
+                self._refuse_outside(path, _real_path(stream.fileno()), origin, by_checkout)
+                return bounded(stream.read(MAX_FILE_BYTES + 1), origin)
+        except (FileNotFoundError, NotADirectoryError):
+            problem = "does not exist"
+            if self.root and self.root.github and not hint:
+                remedy = _CHECKOUT_HINT
+        except IsADirectoryError:
+            problem = "is a directory"
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except (RuntimeError, ValueError):
+            problem = "cannot be read (no path leads there)"
+        raise _refusal(f"{origin} {problem}", remedy, origin)
+
+    def _refuse_outside(self, path: str, real: Path, origin: Origin, by_checkout: bool) -> None:
+        root = self.root
+        if root is None or root.takes(Path(path), real, by_checkout=by_checkout):
+            return
+        where, hint = "the checkout", "Put the file inside it, or name it by its absolute path."
+        if root.github:
+            where, hint = "the workspace", "Put the file inside it, or into `runner.temp`."
+        if by_checkout:
+            hint = "Put the file inside it."
+        raise _refusal(f"{origin} lies outside {where}", hint, origin)
+
+
+def bounded(data: bytes, origin: Origin) -> bytes:
+    """Return ``data``; raise InputError if it is larger than any file that is read."""
+    if len(data) > MAX_FILE_BYTES:
+        raise _refusal(
+            f"{origin} is larger than {MAX_FILE_BYTES} bytes", "The guest takes 262144 bytes in all.", origin
+        )
+    return data
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe, and without becoming a device's terminal."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _real_path(descriptor: int) -> Path:
+    """Return where an open file is, as the kernel knows it."""
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    except OSError:
+        return _real_path_on_macos(descriptor)
+
+
+def _real_path_on_macos(descriptor: int) -> Path:
+    import fcntl
+
+    get_path = getattr(fcntl, "F_GETPATH", None)
+    if get_path is None:
+        raise OSError(errno.ENOSYS, "the system does not tell where it is")
+    found: bytes = fcntl.fcntl(descriptor, get_path, bytes(1024))
+    return Path(os.fsdecode(found.rstrip(b"\0")))
+
+
+def _refusal(message: str, hint: str, origin: Origin) -> InputError:
+    return InputError(message, hint=hint, file=origin.file, line=origin.line)

@@ -1,0 +1,112 @@
+"""A ciphertext that was made before, and the approval that it was prepared for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from phala_secrets.dstack.encryption import parse_sealed
+from phala_secrets.dstack.environment import Origin
+from phala_secrets.dstack.ids import parse_hash
+from phala_secrets.dstack.nested import loads
+from phala_secrets.errors import InputError
+
+if TYPE_CHECKING:
+    from phala_secrets.inputs.files import Files
+    from phala_secrets.inputs.given import Given
+
+WITHOUT_DIGEST = "none"
+"""What ``prepared-digest`` says to do without one."""
+
+
+class Prepared(NamedTuple):
+    """A ciphertext made before (hex), its names, and what it was approved as."""
+
+    encrypted_env: str
+    env_keys: tuple[str, ...]
+    digest: str | None = None
+    compose_hash: str | None = None
+    transaction_hash: str | None = None
+
+
+def read_prepared(given: Given, files: Files) -> Prepared | None:
+    """Return what was prepared, if a ciphertext is given.
+
+    Raises:
+        InputError: It is invalid, incomplete, or without the digest that shows whose it is.
+    """
+    text, names = _ciphertext(given, files), given.text("env-keys")
+    digest = _digest(given)
+    if not text:
+        for name in ("env-keys", "prepared-digest", "transaction-hash"):
+            if given.text(name):
+                raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
+        return None
+    if given.text("transaction-hash") and not given.text("compose-hash"):
+        raise InputError(
+            "transaction-hash is given without compose-hash",
+            hint="give the output compose-hash that came with it",
+        )
+    prepared = Prepared(
+        encrypted_env=parse_sealed(text, "encrypted-env"),
+        env_keys=_names(names),
+        digest=digest,
+        compose_hash=hash_of(given, "compose-hash"),
+        transaction_hash=_transaction(given),
+    )
+    if prepared.compose_hash and not given.text("prepared-digest"):
+        raise InputError(
+            "prepared-digest is missing, so nothing shows that this is the ciphertext that was approved",
+            hint="give the digest that prepare-only gave out, or none to do without",
+        )
+    return prepared
+
+
+def hash_of(given: Given, name: str) -> str | None:
+    """Return an input that is 32 bytes of hex, if it is given."""
+    text = given.text(name)
+    return parse_hash(text, name) if text else None
+
+
+def _ciphertext(given: Given, files: Files) -> str:
+    text, path = given.text("encrypted-env"), given.text("encrypted-env-file")
+    if text and path:
+        raise InputError("both encrypted-env and encrypted-env-file are given", hint="give one of them")
+    if not path:
+        return text
+    origin = Origin("encrypted-env-file", path)
+    try:
+        text = files.read(path, origin).decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise InputError(f"{origin} holds no ciphertext in hex", hint="check the path", file=path)
+    return text
+
+
+def _digest(given: Given) -> str | None:
+    text = given.text("prepared-digest")
+    if text in ("", WITHOUT_DIGEST):
+        return None
+    from phala_secrets.chain.handover import parse_digest
+
+    return parse_digest(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        names = loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            "env-keys is not a JSON list of names",
+            hint="give the output env-keys that came with encrypted-env",
+        )
+    return tuple(names)
+
+
+def _transaction(given: Given) -> str | None:
+    text = given.text("transaction-hash")
+    if text == "already-registered":
+        return text
+    return "0x" + parse_hash(text, "transaction-hash") if text else None

@@ -1,0 +1,183 @@
+"""Values that are not what their owner meant: still encrypted, cut in two, or to be expanded elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from phala_secrets.cloud.secret import Secret
+from phala_secrets.errors import Finding, InputError
+from phala_secrets.inputs.sources import Sources, gather
+
+LINE = "q7Zr0mXH2yTtWc9LkVdBf3uGsaPoE6NnIj8Y1KhRv5CwAxUqDMOzSgleb4iJFp" + "Qt"
+"""64 characters of base64, as one line of a wrapped value."""
+
+
+def findings_of(env: str, **sources: object) -> list[Finding]:
+    return gather(Sources(env=env, **sources), environ={})[1]  # type: ignore[arg-type]
+
+
+def refused(env: str = "", **sources: object) -> InputError:
+    with pytest.raises(InputError) as error:
+        gather(Sources(env=env, **sources), environ={"X": "$(X)"})  # type: ignore[arg-type]
+    return error.value
+
+
+# -- encrypted -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tool"),
+    [
+        ("A=ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]\nsops_version=3.9.0", "SOPS"),
+        ("A=1\nB='ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]'", "SOPS"),
+        (f"A=1\nB=encrypted:{LINE}", "dotenvx"),
+        (f'DOTENV_PUBLIC_KEY="03"\nB="encrypted:{LINE}=="', "dotenvx"),
+        ("$ANSIBLE_VAULT;1.1;AES256\n6231", "ansible-vault"),
+    ],
+)
+def test_dotenv_text_that_nobody_decrypted_is_refused(text: str, tool: str) -> None:
+    error = refused(text)
+    assert f"is still encrypted by {tool}" in str(error)
+    assert error.hint.startswith("Run `")
+
+
+@pytest.mark.parametrize(
+    ("content", "tool"),
+    [(b"\0GITCRYPT\0\x01\x02\xff", "git-crypt"), (b"$ANSIBLE_VAULT;1.1;AES256\n62", "ansible-vault")],
+)
+def test_a_file_that_nobody_decrypted_is_refused(
+    content: bytes, tool: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    with open("secret", "wb") as file:  # noqa: PTH123
+        file.write(content)
+    for sources in (Sources(env_files=("secret",)), Sources(files=("A=secret",))):
+        with pytest.raises(InputError, match=f"still encrypted by {tool}"):
+            gather(sources, environ={})
+    if tool == "git-crypt":
+        with pytest.raises(InputError, match="git-crypt"):
+            gather(Sources(files=("A=secret",), base64=("A",)), environ={})
+
+
+@pytest.mark.parametrize("value", ["encrypted:no", "ENC[x]", "an encrypted: word", "GITCRYPT"])
+def test_a_value_that_only_looks_like_it_is_sent(value: str) -> None:
+    assert findings_of(f"A='{value}'") == []
+
+
+def test_a_reference_to_1password_is_a_warning() -> None:
+    (finding,) = findings_of("A=1\nB=op://vault/item/field")
+    assert finding.message == "B (env, line 2) is a reference to 1Password, and is sent as such"
+    assert (finding.severity, finding.line) == ("warning", 2)
+
+
+# -- to be expanded --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["B=${A}/x", 'B="${A}"', "B=${A:-x}", 'B="costs \\$5"', "B=`id`"],
+)
+def test_what_another_reader_would_change_is_remarked_on(line: str) -> None:
+    (finding,) = findings_of(f"A=1\n{line}\n")
+    assert finding.message.startswith("env, line 2 is sent as written: ")
+    assert (finding.severity, finding.line) == ("notice", 2)
+
+
+@pytest.mark.parametrize("line", ["B='${A}'", "B=${OTHER}", "B='`id`'", "B=a`b", "B='\\$5'", "B=p4$$w0rd"])
+def test_what_every_reader_takes_as_written_is_not_remarked_on(line: str) -> None:
+    assert findings_of(f"A=1\n{line}\n") == []
+
+
+def test_there_is_one_remark_however_many_lines_there_are() -> None:
+    (finding,) = findings_of("B=${A}\nA=1\nC=`x`\nD=${A}")
+    assert finding.message.startswith("env, line 1 is sent as written (the first of 3 such lines)")
+
+
+def test_a_variable_that_azure_does_not_know_is_unset() -> None:
+    """``$(NAME)`` stays as this literal text."""
+    error = refused(secrets=("A=X",), azure=True)
+    assert str(error) == "`secrets`: unset or empty in this step's environment: A"
+    assert "line 2 is a variable of the pipeline" in str(refused("B=1\nA=$(X)", azure=True))
+    assert gather(Sources(secrets=("X",)), environ={"X": "$(X)"})[0].as_dict() == {"X": "$(X)"}
+    empty = Sources(secrets=("X",), env="A=$(X)", azure=True, allow_empty=True)
+    assert gather(empty, environ={"X": "$(X)"})[0].as_dict() == {"A": "$(X)", "X": ""}
+
+
+# -- cut in two ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tail", "line"),
+    [("y2iKJa2OhhnTtsy0wURqIg==", 2), ("SGk=", 2), ("abcd", 2), (f"{LINE}\nSGk=", 2), ("a+/=", 2)],
+)
+def test_a_line_that_continues_base64_is_told_by_its_number(tail: str, line: int) -> None:
+    error = refused(f"A={LINE}\n{tail}\n")
+    assert str(error) == f"env, line {line} continues the base64 value of line 1"
+    assert "base64 -w0" in error.hint
+    assert error.line == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"A='{LINE}'\nSGk=\n",  # the quotes say where it ends
+        f"A={LINE}\nNAME=\n",  # no base64 has five characters
+        f"A={LINE}\nSGk=x\n",
+        f"A={LINE}\n\nSGk=\n",
+        f"A={LINE[:56]}\nSGk=\n",
+        f"A={'0123456789abcdef' * 4}\nSGk=\n",  # hex is never wrapped there
+        f"A={LINE[:62]}==\nSGk=\n",
+    ],
+)
+def test_a_variable_below_a_long_value_is_one(text: str) -> None:
+    assert len(gather(Sources(env=text), environ={})[0]) == 2
+
+
+def test_a_key_without_quotes_is_told_where_it_begins() -> None:
+    """The only line of an Ed25519 key in PEM would be a name."""
+    error = refused(
+        "A=1\nKEY=-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+    )
+    assert str(error) == "env, line 2 begins a PEM block without quotes"
+    assert len(gather(Sources(env="KEY='-----BEGIN KEY-----\nMC4=\n-----END KEY-----'"), environ={})[0]) == 1
+
+
+# -- too much --------------------------------------------------------------------------------------
+
+
+def test_dotenv_text_has_a_bounded_number_of_assignments() -> None:
+    assert len(gather(Sources(env="A=1\n" * 4096), environ={})[0]) == 1
+    error = refused("A=1\n" * 4097)
+    assert str(error) == "env, line 4097 is more than 4096 assignments"
+
+
+def test_comments_are_not_counted() -> None:
+    assert len(gather(Sources(env="# a\n" * 100_000 + "A=1"), environ={})[0]) == 1
+
+
+# -- this run's own ---------------------------------------------------------------------------------
+
+
+def test_a_glob_that_takes_the_runs_own_api_key_is_a_warning() -> None:
+    text = json.dumps({"PHALA_KEY": "phak_own", "A": "1"})
+    own = Secret("phak_own")
+    _, (finding,) = gather(Sources(secrets_json=text, secrets_include=("*",), own_key=own), environ={})
+    assert finding.message == "`secrets-include` takes PHALA_KEY too, this run's own API key"
+    assert "phak_own" not in finding.message + finding.hint
+    _, none = gather(Sources(secrets_json=text, secrets_include=("PHALA_KEY", "A"), own_key=own), environ={})
+    assert none == []
+
+
+def test_a_fallback_that_belongs_to_the_app_is_said_once() -> None:
+    sources = Sources(secrets=("PRIVATE_KEY",), withheld=("private-key",))
+    _, (finding,) = gather(sources, environ={"PRIVATE_KEY": "x"})
+    assert finding.message == "`secrets` takes PRIVATE_KEY, so it is not read as private-key"
+    assert finding.severity == "notice"
+
+
+def test_names_with_blanks_between_are_explained() -> None:
+    error = refused(secrets=("A B C",))
+    assert "commas or line ends" in error.hint
+    assert "A B" not in str(error)
