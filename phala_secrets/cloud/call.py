@@ -28,7 +28,8 @@ class Call(Generic[T]):
 
     ``parse`` gets the decoded JSON of a 2xx; ``others`` reads other statuses that are results and
     no errors. ``repeatable`` is whether it may be sent again after it may have been read;
-    ``when_busy`` whether it is sent again unasked while the CVM is busy (409).
+    ``when_busy`` whether it is sent again unasked while the CVM is busy (409). ``given_by`` is the
+    input that an absolute ``path`` comes from. With ``whole``, ``parse`` gets the ``Response``.
     """
 
     method: str
@@ -40,6 +41,8 @@ class Call(Generic[T]):
     others: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
     repeatable: bool = True
     when_busy: bool = True
+    given_by: str = "rpc-url"
+    whole: bool = False
 
     @property
     def absolute(self) -> bool:
@@ -84,6 +87,9 @@ def read(call: Call[T], response: Response) -> T:
     parse = call.parse if 200 <= status < 300 else call.others.get(status)
     if parse is not None:
         try:
+            if call.whole and 200 <= status < 300:
+                refuse_compressed(headers)
+                return parse(response)
             return parse(_decode(response))
         except AnswerError as garbled:
             sent = 200 <= status < 300  # a refusal stays one

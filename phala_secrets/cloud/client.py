@@ -241,6 +241,7 @@ class Client(Connection[httpx.Client]):
     get_cvm_info = _method(methods.get_cvm_info)
     get_cvm_compose_file = _method(methods.get_cvm_compose_file)
     get_cvm_state = _method(methods.get_cvm_state)
+    get_cvm_attestation = _method(methods.get_cvm_attestation)
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_app_cvms = _method(methods.get_app_cvms)
     update_cvm_envs = _method(methods.update_cvm_envs)

@@ -140,9 +140,9 @@ class Connection(Generic[Http]):
         self._trace = trace
         self._show = show
         self._pace = Pace()
-        self._proxies: dict[str, Proxy | None] = {}
+        self._proxies: dict[tuple[str, str], Proxy | None] = {}
         self._http = self._open_to(self.base_url)
-        self._elsewhere: dict[str, Http] = {}
+        self._elsewhere: dict[tuple[str, str], Http] = {}
         self._opening = threading.Lock()
 
     def _open(self, url: str) -> Http:
@@ -150,7 +150,7 @@ class Connection(Generic[Http]):
 
     def _open_to(self, url: str) -> Http:
         proxy = proxy_for(url)
-        self._proxies[url] = proxy
+        self._proxies[_origin(url)] = proxy
         try:
             return self._open(url)
         except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
@@ -165,16 +165,19 @@ class Connection(Generic[Http]):
         """The connections to Phala Cloud, or to the other server that the call is for."""
         if not call.absolute:
             return self._http
+        origin = _origin(call.path)
+        if origin == _origin(self.base_url):
+            return self._http
         with self._opening:
-            if call.path not in self._elsewhere:
-                self._elsewhere[call.path] = self._open_to(call.path)
-            return self._elsewhere[call.path]
+            if origin not in self._elsewhere:
+                self._elsewhere[origin] = self._open_to(call.path)
+            return self._elsewhere[origin]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({without_login(self.base_url)!r})"
 
     def _settings(self, url: str) -> dict[str, Any]:
-        proxy = self._proxies[url]
+        proxy = self._proxies[_origin(url)]
         return {
             "verify": _tls(url),
             "trust_env": False,  # proxies and roots are read here
@@ -231,8 +234,8 @@ class Connection(Generic[Http]):
     def _failed(self, call: Call[Any], error: Exception) -> TransportError:
         """Return what an error of the transport means."""
         there = call.path if call.absolute else self.base_url
-        host, proxy = host_of(there), self._proxies.get(there)
-        url = "rpc-url" if call.absolute else "api-url"
+        host, proxy = host_of(there), self._proxies.get(_origin(there))
+        url = call.given_by if call.absolute else "api-url"
         known = error
         if not isinstance(known, TransportError):
             known = transport_error(error, address_of(there), url, proxy.secrets if proxy else ())
@@ -242,6 +245,12 @@ class Connection(Generic[Http]):
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:
         return exchange(call, self._pace, self.timeout, within=within)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Return what servers are told apart by: scheme, and host with port."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def host_of(url: str) -> str:

@@ -187,7 +187,17 @@ def _refusals(what: str) -> Iterator[None]:
         raise EvidenceError(f"{what}: {_said(error)}", hint=_UNTRUSTED) from None
 
 
+_PLAIN = {
+    "CrlExpired": "a revocation list has expired",
+    "CertExpired": "a certificate has expired",
+    "CertRevoked": "a certificate was revoked",
+    "TCBInfo expired": "the TCB info has expired",
+}
+"""What the library means by some of its names."""
+
+
 def _said(error: BaseException) -> str:
     """Return what the library says, as one line of printable ASCII: it may quote the evidence."""
     text = " ".join(str(error).split()).removeprefix("Verification failed: ")[:200]
-    return ascii(text)[1:-1]
+    plain = next((f"{words}: " for name, words in _PLAIN.items() if name in text), "")
+    return plain + ascii(text)[1:-1]

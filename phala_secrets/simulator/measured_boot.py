@@ -75,7 +75,7 @@ def _firmware_events(cvm: Cvm) -> list[dict[str, Any]]:
 
 def _runtime_events(cvm: Cvm, boot: Boot) -> list[dict[str, Any]]:
     provider = {"name": "kms", "id": cvm.kms.ca_public_key}
-    rows: Sequence[AppEvent] = [
+    own: Sequence[AppEvent] = [
         ("system-preparing", b""),
         ("app-id", bytes.fromhex(cvm.app_id)),
         ("compose-hash", bytes.fromhex(boot.compose_hash)),
@@ -84,11 +84,15 @@ def _runtime_events(cvm: Cvm, boot: Boot) -> list[dict[str, Any]]:
         ("os-image-hash", hashlib.sha256(os_of(cvm).encode()).digest()),
         ("key-provider", json.dumps(provider, separators=(",", ":")).encode()),
         ("storage-fs", b"zfs"),
-        *cvm.firmware.early_events,
-        ("system-ready", b""),
-        *cvm.firmware.app_events,
     ]
-    return [runtime_event(name, cvm.firmware.claims.get(name, payload)) for name, payload in rows]
+    firmware = cvm.firmware
+    rows = [
+        *((name, firmware.claims.get(name, payload)) for name, payload in own),
+        *firmware.early_events,
+        ("system-ready", b""),
+        *firmware.app_events,
+    ]
+    return [runtime_event(name, payload) for name, payload in rows]
 
 
 def runtime_event(name: str, payload: bytes) -> dict[str, Any]:
