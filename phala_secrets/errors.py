@@ -32,7 +32,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+_MARK = "\u2063"
+"""INVISIBLE SEPARATOR, around untrusted text within one of our own sentences."""
+
+
+def untrusted(text: str) -> str:
+    """Mark a part of a message as written by a guest, a server or an API.
+
+    The whole message remains as it reads. Where it is shown, this part is replaced if it may contain
+    a secret, and the rest of the sentence stays.
+    """
+    return f"{_MARK}{text.replace(_MARK, '')}{_MARK}"
+
+
+def split_untrusted(text: str) -> Iterator[tuple[bool, str]]:
+    """Yield the parts of a message, each with whether it is untrusted."""
+    for number, part in enumerate(text.split(_MARK)):
+        yield number % 2 == 1, part
+
+
+def unmarked(text: str) -> str:
+    """Return a message without its marks."""
+    return text.replace(_MARK, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +87,12 @@ class PhalaSecretsError(Exception):
         line: int | None = None,
         findings: Sequence[Finding] = (),
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(unmarked(message))
+        self.marked = message
+        """The message with its marks, for who builds another one from it or shows it."""
+        self.message = unmarked(message)
+        self.marked_hint = hint
+        self.hint = unmarked(hint)
         self.file = file
         self.line = line
         self.findings = tuple(findings)
@@ -78,8 +104,10 @@ class PhalaSecretsError(Exception):
         """Return the same error with another message, such as one that begins with a CVM's name."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.message, other.args = message, (message,)
-        other.hint = self.hint if hint is None else hint
+        other.marked, other.message = message, unmarked(message)
+        other.args = (other.message,)
+        if hint is not None:
+            other.marked_hint, other.hint = hint, unmarked(hint)
         return other
 
 

@@ -5,6 +5,6 @@
 set -eu
 
 docker run --rm --interactive --read-only --cap-drop=ALL --security-opt=no-new-privileges \
-    --env PHALA_CLOUD_API_KEY \
+    --env PHALA_CLOUD_API_KEY --env CI --env GITHUB_ACTIONS \
     ghcr.io/phala-secrets/phala-secrets:0.1.0 \
     update --cvm my-app --env-file - --json < .env > outputs.json

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from phala_secrets import flow
+from phala_secrets.cloud.reading import Hidden, decode
 from phala_secrets.cloud.refusals import error_from
-from phala_secrets.dstack.nested import loads
-from phala_secrets.errors import AnswerError, TransportError
+from phala_secrets.errors import AnswerError, PhalaSecretsError, TransportError, untrusted
 
 T = TypeVar("T")
 
@@ -74,33 +73,47 @@ class BaseUrl(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What came back: the API key and an RPC's credentials are taken out already."""
+    """What came back. ``hidden`` is what must not come into a message or a result."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    hidden: Hidden = Hidden()
 
 
 def read(call: Call[T], response: Response) -> T:
-    """Return what a response means to its call. Raise the error that it is otherwise."""
-    status, headers, body = response
+    """Return what a response means to its call. Raise the error that it is otherwise.
+
+    This is the one place where a response is read: whatever it is, what comes out is one of our errors.
+    """
+    status, headers, _, _ = response
     parse = call.parse if 200 <= status < 300 else call.others.get(status)
-    if parse is not None:
-        try:
+    try:
+        if parse is not None:
             if call.whole and 200 <= status < 300:
                 refuse_compressed(headers)
                 return parse(response)
             return parse(_decode(response))
-        except AnswerError as garbled:
-            sent = 200 <= status < 300  # a refusal stays one
-            raise AnswerError(garbled.message, hint=garbled.hint, sent=sent) from None
-    if 300 <= status < 400:
+        refusal = _refusal(response)
+    except AnswerError as garbled:
+        sent = 200 <= status < 300  # a refusal stays one
+        raise AnswerError(garbled.marked, hint=garbled.marked_hint, sent=sent) from None
+    except PhalaSecretsError:
+        raise
+    except Exception as error:  # noqa: BLE001 (no response may end a run as a bug)
         raise AnswerError(
-            f"HTTP {status} redirects to {headers.get('location', '')[:200]!a}; that is not followed",
+            f"HTTP {status}, but the response is malformed ({type(error).__name__})",
+            hint="check the URL; if it is right, the API has changed: report it",
+            sent=200 <= status < 300,
+        ) from None
+    if 300 <= status < 400:
+        location = ascii(headers.get("location", "")[:200])
+        raise AnswerError(
+            f"HTTP {status} redirects to {untrusted(location)}; that is not followed",
             hint="set the URL to the one that answers, if you trust it",
             sent=False,
         )
-    raise error_from(status, headers, body)
+    raise refusal
 
 
 def refuse_compressed(headers: Mapping[str, str]) -> None:
@@ -110,18 +123,24 @@ def refuse_compressed(headers: Mapping[str, str]) -> None:
 
 
 def _decode(response: Response) -> Any:
-    status, headers, body = response
+    status, headers, body, hidden = response
     refuse_compressed(headers)
     try:
-        answer = loads(body)
-        json.dumps(answer, ensure_ascii=False).encode()  # half a surrogate pair could be written nowhere
+        return decode(body, hidden)
     except (ValueError, RecursionError):
         kind = headers.get("content-type", "no type")[:60]
         raise AnswerError(
-            f"HTTP {status}, but the body is not JSON ({kind!a}, {len(body)} bytes)",
+            f"HTTP {status}, but the body is not JSON ({untrusted(ascii(kind))}, {len(body)} bytes)",
             hint="check the URL: it has to be the API's",
         ) from None
-    return answer
+
+
+def _refusal(response: Response) -> PhalaSecretsError:
+    try:
+        answer = decode(response.body, response.hidden)
+    except (ValueError, RecursionError):
+        answer = None
+    return error_from(response.status, response.headers, answer, response.hidden)
 
 
 class Body:

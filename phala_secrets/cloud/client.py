@@ -15,12 +15,12 @@ import httpx
 from phala_secrets import flow
 from phala_secrets.cloud import methods
 from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
-from phala_secrets.cloud.connection import Connection, Trace, host_of, transport_error
+from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
 from phala_secrets.cloud.requests import API_VERSION
-from phala_secrets.cloud.streams import GRACE, Bounded, end_of, is_stream, polled, state_event
+from phala_secrets.cloud.streams import GRACE, UTF_8, Bounded, end_of, is_stream, polled, state_event
 from phala_secrets.cloud.watch import Watch
-from phala_secrets.errors import PhalaSecretsError, TransportError
+from phala_secrets.errors import InputError, PhalaSecretsError
 from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Client(Connection[httpx.Client]):
                 self._traced(call, response, began)
                 yield self._events(response, call, began, within)
         except httpx.HTTPError as error:
-            raise transport_error(error, host_of(self.base_url)) from None
+            raise self._failed(call, error) from None
 
     def _events(
         self, response: httpx.Response, call: Call[CvmState], began: float, silence: float
@@ -128,9 +128,9 @@ class Client(Connection[httpx.Client]):
         from httpx_sse import EventSource
 
         stream = Bounded(response, end_of(call, began), silence)
-        bounded = httpx.Response(200, headers=response.headers, stream=stream)
+        bounded = httpx.Response(200, headers=UTF_8, stream=stream)
         for event in EventSource(bounded).iter_sse():
-            yield state_event(event.event, self._scrubbed(event.data, call))
+            yield state_event(event.event, event.data, self._hidden_from(call))
             stream.heard()
 
     def watch_cvm_state(
@@ -179,7 +179,9 @@ class Client(Connection[httpx.Client]):
         try:
             with self._opened(attempt) as response:
                 body = self._read(response, began + attempt.seconds)
-        except (httpx.HTTPError, TransportError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever a server sends, it is no bug of ours)
             raise self._failed(attempt.call, error) from None
         return self._response(attempt.call, response, body, began)
 

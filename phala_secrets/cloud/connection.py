@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -22,9 +22,11 @@ from phala_secrets.cloud import requests
 from phala_secrets.cloud.call import Attempt, Call, Response
 from phala_secrets.cloud.ids import parse_url
 from phala_secrets.cloud.proxies import Proxy, proxy_for
+from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.cloud.secret import parse_api_key
-from phala_secrets.errors import AnswerError, InputError, TransportError
+from phala_secrets.errors import AnswerError, InputError, TransportError, untrusted
+from phala_secrets.runners.secrecy import credentials_in
 
 if TYPE_CHECKING:
     import ssl
@@ -36,8 +38,15 @@ Http = TypeVar("Http", bound=httpx.Client | httpx.AsyncClient)
 
 Trace = Callable[[str], None]
 
-_RPC_KEY = re.compile(r"[^/?#&=:@]{16,}")
-"""What may be a key in the path or query of an RPC's URL."""
+
+class _NoCookies(CookieJar):
+    """Takes no cookie and sends none: we have no use for them, and a malformed one ends all requests."""
+
+    def extract_cookies(self, *_: object) -> None:
+        """Take none."""
+
+    def add_cookie_header(self, *_: object) -> None:
+        """Send none."""
 
 
 def _tls(url: str) -> ssl.SSLContext:
@@ -80,30 +89,28 @@ def _roots() -> tuple[str, str | None, str | None]:
     return "certifi's roots", None, None
 
 
-def transport_error(
-    error: Exception, host: str, url: str = "api-url", secrets: Iterable[str] = ()
-) -> TransportError:
-    """What httpx's error means: whether the request may have been read, and what to do about it.
-
-    ``secrets`` are hidden in what it says: a proxy may repeat the login that it was sent.
-    """
-    reason = str(error)
-    for secret in secrets:
-        reason = reason.replace(secret, "***")
-    reason = " ".join(reason.split())[:200] or type(error).__name__
+def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> TransportError:
+    """What httpx's error means: whether the request may have been read, and what to do about it."""
+    if not isinstance(error, httpx.HTTPError):
+        return AnswerError(
+            f"the response of {host} is malformed ({type(error).__name__})", hint=f"check {url}"
+        )
+    reason = hidden.in_text(" ".join(str(error)[:2000].split()))[:200] or type(error).__name__
     timed_out = isinstance(error, httpx.TimeoutException)
     if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
         hint = "if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it"
         if "expired" in reason or "not yet valid" in reason:
             hint = "check this machine's clock"
-        return AnswerError(f"no trusted TLS connection to {host}: {reason}", hint=hint)
+        return AnswerError(f"no trusted TLS connection to {host}: {untrusted(reason)}", hint=hint)
     unsent = isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )
     if timed_out:
         reason = "no answer in time" if not unsent else "no connection in time"
     return TransportError(
-        f"{host} could not be reached: {reason}" if unsent else f"{host} broke off: {reason}",
+        f"{host} could not be reached: {untrusted(reason)}"
+        if unsent
+        else f"{host} broke off: {untrusted(reason)}",
         hint=f"check the network, HTTPS_PROXY and {url}, then run again",
         sent=not unsent,
     )
@@ -144,6 +151,8 @@ class Connection(Generic[Http]):
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[tuple[str, str], Http] = {}
         self._opening = threading.Lock()
+        self._hidden = Hidden([key, *self._credentials_of(self.base_url)])
+        self._hidden_elsewhere: dict[str, Hidden] = {}
 
     def _open(self, url: str) -> Http:
         raise NotImplementedError
@@ -184,6 +193,7 @@ class Connection(Generic[Http]):
             "proxy": proxy and httpx.Proxy(proxy.url, auth=proxy.login),
             "timeout": self.timeout,
             "follow_redirects": False,
+            "cookies": _NoCookies(),
             "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
             "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
         }
@@ -207,26 +217,28 @@ class Connection(Generic[Http]):
     def _response(self, call: Call[Any], response: httpx.Response, body: bytes, began: float) -> Response:
         """Return what came back, without anything that must not come into a message."""
         self._traced(call, response, began)
-        headers = {name: self._scrubbed(value, call) for name, value in response.headers.items()}
-        for secret in self._secrets(call):
-            body = body.replace(secret.encode(), b"***")
-        return Response(response.status_code, headers, body)
+        hidden = self._hidden_from(call)
+        headers = {name: hidden.in_text(value) for name, value in response.headers.items()}
+        return Response(response.status_code, headers, body, hidden)
 
-    def _secrets(self, call: Call[Any]) -> list[str]:
-        """Return what must not come into a message: the API key, or what may be the RPC's."""
+    def _credentials_of(self, url: str) -> list[str]:
+        """Return the credentials in a URL, and the login of the proxy on the way to it."""
+        proxy = self._proxies.get(_origin(url))
+        return [*credentials_in(url), *(proxy.secrets if proxy else ())]
+
+    def _hidden_from(self, call: Call[Any]) -> Hidden:
+        """Return what must not come into a message: the credentials here, and those in an RPC's URL."""
         if not call.absolute:
-            return [self._key.reveal()]
-        parts = urlsplit(call.path)
-        return _RPC_KEY.findall(f"{parts.username}:{parts.password}@{parts.path}?{parts.query}")
-
-    def _scrubbed(self, text: str, call: Call[Any]) -> str:
-        for secret in self._secrets(call):
-            text = text.replace(secret, "***")
-        return text
+            return self._hidden
+        if call.path not in self._hidden_elsewhere:
+            self._hidden_elsewhere[call.path] = self._hidden.also(self._credentials_of(call.path))
+        return self._hidden_elsewhere[call.path]
 
     def _traced(self, call: Call[Any], response: httpx.Response, began: float) -> None:
         if self._trace:
-            request_id = self._scrubbed(response.headers.get("x-request-id", "no request id"), call)
+            request_id = self._hidden_from(call).in_text(
+                response.headers.get("x-request-id", "no request id")
+            )
             where = host_of(call.path) if call.absolute else call.path
             took = (flow.clock.monotonic() - began) * 1000
             self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
@@ -234,13 +246,13 @@ class Connection(Generic[Http]):
     def _failed(self, call: Call[Any], error: Exception) -> TransportError:
         """Return what an error of the transport means."""
         there = call.path if call.absolute else self.base_url
-        host, proxy = host_of(there), self._proxies.get(_origin(there))
+        host = host_of(there)
         url = call.given_by if call.absolute else "api-url"
         known = error
         if not isinstance(known, TransportError):
-            known = transport_error(error, address_of(there), url, proxy.secrets if proxy else ())
+            known = transport_error(error, address_of(there), url, self._hidden_from(call))
         if self._trace:
-            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.message}")
+            self._trace(f"{call.method} {host if call.absolute else call.path} → {known.marked}")
         return known
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets.cloud import requests
+from phala_secrets.cloud.fields import Fields, identifier
 from phala_secrets.cloud.rows import precondition_fields, rows
 from phala_secrets.errors import AnswerError
 
@@ -33,8 +34,14 @@ _NODES = 16
 _OPERATIONS = 20
 """Newest operations looked through for ours: more do not begin while it runs."""
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
-"""What an id may look like: it becomes an output, which a script of the next step may hold."""
+_NAMES = 1024
+"""Names that a guest takes."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
+"""What a name may look like, or the guest refuses the whole environment."""
+
+_CONTRACTS = 1000
+"""KMS contracts of one page, which is asked for a hundred."""
 
 
 class Cvm(NamedTuple):
@@ -74,7 +81,7 @@ class Contract(NamedTuple):
     @property
     def name(self) -> str:
         """What to ask the API for it by."""
-        return _identifier(self.slug or self.id, "KMS contract", "slug or id")
+        return identifier(self.slug or self.id, "KMS contract", "slug or id")
 
 
 class Contracts(NamedTuple):
@@ -206,53 +213,8 @@ def update(
     return replace(reader, when_busy=False)
 
 
-class _Fields:
-    """The fields of one object in an answer; AnswerError names the field that is not what it has to be."""
-
-    def __init__(self, answer: Any, what: str) -> None:
-        if not isinstance(answer, dict):
-            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
-        self.all: dict[str, Any] = answer
-        self._what = what
-
-    def text(self, name: str) -> str:
-        value = self.optional(name, str)
-        if not value:
-            raise self._wrong(name)
-        return value
-
-    def identifier(self, name: str) -> str:
-        return _identifier(self.text(name), self._what, name)
-
-    def optional(self, name: str, kind: type[T]) -> T | None:
-        value = self.all.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self._wrong(name)
-        return value
-
-    def part(self, name: str) -> _Fields:
-        return _Fields(self.optional(name, dict) or {}, self._what)
-
-    def _wrong(self, name: str) -> AnswerError:
-        return AnswerError(
-            f"Phala Cloud's answer is no {self._what}: {name} is missing or of another kind",
-            hint="check api-url; if it is right, the API has changed: report it",
-        )
-
-
-def _identifier(text: str, what: str, name: str) -> str:
-    if not _IDENTIFIER.fullmatch(text):
-        raise AnswerError(
-            f"Phala Cloud's answer is no {what}: {name} has what no id has ({text[:60]!a})",
-            hint="check api-url; if it is right, do not trust this API",
-        )
-    return text
-
-
 def _cvm(answer: Any) -> Cvm:
-    fields = _Fields(answer, "CVM")
+    fields = Fields(answer, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
     return Cvm(
         id=fields.identifier("id"),
@@ -269,25 +231,28 @@ def _cvm(answer: Any) -> Cvm:
     )
 
 
-def _device_ids(node: _Fields) -> tuple[str, ...]:
+def _device_ids(node: Fields) -> tuple[str, ...]:
     """The enabled devices, or the one of the older form; what is no 32 bytes of hex is left out."""
     listed = node.optional("device_ids", list)
     if listed is None:
         ids = [node.optional("device_id", str)]
     else:
-        rows = [_Fields(row, "device") for row in listed[:_DEVICES]]
+        rows = [Fields(row, "device") for row in listed[:_DEVICES]]
         ids = [row.optional("device_id", str) for row in rows if row.optional("enabled", bool) is not False]
     found = (_HASH.fullmatch(one) for one in ids if one)
     return tuple(sorted({match[1].lower() for match in found if match}))
 
 
 def _contracts(answer: Any) -> Contracts:
-    pages = _Fields(answer, "list of KMS contracts").optional("pages", int)
-    return Contracts(tuple(_contract(row) for row in rows(answer)), pages or 1)
+    pages = Fields(answer, "list of KMS contracts").optional("pages", int)
+    listed = rows(answer)
+    if len(listed) > _CONTRACTS:
+        raise AnswerError(f"Phala Cloud's list has {len(listed)} KMS contracts", hint="check api-url")
+    return Contracts(tuple(_contract(row) for row in listed), pages or 1)
 
 
 def _contract(answer: Any) -> Contract:
-    fields = _Fields(answer, "KMS contract")
+    fields = Fields(answer, "KMS contract")
     return Contract(
         id=fields.text("id"),
         slug=fields.optional("slug", str),
@@ -298,17 +263,17 @@ def _contract(answer: Any) -> Contract:
 
 
 def _node(answer: Any) -> str:
-    fields = _Fields(answer, "KMS node")
-    return _identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
+    fields = Fields(answer, "KMS node")
+    return identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
 
 
 def _measured(answer: Any) -> str | None:
-    fields = _Fields(answer, "attestation")
+    fields = Fields(answer, "attestation")
     return fields.optional("compose_file", str) or fields.part("tcb_info").optional("app_compose", str)
 
 
 def _key(answer: Any) -> Key:
-    fields = _Fields(answer, "app's key")
+    fields = Fields(answer, "app's key")
     return Key(
         public_key=fields.text("public_key"),
         signature=fields.optional("signature", str),
@@ -319,24 +284,36 @@ def _key(answer: Any) -> Key:
 
 def compose_of(answer: Any) -> Compose:
     """Read an app-compose, as the API or as the attestation has it."""
-    fields = _Fields(answer, "app-compose")
+    fields = Fields(answer, "app-compose")
     names = fields.optional("allowed_envs", list)
-    if names is not None and not all(isinstance(name, str) for name in names):
-        raise AnswerError("Phala Cloud's answer is no app-compose: allowed_envs", hint="check api-url")
+    if names is not None:
+        _check_names(names)
     return Compose(None if names is None else tuple(names), fields.all)
 
 
+def _check_names(names: list[Any]) -> None:
+    """Raise AnswerError for names that no guest could have: too many, or with what no name has."""
+    problem = ""
+    if len(names) > _NAMES:
+        problem = f"{len(names)} names, and a guest takes {_NAMES}"
+    elif not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        problem = "a name that no variable can have"
+    if problem:
+        raise AnswerError(
+            f"Phala Cloud's answer is no app-compose: allowed_envs has {problem}",
+            hint="check api-url; if it is right, look at the CVM's names in the dashboard",
+        )
+
+
 def _state(answer: Any) -> State:
-    fields = _Fields(answer, "state of a CVM")
-    words = (
-        fields.optional(name, str) or "" for name in ("boot_progress", "boot_error", "shutdown_progress")
-    )
+    fields = Fields(answer, "state of a CVM")
+    words = map(fields.words, ("boot_progress", "boot_error", "shutdown_progress"))
     return State(fields.text("status"), *words)
 
 
 def _operation(answer: Any) -> Operation:
-    fields = _Fields(answer, "operation")
-    error = fields.optional("error_message", str) or ""
+    fields = Fields(answer, "operation")
+    error = fields.words("error_message")
     return Operation(fields.identifier("correlation_id"), fields.text("status"), error)
 
 
@@ -346,10 +323,10 @@ def _newest(answer: Any) -> str:
 
 
 def _accepted(answer: Any) -> Accepted:
-    fields = _Fields(answer, "accepted update")
+    fields = Fields(answer, "accepted update")
     return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
 
 
 def _precondition(answer: Any) -> Precondition:
-    fields = _Fields(precondition_fields(answer), "precondition")
+    fields = Fields(precondition_fields(answer), "precondition")
     return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

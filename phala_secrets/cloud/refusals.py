@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phala_secrets import errors
-from phala_secrets.dstack.nested import loads
-from phala_secrets.errors import ApiError, PhalaSecretsError
+from phala_secrets.cloud.reading import Hidden
+from phala_secrets.errors import ApiError, PhalaSecretsError, untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NOTHING = Hidden()
+
+_TEXT = 4000
+"""Characters of a message: a runner shows half of them, so that no secret is cut here and then overlooked."""
+
+_SHORT = 200
+"""Characters of a code or an id."""
+
+_ROWS = 50
+"""Rows of details, suggestions or links: a schema has fewer fields."""
 
 _ERROR_CLASSES: dict[int, type[ApiError]] = {
     401: errors.AuthError,
@@ -27,6 +40,7 @@ _HINTS: dict[int | str, str] = {
     "ERR-03-002": "name the CVM by its cvm_… id, as the dashboard shows it",
     400: "the API did not accept the request as it stands",
     401: "check api-key: it may be mistyped, expired or of another workspace",
+    402: "the workspace is out of credit, or suspended: see its billing in the dashboard",
     403: "this API key may not do that: use one of the workspace that owns the CVM",
     404: "check the name or id, and that the API key is of the workspace that owns it",
     409: "another operation is running on this CVM: run again when it is over",
@@ -38,45 +52,51 @@ _HINTS: dict[int | str, str] = {
 }
 
 
-def error_from(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON at all."""
-    try:
-        answer = loads(body)
-    except (ValueError, RecursionError):
-        answer = None
+def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hidden = _NOTHING) -> ApiError:
+    """Return the error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON."""
     answer = answer if isinstance(answer, dict) else {}
     detail = answer.get("detail")
     if isinstance(detail, dict):
         answer, detail = detail, None
     if isinstance(detail, list):
         detail = "; ".join(
-            f"{'.'.join(str(part) for part in _sequence(row.get('loc')))}: {row.get('msg', '')}"
-            for row in detail
+            f"{'.'.join(_text(part, _SHORT) for part in _rows(row.get('loc')))}: {_text(row.get('msg', ''))}"
+            for row in detail[:_ROWS]
             if isinstance(row, dict)
         )
     code = answer.get("error_code")
-    code = code if isinstance(code, str) else None
-    message = answer.get("message") or detail or f"HTTP {status}"
-    request_id = answer.get("request_id") or headers.get("x-request-id")
-    suggestions = [text for text in _sequence(answer.get("suggestions")) if isinstance(text, str)]
+    code = code if isinstance(code, str) and len(code) <= _SHORT else None
+    message = answer.get("message") or detail
+    request_id = _text(answer.get("request_id") or headers.get("x-request-id") or "", _SHORT)
+    suggestions = [_text(text) for text in _rows(answer.get("suggestions")) if isinstance(text, str)]
+    suggestions = [hidden.in_text(text) for text in suggestions]
     notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
     kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
     hint = _HINTS.get(code or "") or _HINTS.get(status) or "run again; if it stays, ask Phala's support"
+    said = untrusted(hidden.in_text(_text(message))) if message else f"HTTP {status}"
+    notes = hidden.in_text(notes)
     return kind(
-        f"Phala Cloud: {str(message)[:500]} ({notes})",
+        f"Phala Cloud: {said} ({untrusted(notes) if code or request_id else notes})",
         status_code=status,
         error_code=code,
-        details=_sequence(answer.get("details")),
+        details=_rows(answer.get("details")),
         suggestions=suggestions,
-        links=_sequence(answer.get("links")),
-        request_id=str(request_id) if request_id else None,
+        links=_rows(answer.get("links")),
+        request_id=request_id or None,
         retry_after=_retry_after(headers),
-        hint="; ".join(filter(None, [hint, *suggestions[:2]])),
+        hint="; ".join(filter(None, [hint, *map(untrusted, suggestions[:2])])),
     )
 
 
-def _sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _rows(value: Any) -> list[Any]:
+    return value[:_ROWS] if isinstance(value, list) else []
+
+
+def _text(value: Any, limit: int = _TEXT) -> str:
+    """Return a text, or what else stands in its place, cut; nothing that is large is written out first."""
+    if isinstance(value, list | dict):
+        value = f"({len(value)} fields)"
+    return str(value)[:limit]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

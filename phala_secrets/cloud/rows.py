@@ -6,12 +6,17 @@ from typing import Any
 
 from phala_secrets.errors import AnswerError
 
+MOST_ROWS = 4096
+"""Rows of one list: some hundreds of CVMs are a large fleet, and a page has a hundred."""
+
 
 def rows(answer: Any) -> list[Any]:
     """The rows of a list, paged or not."""
     listed = answer.get("items") if isinstance(answer, dict) else answer
     if not isinstance(listed, list):
         raise AnswerError("Phala Cloud's answer is no list", hint="check api-url")
+    if len(listed) > MOST_ROWS:
+        raise AnswerError(f"Phala Cloud's answer has {len(listed)} rows", hint="check api-url")
     return listed
 
 
@@ -23,7 +28,11 @@ def precondition_fields(answer: Any) -> dict[str, Any]:
         body = nested
     details = body.get("details")
     fields = (
-        {row.get("field"): row.get("value") for row in details if isinstance(row, dict)}
+        {
+            row["field"]: row.get("value")
+            for row in details[:MOST_ROWS]
+            if isinstance(row, dict) and isinstance(row.get("field"), str)
+        }
         if isinstance(details, list)
         else body
     )

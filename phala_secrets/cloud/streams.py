@@ -9,8 +9,8 @@ import httpx
 from phala_secrets import flow
 from phala_secrets.cloud import readers
 from phala_secrets.cloud.call import Body, Call, Response, read, refuse_compressed
-from phala_secrets.dstack.nested import loads
-from phala_secrets.errors import AnswerError, TransportError
+from phala_secrets.cloud.reading import Hidden, decode
+from phala_secrets.errors import AnswerError, PhalaSecretsError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.models import CvmState, CvmStateEvent
 
 T = TypeVar("T")
+
+UTF_8 = {"content-type": "text/event-stream; charset=utf-8"}
+"""An event stream is UTF-8 by definition, whatever codec of Python a server names for it."""
 
 GRACE = 1.0
 """Seconds that the whole of an answer's head may take beyond what each of its parts may."""
@@ -78,16 +81,25 @@ def polled(call: Call[CvmState], response: Response) -> list[CvmStateEvent]:
     return events
 
 
-def state_event(kind: str, data: str) -> CvmStateEvent:
+def state_event(kind: str, data: str, hidden: Hidden) -> CvmStateEvent:
     """Read one server-sent event of a state stream. Raise AnswerError when it is not one."""
     try:
-        content = loads(data) if data else {}
+        content = decode(data.encode(), hidden) if data else {}
     except (ValueError, RecursionError):
         raise AnswerError("an event of the state stream is not JSON", hint="run again") from None
     if not isinstance(content, dict):
         raise AnswerError("an event of the state stream is not an object", hint="run again")
-    state = readers.read("CvmState")(content) if kind == "state" else None
-    event: CvmStateEvent = readers.read("CvmStateEvent")({"type": kind, "state": state, "data": content})
+    try:
+        state = readers.read("CvmState")(content) if kind == "state" else None
+        fields = {"type": hidden.in_text(kind), "state": state, "data": content}
+        event: CvmStateEvent = readers.read("CvmStateEvent")(fields)
+    except PhalaSecretsError:
+        raise
+    except Exception as error:  # noqa: BLE001 (no event may end a run as a bug)
+        kind_of = type(error).__name__
+        raise AnswerError(
+            f"an event of the state stream is malformed ({kind_of})", hint="run again"
+        ) from None
     return event
 
 

@@ -267,7 +267,7 @@ def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contra
         return error
     listed = ", ".join(one.slug or one.id for one in contracts)[:300]
     return error.saying(
-        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.message}",
+        f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.marked}",
         hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
     )
 
@@ -279,7 +279,7 @@ def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> Ph
     nodes = refusals[:-1]  # the contract's own name, at the end, is only tried in case
     first = next((error for error in nodes if not isinstance(error, NotFoundError)), nodes[0])
     return first.saying(
-        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.message}"
+        f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.marked}"
     )
 
 
@@ -358,7 +358,7 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
         root = parse_signer(published)
     except InputError as error:
         raise ProofError(
-            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.message}",
+            f"the root that Phala Cloud publishes for the KMS {name[:80]!a}: {error.marked}",
             hint="pin the KMS root with trusted-signers",
         ) from None
     if root != proof.signer:

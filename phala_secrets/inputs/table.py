@@ -151,6 +151,12 @@ _INPUTS = (
         Input("secrets-include", "globs: which names of `secrets-json` to take", "names", "GLOBS"),
         Input("files", "`NAME=path`, one per line: the variable is the file's content", "lines", "NAME=PATH"),
         Input("base64", "globs: send these variables base64-encoded", "names", "GLOBS"),
+        Input(
+            "no-mask",
+            "globs: these variables are settings, not secrets, and are not masked in the log",
+            "names",
+            "GLOBS",
+        ),
         Input("allow-empty", "let a name in `secrets` be unset or empty", "bool", default="false"),
         Input(
             "guest-check",
@@ -256,7 +262,16 @@ _INPUTS = (
         Input(
             "timeout", "seconds that one request may take", "number", "SECONDS", default="30", low=1, high=600
         ),
-        Input("output-file", "write the outputs there, as dotenv", metavar="FILE", action=False, words=MODES),
+        Input("output-file", "write the outputs there", metavar="FILE", action=False, words=MODES),
+        Input(
+            "output-format",
+            "its format: `dotenv`, `shell` (safe to source) or `json` (what `--json` prints)",
+            "choice",
+            default="dotenv",
+            choices=("dotenv", "shell", "json"),
+            action=False,
+            words=MODES,
+        ),
         Input(
             "json",
             "print the outputs as one JSON object on standard output",

@@ -31,7 +31,7 @@ def look(run: Run, target: Target, seconds: float) -> Flow[str]:
         compose: records.Compose = yield Within(records.compose(target.id), seconds)
     except PhalaSecretsError as error:
         run.tell(
-            Finding(f"{name}: the names could not be read again: {error.message}", "compare them yourself")
+            Finding(f"{name}: the names could not be read again: {error.marked}", "compare them yourself")
         )
         return ""
     names = compose.allowed_envs

@@ -111,7 +111,7 @@ def again(run: Run, target: Target, refused: ApprovalRefusedError) -> Approval:
     approval, key = target.approval, target.key
     if not (run.job.private_key and run.job.policy.rpc_url and approval and key.chain_id):
         raise refused.saying(
-            f"{refused.message}; it wants the transaction of the approval, which was made before",
+            f"{refused.marked}; it wants the transaction of the approval, which was made before",
             hint="give that transaction as transaction-hash, or private-key and rpc-url to approve once more",
         )
     recompute(run, target, key.chain_id, approval.compose_hash)

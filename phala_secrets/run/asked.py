@@ -223,4 +223,4 @@ def _hex(text: str, what: str, parse: Callable[[str, str], str] = parse_hash) ->
     try:
         return parse(text, what)
     except InputError as error:
-        raise ProofError(f"Phala Cloud's answer: {error.message}", hint="approve nothing") from None
+        raise ProofError(f"Phala Cloud's answer: {error.marked}", hint="approve nothing") from None

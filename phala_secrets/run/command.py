@@ -12,12 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets import __version__
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.inputs.given import Given, read
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.run import interrupts
+from phala_secrets.run import bugs, interrupts
 from phala_secrets.runners.detect import detect
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _main(arguments: Sequence[str]) -> int:
         return _failed(run.runner, _unwritten(error))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
         interrupted = CancelledError("interrupted", hint="run again")
-        return _failed(run.runner, interrupted if interrupts.received() else _bug(error))
+        return _failed(run.runner, interrupted if interrupts.received() else bugs.as_error(error))
     return 0
 
 
@@ -100,9 +99,11 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
 def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
     from phala_secrets.inputs.job import read_job
 
-    runner.mask(filter(None, (given.text("api-key"), given.text("private-key"))))
+    _mask_credentials(given, runner)
     job = read_job(mode, given, os.environ, Path())
-    runner.mask([job.api_key.reveal(), *([job.private_key.reveal()] if job.private_key else [])])
+    runner.mask([job.api_key.reveal()], "the API key")
+    if job.private_key:
+        runner.mask([job.private_key.reveal()], "the private key")
 
     from phala_secrets.cloud.client import Client
     from phala_secrets.cloud.proxies import proxy_for
@@ -124,9 +125,11 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
             inject(run)
         except PhalaSecretsError:
             raise
-        except BaseException:
+        except BaseException as error:
             if not interrupts.received():
-                raise
+                if isinstance(error, OSError):  # nobody reads what is printed
+                    raise
+                raise bugs.as_error(error, run.progress) from None
             interrupts.over()
             raise run.interrupted() from None
 
@@ -135,6 +138,19 @@ def _read_stdin() -> bytes:
     from phala_secrets.inputs.files import MAX_FILE_BYTES
 
     return sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+
+
+def _mask_credentials(given: Given, runner: Runner) -> None:
+    """Mask what is a credential by itself, before anything can be said about it."""
+    from phala_secrets.runners.secrecy import credentials_in
+
+    runner.mask(filter(None, [given.text("api-key").strip()]), "the API key")
+    runner.mask(filter(None, [given.text("private-key").strip()]), "the private key")
+    for name in ("rpc-url", "api-url"):
+        runner.mask(credentials_in(given.text(name)), name)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for variable in (name, name.lower()):
+            runner.mask(credentials_in(os.environ.get(variable, "")), variable)
 
 
 def _simulate(command: Command) -> None:
@@ -147,11 +163,21 @@ def _runner(given: Given) -> Runner:
     debug = os.environ.get("RUNNER_DEBUG") == "1"
     options: Mapping[str, Any] = {
         "output_file": given.text("output-file") or None,
+        "output_format": given.choice("output-format"),
+        "no_mask": _no_mask(given),
         "json_output": given.flag("json"),
         "quiet": given.flag("quiet"),
         "verbose": given.flag("verbose") or debug,
     }
     return detect(os.environ, output_names=OUTPUTS, **options)
+
+
+def _no_mask(given: Given) -> Sequence[str]:
+    globs = given.lines("no-mask")
+    for glob in globs:
+        if not glob.strip("*?"):
+            raise InputError("no-mask names every variable", hint="name those that are settings, not secrets")
+    return globs
 
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
@@ -168,19 +194,6 @@ def _unwritten(error: OSError) -> CancelledError:
     return CancelledError(
         f"standard output cannot be written: {error.strerror or type(error).__name__}",
         hint="check that the disk is not full; what was sent until then stays sent",
-    )
-
-
-def _bug(error: BaseException) -> PhalaSecretsError:
-    """A bug of ours as one line: its kind and place, and nothing that it says, which could be a value."""
-    frame, line = error.__traceback__, 0
-    file = "?"
-    while frame:
-        file, line = Path(frame.tb_frame.f_code.co_filename).name, frame.tb_lineno
-        frame = frame.tb_next
-    return PhalaSecretsError(
-        f"a bug in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}",
-        hint=f"report this line at {_REPORT_TO}",
     )
 
 

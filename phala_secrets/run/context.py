@@ -79,10 +79,17 @@ class Target:
         return self.error.exit_code if self.error else 0
 
     @property
+    def progress(self) -> str:
+        """How far it has got, or nothing where nothing was sent for it."""
+        if self.correlation_id:
+            return f"the update of {self.name} was accepted ({self.correlation_id})"
+        return f"the update of {self.name} may have been accepted" if self.stage == "sending" else ""
+
+    @property
     def remark(self) -> str:
         """Why it is not updated, or nothing."""
         if self.error:
-            return self.error.message
+            return self.error.marked
         return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
 
     def as_output(self, clean: Callable[[str], str]) -> dict[str, Any]:
@@ -120,6 +127,14 @@ class Run:
         return bool(self.transaction) or any(target.stage != "waiting" for target in self.targets)
 
     @property
+    def progress(self) -> str:
+        """How far it has got, or nothing where nothing was sent."""
+        known = [target.progress for target in self.targets if target.progress]
+        if self.transaction:
+            known.append(f"transaction {self.transaction} may have been sent")
+        return "; ".join(known)
+
+    @property
     def fleet(self) -> bool:
         """Whether it is about several CVMs."""
         return len(self.targets) > 1
@@ -142,7 +157,7 @@ class Run:
         except InputError as error:
             if not self.sent:
                 raise
-            self.runner.tell(Finding(f"{error.message}; the output {name} is missing there", error.hint))
+            self.runner.tell(Finding(f"{error.marked}; the output {name} is missing there", error.hint))
 
     def output_of(self, target: Target, outputs: Mapping[str, Value]) -> None:
         """Write outputs that are about one CVM, if that is the first."""

@@ -35,7 +35,7 @@ def deliver(target: Target, tell: Callable[[Finding], None]) -> Flow[Accepted | 
         except PhalaSecretsError as refusal:
             error, failed = refusal, flow.clock.monotonic()
         if may_have_happened(error):
-            tell(Finding(f"the answer to the update was lost: {error.message}", "its outcome is looked up"))
+            tell(Finding(f"the answer to the update was lost: {error.marked}", "its outcome is looked up"))
             lost = error
         looks = flow.LOOKS if error is lost else flow.LOOKS[:1]
         if lost and (correlation_id := (yield from _find_out(target, before, lost, looks))):
@@ -51,10 +51,10 @@ def deliver(target: Target, tell: Callable[[Finding], None]) -> Flow[Accepted | 
             pause = flow.pause_before(tries, retry_after(error))
         if pause is None:
             if error is lost:
-                raise error.saying(f"{error.message} (and the CVM's operations show that it did not happen)")
+                raise error.saying(f"{error.marked} (and the CVM's operations show that it did not happen)")
             if lost:
                 raise error.saying(
-                    f"{error.message} (and the answer to an earlier try was lost: {lost.message})"
+                    f"{error.marked} (and the answer to an earlier try was lost: {lost.marked})"
                 )
             raise error
         if error is lost:
@@ -75,7 +75,7 @@ def _find_out(
             newest = yield from ask(records.newest_operation(target.id))
         except (TransportError, ApiError):
             raise TransportError(
-                f"it is not known whether the update of {target.name!a} was accepted: {lost.message}",
+                f"it is not known whether the update of {target.name!a} was accepted: {lost.marked}",
                 hint="look at the CVM's operations before running again; sending it twice does no harm",
             ) from None
         if newest and newest != before:

@@ -7,6 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from phala_secrets.errors import PhalaSecretsError
+from phala_secrets.run import bugs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +27,6 @@ def work_through(
     for target in targets:
         todo.put(target)
     stop = threading.Event()
-    bugs: list[Exception] = []
 
     def run() -> None:
         while not stop.is_set():
@@ -37,12 +37,13 @@ def work_through(
             try:
                 work(target)
             except PhalaSecretsError as error:
-                target.error, target.status = error, "failed"
+                target.error = error
+            except Exception as error:  # noqa: BLE001 (a bug of ours about one CVM is no reason to leave the others)
+                target.error = bugs.as_error(error, target.progress)
+            if target.error:
+                target.status = "failed"
                 if fail_fast:
                     stop.set()
-            except Exception as error:  # noqa: BLE001 (a bug is raised in the main thread, which reports it)
-                bugs.append(error)
-                stop.set()
 
     if at_once == 1 or len(targets) == 1:
         run()
@@ -52,5 +53,3 @@ def work_through(
             thread.start()
         for thread in threads:
             thread.join()
-    if bugs:
-        raise bugs[0]

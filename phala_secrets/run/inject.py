@@ -97,7 +97,8 @@ def _collect(run: Run) -> None:
     run.environment, findings = gather(
         job.sources, environ=run.environ, root=job.root, folder=job.folder, stdin=run.stdin
     )
-    run.runner.mask(run.environment.secrets())
+    run.runner.secrets.spare([*(ref.text for ref in job.cvms), job.app, job.policy.app_id, job.policy.kms])
+    run.runner.mask_variables({one.name: (one.value, one.given) for one in run.environment})
     for finding in findings:
         run.tell(finding)
     hold_to_limits(run)
@@ -109,12 +110,14 @@ def _prove(run: Run) -> None:
         run.runner.progress("finding the CVM and its KMS")
         run.targets, run.contracts = run.client.run(find.find(run.job))
         first = run.targets[0]
+        _spare(run)
         run.output("cvm-id", first.id)
         run.output("app-id", first.app_id)
         run.runner.progress("fetching and proving the key")
         run.client.run(
             together(find.prove(run.job, run.targets, run.contracts), find.describe(run.job, run.targets))
         )
+        _spare_key(run)
         run.output("kms", first.key.kms)
         run.output("kms-signer", first.key.signer)
         run.output("trust", first.key.trust)
@@ -125,6 +128,18 @@ def _prove(run: Run) -> None:
                 if finding.message.startswith(UNKNOWN_ROOT):
                     run.output("warning", finding.message)
             run.runner.say(reports.proof_line(key))
+
+
+def _spare(run: Run) -> None:
+    """Have the names and ids that were looked up shown, even where a variable has the same value."""
+    for one in run.targets:
+        run.runner.secrets.spare((one.id, one.name, one.app_id, one.cvm.status, one.cvm.compose_hash))
+        run.runner.secrets.spare((*one.cvm.device_ids, one.cvm.os_version, one.cvm.kms_address))
+
+
+def _spare_key(run: Run) -> None:
+    for key in run.keys.values():
+        run.runner.secrets.spare((key.kms, key.signer, key.public_key.hex(), key.kms_contract))
 
 
 def _compare(run: Run) -> None:

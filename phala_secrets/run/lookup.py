@@ -29,7 +29,7 @@ _MOST_PAGES = 50
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
     """Asks, and prints the answer on standard output. Raises what the client raises."""
     key, url = log_in(given, environ, Path())
-    runner.mask([key.reveal()])
+    runner.mask([key.reveal()], "the API key")
     trace = runner.trace if runner.verbose else None
     with Client(key.reveal(), url, timeout=given.number("timeout"), trace=trace) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)

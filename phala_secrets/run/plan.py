@@ -59,11 +59,12 @@ def compare(
     compose_hash = previous_hash if tuple(today) == tuple(names) else ""
     if not compose_hash and compose and compose.form:
         compose_hash = hash_with(compose.content, names, compose.form)
+    before, after = set(today), set(names)
     return Plan(
         today=tuple(today),
         names=tuple(names),
-        added=tuple(name for name in names if name not in today),
-        removed=tuple(name for name in today if name not in names),
+        added=tuple(name for name in names if name not in before),
+        removed=tuple(name for name in today if name not in after),
         previous_hash=previous_hash,
         compose_hash=compose_hash,
     )

@@ -123,13 +123,13 @@ def _wait(run: Run, target: Target) -> None:
     from phala_secrets.run.wait import until_running
 
     def show(what: str) -> None:
-        run.runner.progress(f"{target.name}: {what}", cvm=_in_fleet(run, target))
+        run.runner.progress(f"{target.name}: {what}", cvm=_in_fleet(run, target), change=True)
 
     try:
         run.client.run(until_running(target.id, target.correlation_id, run.job.wait_timeout, show))
     except PhalaSecretsError as error:
         accepted = f"the update was accepted ({target.correlation_id})"
-        raise error.saying(f"{target.name}: {accepted}, but {error.message}") from None
+        raise error.saying(f"{target.name}: {accepted}, but {error.marked}") from None
     target.status = "running"
 
 
@@ -157,7 +157,7 @@ def _look_for_newcomers(run: Run) -> None:
         now = run.client.send(records.app_cvms(run.job.app))
     except PhalaSecretsError as error:  # what became of the others is still to be told
         run.runner.tell(
-            Finding(f"replicas that came meanwhile could not be looked for: {error.message}", "run again")
+            Finding(f"replicas that came meanwhile could not be looked for: {error.marked}", "run again")
         )
         return
     for cvm in now:
@@ -179,7 +179,7 @@ def _close(run: Run) -> None:
     for target in failed:
         if target is not worst and target.error:
             run.runner.tell(
-                Finding(f"{target.name}: {target.error.message}", target.error.hint, severity="error")
+                Finding(f"{target.name}: {target.error.marked}", target.error.marked_hint, severity="error")
             )
     if worst.error:
         raise worst.error

@@ -20,6 +20,7 @@ from phala_secrets.errors import (
     ServerError,
     TransportError,
     WaitTimeoutError,
+    untrusted,
 )
 from phala_secrets.flow import Flow, Pause
 
@@ -100,7 +101,7 @@ class _Watch:
         """Take in the update's own operation. Raise BootError where it failed."""
         if operation and operation.status == "failed":
             reason = operation.error or (self._state and self._state.boot_error) or "no reason given"
-            raise BootError(f"the update failed: {reason}", hint="look at the CVM's serial log")
+            raise BootError(f"the update failed: {untrusted(reason)}", hint="look at the CVM's serial log")
         self.over = bool(operation and operation.status == "completed")
 
     def missed(self, error: PhalaSecretsError) -> None:
@@ -118,7 +119,7 @@ class _Watch:
         words = [self._state.status, self._state.boot_progress, self._state.shutdown_progress]
         if self.arrived:
             words = ["running", "" if self.over else "but the update is not over"]
-        what = ", ".join(filter(None, words))
+        what = untrusted(", ".join(filter(None, words)))
         if what != self.shown:
             self.shown = what
             self._show(what)
@@ -133,7 +134,9 @@ class _Watch:
         elif error != self._old_error:
             self._old_error = ""
         if error and (self.over or error != self._old_error) and not self.arrived:
-            raise BootError(f"the CVM failed to boot: {error}", hint="look at the CVM's serial log")
+            raise BootError(
+                f"the CVM failed to boot: {untrusted(error)}", hint="look at the CVM's serial log"
+            )
 
     def pause(self) -> float:
         """Return the seconds until the next look: the last one is shortly before the time is up."""

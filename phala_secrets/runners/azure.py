@@ -33,10 +33,6 @@ class Azure(Runner):
     name = "Azure Pipelines"
     ci = True
 
-    def disarm(self, text: str) -> str:
-        """No two ``#`` stand together, nor with anything between them that .NET's search would overlook."""
-        return text.replace("#", "# ") if text.count("#") > 1 else text
-
     def _mask(self, lines: list[str]) -> None:
         if lines:
             self._write("\n".join(f"##vso[task.setsecret]{escape_data(line)}" for line in lines))
@@ -62,7 +58,8 @@ class Azure(Runner):
         if severity == "notice":
             super()._problem(severity, message, hint, file, line)
             return
-        places = f"sourcepath={escape_property(self.clean(file))};" if file else ""
+        file = self._place(file)
+        places = f"sourcepath={escape_property(file)};" if file else ""
         places += f"linenumber={line};" if file and line else ""
         text = self.clean(message) + (f" (hint: {self.clean(hint)})" if hint else "")
         self._write(f"##vso[task.logissue type={severity};{places}]{escape_data(text)}")

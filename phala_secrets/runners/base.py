@@ -5,19 +5,41 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TextIO
 
-from phala_secrets.runners.files import MAX_VARIABLE_BYTES, DotenvFile, Value, as_json, lacks, variable
+from phala_secrets import flow
+from phala_secrets.errors import Finding
+from phala_secrets.runners.files import (
+    MAX_VARIABLE_BYTES,
+    Format,
+    OutputFile,
+    Value,
+    as_json,
+    lacks,
+    variable,
+)
 from phala_secrets.runners.live import Live
-from phala_secrets.runners.text import Redactor, maskable_lines, one_line
+from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
+from phala_secrets.runners.text import disarm, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from phala_secrets.errors import Finding, PhalaSecretsError
+    from phala_secrets.errors import PhalaSecretsError
     from phala_secrets.runners.report import Report, Table
 
+_CHANGES = 500
+"""Lines for changes of a state in one log: more help nobody, and a server decides how many there are."""
+
+_A_CHANGE = 1.0
+"""Seconds between two of them."""
+
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
+
+
+_CIPHERTEXT = "encrypted-env"
+"""So many hex digits that any short number is among them, and made here."""
 
 
 class Runner:
@@ -39,6 +61,8 @@ class Runner:
         *,
         output_names: Collection[str],
         output_file: str | None = None,
+        output_format: Format = "dotenv",
+        no_mask: Sequence[str] = (),
         json_output: bool = False,
         quiet: bool = False,
         verbose: bool = False,
@@ -51,14 +75,17 @@ class Runner:
         self.quiet = quiet
         self.verbose = verbose
         self.json = json_output
-        self._redactor = Redactor()
-        self._masked: set[str] = set()
+        self.secrets = Secrets()
+        self._no_mask = no_mask
         self._output_names = output_names
         self.outputs: dict[str, Value] = {}
-        self._files: list[DotenvFile] = []
+        self._files: list[OutputFile] = []
+        self._changes = 0
+        self._last_change = -_A_CHANGE
         if output_file:
             what = f"output-file {output_file[:200]!a}"
-            self._files.append(DotenvFile(output_file, what, limit=self.output_limit))
+            limit = self.output_limit if output_format == "dotenv" else None
+            self._files.append(OutputFile(output_file, what, form=output_format, limit=limit))
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
         self._under_way: dict[str, str] = {}
@@ -86,18 +113,24 @@ class Runner:
         """The error that ends the run, after the findings that it is made of."""
         for finding in error.findings:
             self.tell(finding)
-        self._problem("error", error.message, error.hint, error.file, error.line)
+        self._problem("error", self.message_of(error), error.marked_hint, error.file, error.line)
 
-    def progress(self, text: str, *, cvm: str = "") -> None:
+    def message_of(self, error: PhalaSecretsError) -> str:
+        """Return what an error says; where nothing of it can be shown, what kind of error it is."""
+        shown = self.secrets.screened(error.marked)
+        return f"{type(error).__name__} {NOT_SHOWN}" if shown == NOT_SHOWN else error.marked
+
+    def progress(self, text: str, *, cvm: str = "", change: bool = False) -> None:
         """What is being waited for: a spinner for a person, a line per change in a log.
 
         With ``cvm`` it is about one of a fleet: a line of a live table for a person, and nothing
-        in a log, where each has its line when it is done. Without text that one is done.
+        in a log, where each has its line when it is done. Without text that one is done. A ``change``
+        of a state comes from outside: a log has one line a second for them, and a bounded number.
         """
         if self.quiet:
             return
         if not self._talks_to_person():
-            if not cvm:
+            if not cvm and not (change and self._too_many()):
                 self.say(text)
             return
         with self._lock:
@@ -112,6 +145,16 @@ class Runner:
                 self._live.show(self._under_way.values())
             else:
                 self._live = Live(self.stderr, self._under_way.values())
+
+    def _too_many(self) -> bool:
+        now = flow.clock.monotonic()
+        if self._changes > _CHANGES or now - self._last_change < _A_CHANGE:
+            return True
+        self._changes, self._last_change = self._changes + 1, now
+        if self._changes > _CHANGES:
+            self.say("further changes are not shown")
+            return True
+        return False
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:  # noqa: ARG002 (a CI that can fold lines shows it)
@@ -137,19 +180,15 @@ class Runner:
                 self._write(f"    {self.clean(paste)}")
 
     def clean(self, text: str) -> str:
-        """Text from elsewhere as one line that holds no secret and starts no command here."""
-        return self.disarm(one_line(self._redactor.clean(text)))
+        """Return text as one line that shows no secret and is a command to no CI."""
+        return disarm(one_line(self.secrets.screened(text)))
 
     def columns(self, table: Table) -> list[str]:
         """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""
         rows = [[self.clean(cell) for cell in row] for row in (table.header, *table.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return [self.disarm(line) for line in lines]
-
-    def disarm(self, text: str) -> str:
-        """What could start a command in this runner's log, made harmless."""
-        return text
+        return [disarm(line) for line in lines]
 
     def paint(self, text: str, style: str) -> str:
         """Text, harmless, in a colour where a person reads it."""
@@ -158,12 +197,19 @@ class Runner:
 
     # -- secrets -----------------------------------------------------------------------------
 
-    def mask(self, values: Iterable[str]) -> None:
-        """Registers secrets before anything else is printed, so that no log shows them."""
-        lines = [line for line in maskable_lines(values) if line not in self._masked]
-        self._masked.update(lines)
-        self._redactor.learn(lines)
-        self._mask(lines)
+    def mask(self, values: Iterable[str], owner: str = "a credential") -> None:
+        """Register credentials before anything else is printed, so that no log shows them."""
+        self._mask(self.secrets.learn(owner, values, credential=True))
+
+    def mask_variables(self, variables: Mapping[str, Sequence[str]]) -> None:
+        """Register what is secret of the values of variables, by name; ``no-mask`` excepted."""
+        self.secrets.spare(variables)
+        secret = {
+            name: values
+            for name, values in variables.items()
+            if not any(fnmatchcase(name, glob) for glob in self._no_mask)
+        }
+        self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""
@@ -184,6 +230,7 @@ class Runner:
         """
         if name not in self._output_names:
             raise ValueError(f"unknown output {name!a}")
+        value = self._guarded(name, value)
         with self._lock:
             self.outputs[name] = value
             self._write_output(name, value)
@@ -192,6 +239,21 @@ class Runner:
         """The status so far, for a run that is cut short."""
         status = self.outputs.get("status")
         return status if isinstance(status, str) else "failed"
+
+    def _guarded(self, name: str, value: Value) -> Value:
+        """Return an output, or nothing in its place if a secret is in it."""
+        if isinstance(value, bool) or name == _CIPHERTEXT:
+            return value
+        for text in _texts(value):
+            if owner := self.secrets.owner_in(text):
+                self.tell(
+                    Finding(
+                        f"the output {name} is left empty: it would hold the value of {owner}",
+                        "if that is no secret, name the variable in no-mask",
+                    )
+                )
+                return ""
+        return value
 
     def _write_output(self, name: str, value: Value) -> None:
         for file in self._files:
@@ -222,7 +284,12 @@ class Runner:
     def _talks_to_person(self) -> bool:
         return not self.ci and self.stderr.isatty() and self.environ.get("TERM") != "dumb"
 
+    def _place(self, file: str | None) -> str | None:
+        """Return a file's name as a property of a message, unless a secret is in it."""
+        return self.clean(file) if file and not self.secrets.owner_in(file) else None
+
     def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
+        file = self._place(file)
         where = f"{file}:{line}: " if file and line else f"{file}: " if file and file not in message else ""
         self._write(self.paint(f"{severity}: {where}{message}", severity))
         if hint:
@@ -238,3 +305,15 @@ class Runner:
         if self._live:
             self._live.stop()
             self._live = None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)

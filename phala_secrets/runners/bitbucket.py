@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.runners.base import Runner
-from phala_secrets.runners.files import MAX_VARIABLE_BYTES, DotenvFile
+from phala_secrets.runners.files import MAX_VARIABLE_BYTES, OutputFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,4 +26,4 @@ class Bitbucket(Runner):
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)
         if path := environ.get(_FILE):
-            self._files.append(DotenvFile(path, f"${_FILE}", limit=MAX_VARIABLE_BYTES, keep=True))
+            self._files.append(OutputFile(path, f"${_FILE}", limit=MAX_VARIABLE_BYTES, keep=True))

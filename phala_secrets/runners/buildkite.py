@@ -6,7 +6,6 @@ container. Values are redacted by the agent, by the names of its variables.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,18 +14,12 @@ from phala_secrets.runners.base import Runner
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_HEADER = re.compile(r"^(\s*[-+~^])(?=[-+~^]{2})")
-
 
 class Buildkite(Runner):
     """A command of a step."""
 
     name = "Buildkite"
     ci = True
-
-    def disarm(self, text: str) -> str:
-        """No line begins as a group's title does."""
-        return _HEADER.sub(r"\1 ", text)
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:

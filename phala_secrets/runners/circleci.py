@@ -1,7 +1,7 @@
 """CircleCI: outputs as ``export`` lines in ``$BASH_ENV``, which the shell of every later step sources.
 
-Whatever is in that file is executed, so each value stands in single quotes, in which a
-shell (POSIX, 2.2.2) knows no special character but the quote itself. Values are masked by
+Whatever is in that file is executed, so each value stands in single quotes, in which a shell (POSIX, 2.2.2)
+knows no special character but the quote itself. Values are masked by
 CircleCI itself where they come from its contexts and settings.
 """
 
@@ -10,17 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.runners.base import Runner
-from phala_secrets.runners.files import Value, append, as_text, variable
+from phala_secrets.runners.files import Value, append, as_text, in_shell, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WHERE = "$BASH_ENV"
-
-
-def quote(text: str) -> str:
-    """Text as one word of a shell; a NUL, which no variable can hold, is left out."""
-    return "'" + text.replace("\0", "").replace("'", "'\\''") + "'"
 
 
 class CircleCI(Runner):
@@ -42,7 +37,7 @@ class CircleCI(Runner):
         super()._write_output(name, value)
         text = as_text(value)
         if self._path and self._fits(name, text, _WHERE):
-            self._export(f"export {variable(name)}={quote(text)}\n")
+            self._export(f"export {variable(name)}={in_shell(text)}\n")
 
     def _export(self, line: str) -> None:
         if self._path:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import select
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from phala_secrets.errors import Finding, InputError
 
@@ -17,6 +21,18 @@ Value = str | bool | Sequence[str] | Sequence[Mapping[str, Any]]
 
 MAX_VARIABLE_BYTES = 128 * 1024
 """What Linux takes as one environment variable, name, ``=`` and a NUL included (``MAX_ARG_STRLEN``)."""
+
+
+Format = Literal["dotenv", "shell", "json"]
+
+_PATIENCE = 10.0
+"""Seconds that a pipe may be full: nobody reads it."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:/@%+=^\-\x80-\U0010ffff]*")
+"""What is one word to a shell, and is interpolated by no reader of dotenv."""
+
+_ACTED_ON = re.compile(r"[$`\\'\"]")
+_ESCAPE = re.compile(r'\\["\\/bfnrt]|[$`\'#!]')
 
 
 def as_text(value: Value) -> str:
@@ -33,6 +49,35 @@ def as_json(value: Any) -> str:
     return json.dumps(value).replace("##", "#\\u0023")
 
 
+def in_shell(text: str) -> str:
+    """Return a text as one word of a shell; a NUL, which no variable can hold, is left out."""
+    return "'" + text.replace("\0", "").replace("'", "'\\''") + "'"
+
+
+def in_dotenv(value: Value) -> str:
+    """Return an output as a dotenv line has it: what is one word is as it is.
+
+    Readers differ (a shell, python-dotenv, Compose, GitLab), so nothing may be left that one of them
+    acts on. JSON stays the same JSON: its strings have ``$``, backquotes, backslashes and quotes as
+    ``\\uXXXX``. Text for people stands in single quotes, with ``?`` for each of those.
+    """
+    text = as_text(value)
+    if not isinstance(value, str) or text[:1] in ("[", "{"):
+        try:
+            return _ESCAPE.sub(_as_number, json.dumps(json.loads(text), separators=(",", ":")))
+        except ValueError:
+            pass
+    if _PLAIN.fullmatch(text):
+        return text
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return "'" + _ACTED_ON.sub("?", shown) + "'"
+
+
+def _as_number(match: re.Match[str]) -> str:
+    character = json.loads(f'"{match[0]}"') if len(match[0]) > 1 else match[0]
+    return f"\\u{ord(character):04x}"
+
+
 def variable(name: str) -> str:
     """An output's name as an environment variable: ``cvm-id`` is ``PHALA_CVM_ID``."""
     return "PHALA_" + name.upper().replace("-", "_")
@@ -44,14 +89,17 @@ def lacks(where: str, name: str, why: str) -> Finding:
 
 
 def append(path: str, text: str, what: str) -> None:
-    """Appends to a file that the runner gave us; InputError, naming ``what``, when that fails.
+    """Append lines to a file that the runner gave us; InputError, naming ``what``, if that fails.
 
-    Then the file is left as it was: half an output would break all the others in it.
+    Then the file is as it was: half an output would break all the others in it. A last line without
+    an end gets one first.
     """
     try:
-        with _opened(path, os.O_APPEND, 0o600) as descriptor:
+        with _opened(path, os.O_RDWR | os.O_APPEND, 0o600) as descriptor:
             size = os.fstat(descriptor).st_size
             try:
+                if text and size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    text = "\n" + text
                 _write_all(descriptor, text.encode())
             except OSError:
                 _cut(descriptor, size)
@@ -62,11 +110,45 @@ def append(path: str, text: str, what: str) -> None:
 
 @contextmanager
 def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, mode)
+    """Open a file without waiting for anybody.
+
+    Below the working folder, which is a checkout, through no link, and a regular file: who writes a
+    pull request would choose else where the outputs go.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    folder, below = _below_here(path)
     try:
+        if below:
+            flags |= os.O_NOFOLLOW
+            for name in below[:-1]:
+                outer, folder = (
+                    folder,
+                    os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder),
+                )
+                os.close(outer)
+        descriptor = os.open(below[-1] if below else path, flags, mode, dir_fd=folder if below else None)
+    except OSError as error:
+        if error.errno == errno.ELOOP and below:
+            raise OSError(errno.ELOOP, "it is, or is behind, a link of the working folder") from None
+        raise
+    finally:
+        if below:
+            os.close(folder)
+    try:
+        if below and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _below_here(path: str | Path) -> tuple[int, tuple[str, ...]]:
+    """Return the working folder, opened, and the way from there; nothing for a path to elsewhere."""
+    here = str(Path.cwd())
+    parts = Path(os.path.relpath(path, here)).parts  # without its ``..``, as if no link were in it
+    if here == "/" or not parts or parts[0] == "..":
+        return -1, ()
+    return os.open(here, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), parts
 
 
 def _encoded(text: str) -> bytes:
@@ -75,7 +157,11 @@ def _encoded(text: str) -> bytes:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
-        data = data[os.write(descriptor, data) :]
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            if not select.select([], [descriptor], [], _PATIENCE)[1]:
+                raise
 
 
 def _cut(descriptor: int, size: int) -> None:
@@ -91,17 +177,28 @@ def unwritable(what: str, error: OSError) -> InputError:
     )
 
 
-class DotenvFile:
-    """``PHALA_CVM_ID=…`` lines: one an output, no quotes, no blank lines, nothing multi-line.
+class OutputFile:
+    """The outputs as a file, written anew with each of them, since a name stands in it once.
 
-    The file is written anew with each output, since in a dotenv file a name stands once;
-    with ``keep`` behind what it held before. ``limit`` is how many bytes it may have, the
-    longest lines being left out first.
+    ``dotenv`` is ``PHALA_CVM_ID=…`` lines: no blank lines, nothing multi-line. ``shell`` is the same
+    with each value in quotes, to be sourced. ``json`` is one object. With ``keep`` they stand behind
+    what the file held before. ``limit`` is how many bytes it may have, the longest lines being left
+    out first.
     """
 
-    def __init__(self, path: str, what: str, *, limit: int | None = None, keep: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        what: str,
+        *,
+        form: Format = "dotenv",
+        limit: int | None = None,
+        keep: bool = False,
+    ) -> None:
         self._path = path
         self._what = what
+        self._form = form
+        self._values: dict[str, Value] = {}
         self._limit = limit
         self._keep = keep
         self._before = ""
@@ -121,9 +218,16 @@ class DotenvFile:
     def put(self, name: str, value: Value) -> list[Finding]:
         """Adds or replaces one output, and tells of each that has no place in the file, once."""
         text = as_text(value)
+        if self._form == "json":
+            self._values[name.replace("-", "_")] = value
+            self._write(as_json(self._values) + "\n")
+            return []
         single = text.splitlines() == [text] and "\0" not in text
-        if single:
-            self._lines[name] = f"{variable(name)}={text}\n"
+        if self._form == "shell":
+            self._lines[name] = f"{variable(name)}={in_shell(text)}\n"
+            single = True
+        elif single:
+            self._lines[name] = f"{variable(name)}={in_dotenv(value)}\n"
         else:
             self._lines.pop(name, None)
         kept = dict(self._lines)
@@ -142,9 +246,9 @@ class DotenvFile:
 
     def _read(self) -> str:
         try:
-            return Path(self._path).read_text(encoding="utf-8", errors="surrogateescape")
-        except FileNotFoundError:
-            return ""
+            with _opened(self._path, os.O_RDWR, 0o666) as descriptor:
+                size = os.fstat(descriptor).st_size
+                return os.pread(descriptor, size, 0).decode("utf-8", "surrogateescape")
         except OSError as error:
             raise unwritable(self._what, error) from None
 
@@ -152,7 +256,7 @@ class DotenvFile:
         """The whole file anew; where the disk is full, it stays as it was, since that has room already."""
         data = _encoded(self._before + text)
         try:
-            with _opened(self._path, 0, 0o666) as descriptor:
+            with _opened(self._path, os.O_WRONLY, 0o666) as descriptor:
                 try:
                     _write_all(descriptor, data)
                     _cut(descriptor, len(data))

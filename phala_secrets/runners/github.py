@@ -7,6 +7,7 @@ and ``FileCommandManager.cs``: ``::name prop=…::data`` after leading white spa
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import Counter
 from contextlib import contextmanager
@@ -27,6 +28,16 @@ _ANNOTATIONS = 9  # the runner shows ten of a kind a step; one is kept for the e
 _ANNOTATION_LENGTH = 4000
 _SUMMARY_BYTES = 1024 * 1024 - 1024
 _MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "&<>\"'\\`*_[]|~#@"}
+_NO_LINK = {
+    **_MARKDOWN,
+    **{ord(character): f"&#{ord(character)};" for character in "!$:."},
+    ord("@"): "<!-- -->&#64;",  # GitHub decodes the entity of an @ before it looks for addresses
+}
+_REFERENCE = re.compile(r"[@#$]|://|www\.|:\w+:|\b[0-9a-f]{7,40}\b|\b[A-Z]{2,}-\d", re.IGNORECASE)
+"""What GitHub makes links of outside of code: mentions, issues, commits, references like GH-1."""
+
+_ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
+"""What GitHub's renderer makes links of, wherever it stands."""
 
 
 def escape_data(text: str) -> str:
@@ -57,12 +68,6 @@ class GitHub(Runner):
         self._output_path = environ.get("GITHUB_OUTPUT")
         self._summary_path = environ.get("GITHUB_STEP_SUMMARY")
 
-    def disarm(self, text: str) -> str:
-        """Neither ``::`` at the start nor ``##[`` anywhere is left as it was."""
-        text = text.replace("##[", "## [")
-        stripped = text.lstrip()
-        return text.replace("::", ": :", 1) if stripped.startswith("::") else text
-
     def _mask(self, lines: list[str]) -> None:
         if lines:
             self._write("\n".join(f"::add-mask::{escape_data(line)}" for line in lines))
@@ -89,7 +94,8 @@ class GitHub(Runner):
         if self._annotated[severity] > _ANNOTATIONS:
             super()._problem(severity, message, hint, file, line)
             return
-        places = [f"file={escape_property(self.clean(file))}"] if file else []
+        file = self._place(file)
+        places = [f"file={escape_property(file)}"] if file else []
         places += [f"line={line}"] if file and line else []
         text = self.clean(message) + (f"\n{self.clean(hint)}" if hint else "")
         properties = ",".join([*places, "title=phala-secrets"])
@@ -111,8 +117,9 @@ class GitHub(Runner):
         for finding in error.findings:
             self.tell(finding)
         self._annotated["error"] = min(self._annotated["error"], _ANNOTATIONS - 1)
-        self._problem("error", error.message, error.hint, error.file, error.line)
-        self._summarise(Report("Failed", advice=[(error.message, ""), (error.hint, "")]))
+        message = self.message_of(error)
+        self._problem("error", message, error.marked_hint, error.file, error.line)
+        self._summarise(Report("Failed", advice=[(message, ""), (error.marked_hint, "")]))
 
     def report(self, report: Report) -> None:
         """The report in the log, and as the job's summary."""
@@ -141,13 +148,23 @@ class GitHub(Runner):
             rows = "".join(f"|{''.join(f' {self._code(c)} |' for c in row)}\n" for row in table.rows)
             blocks.append(f"|{header}\n|{'---|' * len(table.header)}\n{rows}")
         for sentence, paste in report.advice:
-            pasted = f"\n\n<pre>{self._html(paste)}</pre>" if paste else ""
+            pasted = f"\n\n<pre>{self._paste(paste)}</pre>" if paste else ""
             blocks.append(self._html(sentence) + pasted)
         return "\n\n".join(blocks) + "\n\n"
 
     def _html(self, text: str) -> str:
-        """Foreign text as text: no markup, no table cell and no mention of it counts."""
-        return one_line(self._redactor.clean(text)).translate(_MARKDOWN)
+        """Return text as text: no markup, no link and no mention of it counts."""
+        shown = one_line(self.secrets.screened(text))
+        if _REFERENCE.search(shown):
+            return f"<code>{shown.translate(_NO_LINK)}</code>"
+        return shown.translate(_MARKDOWN)
 
     def _code(self, text: str) -> str:
-        return f"<code>{self._html(text)}</code>" if text else ""
+        shown = one_line(self.secrets.screened(text))
+        table = _NO_LINK if _REFERENCE.search(shown) else _MARKDOWN
+        return f"<code>{shown.translate(table)}</code>" if text else ""
+
+    def _paste(self, text: str) -> str:
+        """Return text within ``<pre>``, where GitHub makes links of addresses, and of nothing else."""
+        shown = one_line(self.secrets.screened(text))
+        return shown.translate(_NO_LINK if _ADDRESS.search(shown) else _MARKDOWN)

@@ -28,10 +28,6 @@ class GitLab(Runner):
     ci = True
     output_limit = 5 * 1024
 
-    def disarm(self, text: str) -> str:
-        """No marker of a section is left, though without its control characters it would be none."""
-        return text.replace("section_start:", "section_start :").replace("section_end:", "section_end :")
-
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
         """A section that can be folded in the log."""

@@ -1,21 +1,33 @@
-"""Making text from elsewhere harmless, and secrets in it unreadable, before it is printed."""
+"""Making text from elsewhere harmless before it is printed."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-MASKED_FROM = 4
-"""Characters: a shorter line is not masked, since masking ``1`` or ``{`` would blank the log."""
-
-_REDACTED_FROM = 8
 _LONGEST_LINE = 2000
-_QUOTED = frozenset("\"'$`\\")
-"""What somebody who quotes text puts a backslash before."""
+
+_HASHES = re.compile(r"#(?=[^\x21-\x7e]*#)")
+"""A ``#`` before another one: ``##[…]``, ``##vso[…]`` and ``##teamcity[…]`` count anywhere in a line.
+
+What is no ASCII may stand between, since .NET's search overlooks some of it.
+"""
+
+_COLONS = re.compile(r"^(\s*:)(?=:)")
+_SECTION = re.compile(r"(section_start|section_end|travis_fold|travis_time)(?=:)")
+_HEADER = re.compile(r"^(\s*[-+~^])(?=[-+~^]{2})")
+
+
+def disarm(text: str) -> str:
+    """Return a line that is a command to no CI.
+
+    A container may not know which one reads its log.
+
+    - GitHub, Azure, TeamCity: ``##…[`` anywhere, ``::`` at the start
+    - GitLab, Travis: the marker of a section
+    - Buildkite: ``---``, ``+++``, ``~~~`` or ``^^^`` at the start
+    """
+    text = _SECTION.sub(r"\1 ", _HASHES.sub("# ", text))
+    return _HEADER.sub(r"\1 ", _COLONS.sub(r"\1 ", text))
 
 
 def one_line(text: str) -> str:
@@ -29,49 +41,3 @@ def one_line(text: str) -> str:
 
 def _escape(character: str) -> str:
     return {"\n": " ", "\r": " ", "\t": " "}.get(character) or f"\\u{ord(character):04x}"
-
-
-def maskable_lines(values: Iterable[str]) -> list[str]:
-    """The lines to mask: of each value line by line, without line ends, each once, short ones not."""
-    lines = {
-        line: None
-        for value in values
-        for line in value.replace("\r", "\n").split("\n")
-        if len(line.strip()) >= MASKED_FROM
-    }
-    return list(lines)
-
-
-def _forms(line: str) -> set[str]:
-    """A line, with and without its blanks, and as JSON, Python, a shell and the guest's file quote it."""
-    bare = line.strip()
-    if bare.isascii() and bare.isprintable() and not _QUOTED & set(bare):
-        return {line, bare}
-    quoted = {json.dumps(bare), json.dumps(bare, ensure_ascii=False), repr(bare)}
-    escaped = {re.sub(r'(["$`\\])', r"\\\1", bare), re.sub(r'(["$`])', r"\\\1", bare)}
-    return {line, bare, *(text[1:-1] for text in quoted), *escaped}
-
-
-class Redactor:
-    """Takes secrets out of text that comes from elsewhere: an error's, a server's.
-
-    Lines of eight characters and more only, so that a value like ``true`` does not
-    make an explanation unreadable; where a runner masks, it masks shorter ones too.
-    Also as a program shows them that quotes what it was given.
-    """
-
-    def __init__(self) -> None:
-        self._secrets: list[str] = []
-
-    def learn(self, lines: Iterable[str]) -> None:
-        """More secrets, longest first from now on."""
-        forms = (form for line in lines for form in _forms(line))
-        known = {*self._secrets, *(form for form in forms if len(form) >= _REDACTED_FROM)}
-        self._secrets = sorted(known, key=len, reverse=True)
-
-    def clean(self, text: str) -> str:
-        """The text with ``***`` for every secret in it."""
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, "***")
-        return text

@@ -74,25 +74,24 @@ def test_an_app_is_read_as_it_is(chain: Chain) -> None:
 def test_anyone_may_ask_what_is_approved_without_a_key(chain: Chain) -> None:
     app = chain.deploy("App", chain.funder)
     driver = Driver(chain.url)
-    ask = {"chain_id": 8453, "app": app, "compose_hash": HASH}
-    assert driver.run(register.approvals(**ask)) == register.Approvals(compose_hash=False, device=True)
-    assert driver.run(register.approvals(**ask, device=OTHER)) == register.Approvals(
-        compose_hash=False, device=False
-    )
+
+    def approvals(*devices: str) -> register.Approvals:
+        return driver.run(register.approvals(chain_id=8453, app=app, compose_hash=HASH, devices=devices))
+
+    assert approvals() == register.Approvals(compose_hash=False)
+    assert approvals(OTHER) == register.Approvals(compose_hash=False, missing_devices=(OTHER,))
     chain.send(app, "approveBehindTheBack(bytes32)", bytes.fromhex(HASH))
     chain.send(app, "setAllowAnyDevice(bool)", True)
-    assert driver.run(register.approvals(**ask, device=OTHER)) == register.Approvals(
-        compose_hash=True, device=True
-    )
+    assert approvals(OTHER) == register.Approvals(compose_hash=True)
 
 
 def test_what_an_rpc_refuses_is_quoted_in_one_harmless_line(chain: Chain) -> None:
     evil = {"code": -1, "message": '"\n::error::forged\x1b[31m' + "x" * 5000}
     with (
-        Meddler(chain.url, lambda *_: {"jsonrpc": "2.0", "id": 1, "error": evil}) as rpc,
+        Meddler(chain.url, lambda *_: {"jsonrpc": "2.0", "id": 1, "error": evil}) as liar,
         pytest.raises(AnswerError) as caught,
     ):
-        Driver(rpc.url).ask(rpc.chain_id())
+        Driver(liar.url).ask(rpc.chain_id())
     assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
@@ -101,14 +100,14 @@ def test_what_an_rpc_refuses_is_quoted_in_one_harmless_line(chain: Chain) -> Non
     "answer", [b"<html>", [], {}, {"id": 2, "result": "0x1"}, result(None), result("0x")]
 )
 def test_garbage_for_an_answer_is_never_a_chain(chain: Chain, answer: object) -> None:
-    with Meddler(chain.url, lambda *_: answer) as rpc, pytest.raises(AnswerError):
-        Driver(rpc.url).ask(rpc.chain_id())
+    with Meddler(chain.url, lambda *_: answer) as liar, pytest.raises(AnswerError):
+        Driver(liar.url).ask(rpc.chain_id())
 
 
 def test_a_safe_can_execute_the_batch_that_it_is_given(chain: Chain) -> None:
     safe = chain.deploy("Safe", chain.funder)
     app = chain.deploy("App", safe)
-    batch = json.loads(handover.safe_transaction(8453, app, compose_hash=HASH, device=OTHER))
+    batch = json.loads(handover.safe_transaction(8453, app, compose_hash=HASH, devices=[OTHER]))
     for transaction in batch["transactions"]:
         data = bytes.fromhex(transaction["data"][2:])
         values = [bytes.fromhex(each[2:]) for each in transaction["contractInputsValues"].values()]

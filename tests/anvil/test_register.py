@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from phala_secrets.chain import register
 from phala_secrets.chain.owner import Sender
-from phala_secrets.chain.register import ALREADY_REGISTERED, Registered, Sent
+from phala_secrets.chain.register import ALREADY_REGISTERED, Registered, Sent, register
 from phala_secrets.errors import (
     AnswerError,
     ApprovalRequiredError,
@@ -135,10 +134,10 @@ def test_an_approval_that_exists_is_enough_for_any_key(owner: Owner, chain: Chai
 
 
 def test_a_device_is_added_only_if_it_is_named(owner: Owner) -> None:
-    message = owner.fails(ApprovalRequiredError, device=DEVICE, allow_device=["ef" * 32])
+    message = owner.fails(ApprovalRequiredError, devices=[DEVICE], allow_device=["ef" * 32])
     assert DEVICE in message
     assert owner.sent == 0
-    registered = owner.registers(device=DEVICE, allow_device=["ef" * 32, "0x" + DEVICE.upper()])
+    registered = owner.registers(devices=[DEVICE], allow_device=["ef" * 32, "0x" + DEVICE.upper()])
     assert [each.call for each in registered.sent] == ["addDevice", "addComposeHash"]
     assert registered.transaction_hash == registered.sent[1].transaction_hash
     assert owner.device_allowed()
@@ -148,14 +147,14 @@ def test_a_device_is_added_only_if_it_is_named(owner: Owner) -> None:
 
 def test_a_device_that_is_allowed_needs_no_naming(owner: Owner, chain: Chain) -> None:
     chain.send(owner.app, "setAllowAnyDevice(bool)", True)
-    registered = owner.registers(device=DEVICE)
+    registered = owner.registers(devices=[DEVICE])
     assert [each.call for each in registered.sent] == ["addComposeHash"]
     assert not owner.device_allowed()
 
 
 def test_where_only_the_device_is_missing_the_hash_counts_as_there(owner: Owner) -> None:
     owner.registers()
-    registered = owner.registers(device=DEVICE, allow_device=[DEVICE])
+    registered = owner.registers(devices=[DEVICE], allow_device=[DEVICE])
     assert registered.transaction_hash == ALREADY_REGISTERED
     assert [each.call for each in registered.sent] == ["addDevice"]
 
@@ -188,11 +187,11 @@ def test_an_owner_that_is_a_contract_is_sent_to_prepare_only(owner: Owner, chain
 def test_a_balance_too_small_for_all_of_it_stops_before_the_first(chain: Chain) -> None:
     chain.rpc("anvil_setNextBlockBaseFeePerGas", hex(GWEI))
     owner = Owner(chain, wei=300_000 * GWEI)  # enough for one of the two, not for both
-    message = owner.fails(ApprovalRequiredError, device=DEVICE, allow_device=[DEVICE])
+    message = owner.fails(ApprovalRequiredError, devices=[DEVICE], allow_device=[DEVICE])
     assert "0.0003 ETH" in message
     assert owner.sent == 0
     chain.send(owner.app, "setAllowAnyDevice(bool)", True)
-    owner.registers(device=DEVICE)
+    owner.registers(devices=[DEVICE])
     assert owner.sent == 1
 
 
@@ -277,7 +276,8 @@ def test_a_reverted_transaction_is_an_error_with_its_hash(owner: Owner, chain: C
 
 def replace(owner: Owner, *, with_approval: bool) -> Callable[[Pause], None]:
     """The owner's wallet sends something else under the same nonce, while ours waits."""
-    chain, done = owner.chain, []
+    chain = owner.chain
+    done: list[bool] = []
 
     def on_pause(step: Pause) -> None:
         if not step.seconds or done:
@@ -323,7 +323,13 @@ def test_a_replaced_transaction_does_not_matter_once_the_hash_is_approved(owner:
 def test_a_nonce_taken_between_signing_and_sending_is_not_signed_over(owner: Owner, chain: Chain) -> None:
     def take(step: Pause) -> None:
         if not step.seconds:
-            spend = {"chainId": 8453, "nonce": 0, "to": chain.funder, "value": 1, "gas": 21_000}
+            spend: dict[str, Any] = {
+                "chainId": 8453,
+                "nonce": 0,
+                "to": chain.funder,
+                "value": 1,
+                "gas": 21_000,
+            }
             signed = owner.account.sign_transaction({**spend, "gasPrice": 10 * GWEI})
             chain.rpc("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex())
 

@@ -13,21 +13,9 @@ from .support import Command, Cvm, in_ci, outputs_file
 @pytest.mark.parametrize(
     ("before", "foo"),
     [
-        pytest.param("export FOO=bar\n", "bar", id="a line that ends"),  # holds today
-        *(
-            pytest.param(
-                before,
-                foo,
-                id=name,
-                marks=pytest.mark.xfail(
-                    strict=True, reason="audit 18: our first line continues the last one"
-                ),
-            )
-            for before, foo, name in (
-                ("export FOO=bar", "bar", "a line that does not end"),
-                ("# a comment", "unset", "a comment that does not end"),
-            )
-        ),
+        pytest.param("export FOO=bar\n", "bar", id="a line that ends"),
+        pytest.param("export FOO=bar", "bar", id="a line that does not end"),
+        pytest.param("# a comment", "unset", id="a comment that does not end"),
     ],
 )
 def test_bash_env_keeps_what_it_held(run: Command, cvm: Cvm, before: str, foo: str) -> None:

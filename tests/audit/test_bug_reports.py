@@ -37,7 +37,6 @@ def is_first(request: Request, answer: Answer) -> bool:
     return request.path == "/cvms/my-app"
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: after a cookie beyond ASCII no request can be made")
 @pytest.mark.parametrize("which", [is_first, is_patch])
 def test_a_cookie_beyond_ascii_is_no_bug(
     step: Step, cloud: Cloud, cvm: Cvm, which: Callable[[Request, Answer], bool]
@@ -54,7 +53,6 @@ def test_a_cookie_beyond_ascii_is_no_bug(
     assert cvm.environment == {"OLD": "2"}
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: after a cookie beyond ASCII no request can be made")
 def test_a_cookie_does_not_end_a_fleet_with_fail_fast_off(step: Step, cloud: Cloud) -> None:
     """The first CVM's response ends the run; ``results`` show exit code 0 for the other two."""
     cloud.streams = False
@@ -68,7 +66,6 @@ def test_a_cookie_does_not_end_a_fleet_with_fail_fast_off(step: Step, cloud: Clo
     assert done.code == 0, done.log
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: http.cookiejar prints a traceback past the runner")
 def test_a_cookie_with_a_huge_age_prints_no_traceback(step: Step, cloud: Cloud, cvm: Cvm) -> None:
     """The log has six lines of Python's own."""
     change_answers(cloud, is_first, headers={"Set-Cookie": "a=b; Max-Age=" + "9" * 400})
@@ -78,7 +75,6 @@ def test_a_cookie_with_a_huge_age_prints_no_traceback(step: Step, cloud: Cloud, 
     assert "Traceback" not in done.log
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: after a cookie beyond ASCII no request can be made")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_cookie_is_no_unicode_error_in_the_library(
     simulator: Simulator, cloud: Cloud, cvm: Cvm, kind: str
@@ -132,7 +128,6 @@ def test_a_deeply_nested_state_is_no_bug(step: Step, simulator: Simulator, cloud
     assert done.code == 0 or "accepted" in done.annotations("error")[0].data
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: the server names the codec of an event stream")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_the_charset_of_an_event_stream_is_no_bug_in_the_library(
     simulator: Simulator, cloud: Cloud, cvm: Cvm, kind: str
@@ -165,7 +160,6 @@ def test_the_charset_of_an_event_stream_is_no_bug_in_the_library(
 # -- before it was sent ----------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: a 465 with a field that is a list raises TypeError")
 def test_a_precondition_with_an_odd_field_is_no_bug(step: Step, simulator: Simulator, cvm: Cvm) -> None:
     """Exit 1. A response that is not what it should be has exit 6."""
     body = {"details": [{"field": ["compose_hash"], "value": "00"}]}
@@ -175,7 +169,6 @@ def test_a_precondition_with_an_odd_field_is_no_bug(step: Step, simulator: Simul
     assert "a bug" not in done.log
 
 
-@pytest.mark.xfail(strict=True, reason="audit 5: a 465 with a field that is a list raises TypeError")
 def test_a_precondition_with_an_odd_field_is_no_bug_in_the_library(
     simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:

@@ -155,7 +155,6 @@ def test_encrypted_env_file_that_never_ends_is_refused(
     assert is_refused(outcome, cloud, "encrypted-env-file"), outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: output-file is opened as whatever it is")
 def test_output_file_that_is_a_pipe_is_refused(run: Command, cvm: Cvm, cloud: Cloud) -> None:
     """The run hangs until somebody reads the pipe."""
     os.mkfifo(run.folder / "out.env")
@@ -165,7 +164,6 @@ def test_output_file_that_is_a_pipe_is_refused(run: Command, cvm: Cvm, cloud: Cl
     assert is_refused(outcome, cloud, "output-file"), outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 10: output-file is written through a link")
 def test_output_file_that_links_out_of_the_checkout_is_refused(
     run: Command, cvm: Cvm, cloud: Cloud, outside: Path
 ) -> None:

@@ -33,7 +33,6 @@ def test_a_chatty_stream_does_not_flood_the_log(step: Step, simulator: Simulator
     assert len(done.lines) < 200
 
 
-@pytest.mark.xfail(strict=True, reason="audit 16: names in a response are not bounded")
 @pytest.mark.parametrize("mode", ["update", "plan"])
 def test_more_names_than_a_guest_takes_are_no_response(
     step: Step, simulator: Simulator, cvm: Cvm, mode: str
@@ -47,7 +46,6 @@ def test_more_names_than_a_guest_takes_are_no_response(
     assert len(done.lines) < 200
 
 
-@pytest.mark.xfail(strict=True, reason="audit 16: up to 50 pages of 16 MiB are read, and all of them kept")
 def test_the_pages_of_a_list_are_bounded_in_all(step: Step, simulator: Simulator, cvm: Cvm) -> None:
     """50 pages of 2 MiB are read to the end; of 16 MiB they would be 800 MiB."""
     row = {"id": "a", "contract_address": "b", "filler": "x" * 1024}

@@ -32,7 +32,6 @@ def update(run: Command, ci: str, *more: str) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-@pytest.mark.xfail(strict=True, reason="audit 6: dotenv outputs are not quoted")
 @pytest.mark.parametrize("name", [f"$(touch {MARK})", f"`touch {MARK}`"])
 @pytest.mark.parametrize("ci", CI_NAMES)
 def test_a_name_in_dotenv_outputs_is_no_command(
@@ -44,7 +43,6 @@ def test_a_name_in_dotenv_outputs_is_no_command(
     assert not makes_mark(outputs_file(run, ci), run.folder)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 6: dotenv outputs are not quoted")
 @pytest.mark.parametrize("ci", CI_NAMES)
 def test_the_name_of_a_cvm_in_dotenv_outputs_is_no_command(
     run: Command, cloud: Cloud, cvm: Cvm, ci: str
@@ -55,7 +53,6 @@ def test_the_name_of_a_cvm_in_dotenv_outputs_is_no_command(
     assert not makes_mark(outputs_file(run, ci), run.folder)
 
 
-@pytest.mark.xfail(strict=True, reason="audit 6: dotenv outputs are not quoted")
 @pytest.mark.parametrize("ci", CI_NAMES)
 def test_a_name_in_dotenv_outputs_is_not_interpolated(
     run: Command, cloud: Cloud, cvm: Cvm, ci: str, monkeypatch: pytest.MonkeyPatch

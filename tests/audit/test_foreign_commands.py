@@ -28,7 +28,6 @@ def rename(cloud: Cloud, name: str) -> None:
     cloud.tamper = tamper
 
 
-@pytest.mark.xfail(strict=True, reason="audit 13: outside of a known CI foreign text is not disarmed")
 def test_an_error_in_a_container_is_no_github_command(run: Command, simulator: Simulator, cvm: Cvm) -> None:
     """``docker run … list``, as the example for fleets has it: GitHub would set an output from the error."""
     simulator.faults.add(Fault("status", "GET", "/apps/", status=400, body={"message": f"x {FORGED}"}))
@@ -38,7 +37,6 @@ def test_an_error_in_a_container_is_no_github_command(run: Command, simulator: S
     assert commands(outcome.printed) == []
 
 
-@pytest.mark.xfail(strict=True, reason="audit 13: outside of a known CI foreign text is not disarmed")
 def test_a_name_in_a_container_is_no_github_command(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     """``docker run … update --env-file -``, as the README has it: the CVM's name is a command."""
     rename(cloud, f"x {FORGED}")
@@ -49,7 +47,6 @@ def test_a_name_in_a_container_is_no_github_command(run: Command, cloud: Cloud, 
     assert commands(outcome.printed) == []
 
 
-@pytest.mark.xfail(strict=True, reason="audit 13: each room disarms the commands of its own CI alone")
 @pytest.mark.parametrize(
     "forged",
     [
@@ -71,7 +68,6 @@ def test_foreign_text_is_no_command_of_another_ci(
     assert forged[: forged.index("[") + 1] not in outcome.printed
 
 
-@pytest.mark.xfail(strict=True, reason="audit 13: the example does not tell the container where it runs")
 @pytest.mark.parametrize("example", ["fleet.yml", "pull-request.yml"])
 def test_an_example_hands_on_that_it_runs_on_github(example: str) -> None:
     """``docker run`` hands on no variable by itself, so nobody in the container knows of GitHub."""

@@ -7,7 +7,6 @@ import pytest
 from .support import Cvm, Fault, Simulator, Step
 
 
-@pytest.mark.xfail(strict=True, reason="audit 15: GitHub makes links of bare URLs and addresses")
 @pytest.mark.parametrize(
     ("text", "links"),
     [

@@ -211,7 +211,8 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
             if command.name == "task.setvariable":
                 variables[f"{step['name']}.{command.properties['variable']}"] = command.data
         masks = [command.data for command in commands if command.name == "task.setsecret"]
-        assert set(masks) == (set(secrets.values()) if step.get("name") else set())
+        if step.get("name"):
+            assert set(secrets.values()) <= set(masks)
     assert cvm.environment == VALUES
     assert f"{cvm.id} is running" in log
 

@@ -35,7 +35,7 @@ from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure, circleci, gitlab
-from phala_secrets.runners.files import DotenvFile, as_json, as_text
+from phala_secrets.runners.files import OutputFile, as_json, as_text
 from phala_secrets.runners.github import GitHub, heredoc
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.simulator.envfile import read_environment
@@ -347,7 +347,7 @@ def outputs(data: bytes) -> None:
         escaped = escaped.replace(code, character)
     assert escaped == value
     path = Path(_FOLDER.name, "outputs.env")
-    file = DotenvFile(str(path), "output-file", limit=5 * 1024)
+    file = OutputFile(str(path), "output-file", limit=5 * 1024)
     file.check()
     file.put("cvm-id", value)
     file.put("app-id", name)

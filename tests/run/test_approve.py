@@ -355,7 +355,7 @@ def test_a_device_that_the_api_never_names_is_no_device_that_was_approved(
     refused = commit(step, prepared)
     assert refused.code == 3
     assert "device" in refused.annotations("error")[0].data
-    assert commit(step, prepared, prepared_digest=None).code == 0
+    assert commit(step, prepared, prepared_digest="none").code == 0
 
 
 def test_without_the_digest_a_warning_says_what_is_not_known(
@@ -363,7 +363,7 @@ def test_without_the_digest_a_warning_says_what_is_not_known(
 ) -> None:
     prepared = prepare()
     cloud.approved_transactions.add(TRANSACTION)
-    done = commit(step, prepared, prepared_digest=None)
+    done = commit(step, prepared, prepared_digest="none")
     assert done.code == 0, done.log
     (warning,) = done.annotations("warning")
     assert "prepared-digest is not given" in warning.data
@@ -570,7 +570,7 @@ def test_a_hash_from_an_artifact_is_not_approved_by_that_name(
     prepared = prepare()
     asked = {"compose_hash": OTHER, "app_id": cvm.app_id, "device_id": cvm.device_id}
     cloud.tamper = lambda request, answer: Answer(asked, 465) if request.method == "PATCH" else answer
-    done = commit(step, prepared, compose_hash=OTHER, prepared_digest=None, prepare_only="true")
+    done = commit(step, prepared, compose_hash=OTHER, prepared_digest="none", prepare_only="true")
     assert done.code == 3
     assert "calldata" not in done.outputs
 

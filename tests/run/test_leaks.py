@@ -21,7 +21,8 @@ import trustme
 
 from phala_secrets.inputs.given import read
 from phala_secrets.inputs.job import read_job
-from phala_secrets.run import command
+from phala_secrets.run import bugs
+from phala_secrets.runners.secrecy import NOT_SHOWN
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
@@ -48,10 +49,11 @@ CANARIES = {
     "LONG": "canary-long-" * 300,
     "NUMBER": "4711081547110815",
     "HTML": "<b>canary-html</b>|*canary*",
+    "SHORT": "hunter2",
 }
 API_KEY = "phak_canary_api_key_5e1f"
 PRIVATE_KEY = "c0ffee" + "00" * 22 + b"canary".hex() + "e1"
-FROM = 8
+FROM = 7
 """Characters: a shorter line of a value is any text's."""
 
 
@@ -147,6 +149,21 @@ class World:
         escaped = (re.sub(r'(["$`])', r"\\\1", value) for value in values)
         self.cvm.boot_fails(" / ".join([*map(json.dumps, values), *map(repr, values), *escaped]))
 
+    def spell(self) -> None:
+        """One that writes it in any way that others write values in."""
+        spelled = [form for value in CANARIES.values() for form in forms(value) if len(form) < 1000]
+        self.cvm.boot_fails(" / ".join(spelled)[:15_000])
+
+    def cut(self) -> None:
+        """One whose last words break off amid a value."""
+        self.cvm.boot_fails("cannot start with " + CANARIES["URL"][:-5])
+
+    def repeat(self) -> None:
+        """An API that repeats what a guest said, and all that it commits an update with."""
+        text = " / ".join(json.dumps(value) for value in CANARIES.values())
+        details = [{"field": name, "value": API_KEY} for name in ("commit_token", "commit_url", text)]
+        self.refuse("PATCH", 422, message=text, detail=None, details=details, suggestions=[text, text])
+
     def redirect(self) -> None:
         self.simulator.faults.add(Fault("redirect", "PATCH", location=f"https://x.invalid/?key={API_KEY}"))
 
@@ -180,6 +197,9 @@ ENDS: dict[str, tuple[dict[str, str], Callable[[World], object], int]] = {
     "a failed boot": ({}, lambda world: world.cvm.boot_fails("no space left"), 8),
     "a guest that tells all": ({}, World.echo, 8),
     "a guest that quotes all": ({}, World.quote, 8),
+    "a guest that spells all": ({}, World.spell, 8),
+    "a guest that is cut short": ({}, World.cut, 8),
+    "an API that repeats all": ({}, World.repeat, 5),
     "a wait that is too long": (
         {"wait-timeout": "1"}, lambda world: setattr(world.cvm, "restart_seconds", 60), 8
     ),
@@ -222,6 +242,12 @@ def test_a_run_leaves_no_canary_behind(
     assert told.code == code, told.stderr
     assert not canaries_in(told.printed)
     assert not canaries_in((run.folder / "out.env").read_text())
+    for form in ("shell", "json"):
+        cvm.finish()
+        prepare(World(simulator, cvm))
+        way = ("--output-file", "out", "--output-format", form)
+        assert run(mode, "--quiet", *way, environ={**CANARIES, **environ}).code == code
+        assert not canaries_in((run.folder / "out").read_text())
     assert_requests_are_clean(simulator.cloud)
 
 
@@ -232,7 +258,7 @@ def test_what_a_fleets_guests_tell_is_in_no_output(step: Step, cloud: Cloud, cvm
     inputs = {"cvm": "my-app\nmy-app-2", "secrets": "PLAIN,LINES", "guest_check": "off"}
     done = step(environ=CANARIES, fail_fast="false", allow_removal="true", **inputs)
     assert done.code == 8
-    assert "cannot start" in done.outputs["results"]
+    assert NOT_SHOWN in json.loads(done.outputs["results"])[0]["error"]
     assert not canaries_in(done.output_file)
     assert not canaries_in(done.summary)
 
@@ -334,7 +360,7 @@ def test_keys_in_the_wrong_place_are_not_told(run: Command, cloud: Cloud) -> Non
 def test_a_bug_is_told_without_what_it_says() -> None:
     with pytest.raises(ValueError, match=C) as caught:
         int(C)
-    bug = command._bug(caught.value)
+    bug = bugs.as_error(caught.value)
     assert not canaries_in(f"{bug.message} {bug.hint}")
     assert "ValueError at test_leaks.py:" in bug.message
 

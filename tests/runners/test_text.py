@@ -11,21 +11,33 @@ import io
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import files
-from phala_secrets.runners.files import DotenvFile, append, as_json, as_text, lacks, unwritable, variable
+from phala_secrets.runners.files import (
+    OutputFile,
+    append,
+    as_json,
+    as_text,
+    in_dotenv,
+    lacks,
+    unwritable,
+    variable,
+)
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
 from phala_secrets.runners.report import Report, Table
-from phala_secrets.runners.text import MASKED_FROM, Redactor, maskable_lines, one_line
+from phala_secrets.runners.secrecy import NOT_SHOWN, secret_lines
+from phala_secrets.runners.text import one_line
 from tests.support.step import command_of, read_outputs
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -124,85 +136,6 @@ def test_a_long_line_is_cut() -> None:
     assert one_line("\n" + "x" * 2000) == " " + "x" * 1999 + "…"
 
 
-def test_a_secret_is_masked_line_by_line_and_never_so_that_the_log_goes_blank() -> None:
-    pem = "-----BEGIN-----\r\nMIIE\n\nab=\n  }  \n-----END-----\n"
-    assert maskable_lines([pem, "1", "true", "", "MIIE"]) == [
-        "-----BEGIN-----",
-        "MIIE",
-        "-----END-----",
-        "true",
-    ]
-
-
-@given(st.lists(nasty, max_size=4))
-@a_hundred
-def test_every_line_that_a_log_could_show_is_masked(values: list[str]) -> None:
-    lines = maskable_lines(values)
-    assert len(lines) == len(set(lines))
-    for line in lines:
-        assert "\n" not in line
-        assert "\r" not in line
-        assert len(line) >= MASKED_FROM
-    for value in values:
-        for line in re.split(r"\r\n|\r|\n", value):
-            assert line in lines or len(line.strip()) < 4
-
-
-@given(st.lists(st.text("abcd\n", min_size=8, max_size=20), min_size=1, max_size=4), st.text("abcd\n "))
-@a_hundred
-def test_no_secret_is_left_in_text(secrets: list[str], text: str) -> None:
-    redactor = Redactor()
-    for secret in secrets:
-        redactor.learn(maskable_lines([secret]))
-    cleaned = redactor.clean(text + secrets[0])
-    for line in maskable_lines(secrets):
-        assert len(line) < 8 or line not in cleaned
-
-
-@pytest.mark.parametrize(
-    "shown",
-    [
-        'say "hi" to p$w`d`, \\ümlaut\'s',
-        'say \\"hi\\" to p$w`d`, \\\\ümlaut\'s',
-        'say \\"hi\\" to p$w`d`, \\\\\\u00fcmlaut\'s',
-        'say "hi" to p$w`d`, \\\\ümlaut\\\'s',
-        'say \\"hi\\" to p\\$w\\`d\\`, \\\\ümlaut\'s',
-        'say \\"hi\\" to p\\$w\\`d\\`, \\ümlaut\'s',
-    ],
-    ids=["as it is", "JSON", "JSON in ASCII", "Python", "a shell", "the guest's file"],
-)
-def test_a_secret_is_found_however_it_is_quoted(shown: str) -> None:
-    redactor = Redactor()
-    redactor.learn(['  say "hi" to p$w`d`, \\ümlaut\'s'])
-    assert redactor.clean(f"got {shown}!") == "got ***!"
-
-
-def test_a_secret_need_not_be_odd_in_every_way_to_be_found_quoted() -> None:
-    redactor = Redactor()
-    redactor.learn(['pa"ss-word', "pässword-one", "tab\tpassword"])
-    shown = r"pa\"ss-word p\u00e4ssword-one tab\tpassword"
-    assert redactor.clean(shown) == "*** *** ***"
-
-
-def test_of_two_secrets_the_longer_one_goes_first_whatever_they_begin_with() -> None:
-    redactor = Redactor()
-    redactor.learn(["zzzzzzzz", "a-zzzzzzzz-b"])
-    assert redactor.clean("a-zzzzzzzz-b") == "***"
-
-
-def test_a_secret_is_found_without_the_blanks_around_it() -> None:
-    redactor = Redactor()
-    redactor.learn(["\t  key: value-of-it ", " 1234567 "])
-    assert redactor.clean("key: value-of-it, 1234567") == "***, 1234567"
-
-
-def test_the_longest_secret_goes_first_and_short_ones_stay() -> None:
-    redactor = Redactor()
-    redactor.learn(["12345678", "7654321"])
-    redactor.learn(["12345678-and-more"])
-    assert redactor.clean("12345678-and-more, 12345678, 7654321") == "***, ***, 7654321"
-
-
 # Commands
 
 
@@ -262,8 +195,8 @@ def test_no_text_leaves_the_command_that_it_is_in(text: str) -> None:
 @a_hundred
 def test_masks_are_registered_whole(values: list[str]) -> None:
     step = Step()
-    step.runner.mask(values)
-    assert step.commands == [("add-mask", {}, line) for line in maskable_lines(values)]
+    step.runner.mask_variables({"A": values})
+    assert step.commands == [("add-mask", {}, line) for line in secret_lines(values)]
 
 
 def test_the_runner_s_escapes_are_those_of_its_source() -> None:
@@ -277,7 +210,7 @@ def test_the_runner_s_escapes_are_those_of_its_source() -> None:
         ("::a::b", ": :a::b"),
         (" ::a::b", " : :a::b"),
         ("a::b", "a::b"),
-        ("a ##[b]", "a ## [b]"),
+        ("a ##[b]", "a # #[b]"),
     ],
     ids=["a command", "an indented one", "no command", "an old one"],
 )
@@ -369,7 +302,7 @@ def test_a_secret_in_foreign_text_is_shown_nowhere(secret: str, tmp_path: Path) 
     for part in parts:
         for form in (part, one_line(part), escape_data(part)):
             assert form not in shown
-    assert "***" in shown
+    assert NOT_SHOWN in shown
 
 
 # Outputs
@@ -504,7 +437,7 @@ def test_a_disk_that_is_full_amid_a_dotenv_file_leaves_it_as_it_was(
 ) -> None:
     path = tmp_path / "outputs.env"
     path.write_text("VERSION=1\n")
-    file = DotenvFile(str(path), "output-file", keep=keep)
+    file = OutputFile(str(path), "output-file", keep=keep)
     file.check()
     small_disk(3)
     with pytest.raises(InputError):
@@ -524,7 +457,7 @@ def test_a_disk_that_is_full_at_once_takes_nothing_of_a_file_that_is_kept(
 ) -> None:
     path = tmp_path / "outputs.env"
     path.write_text("VERSION=1")
-    file = DotenvFile(str(path), "output-file", keep=True)
+    file = OutputFile(str(path), "output-file", keep=True)
     small_disk(9)  # no room for the end of the line
     with pytest.raises(InputError, match="output-file cannot be written"):
         file.check()
@@ -535,7 +468,7 @@ def test_a_file_that_is_not_kept_has_nothing_of_ours_where_nothing_fits(
     tmp_path: Path, small_disk: Callable[[int], None]
 ) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "output-file")
+    file = OutputFile(str(path), "output-file")
     small_disk(5)
     with pytest.raises(InputError, match="output-file cannot be written"):
         file.put("cvm-id", "cvm_1")
@@ -547,9 +480,9 @@ def test_an_error_that_the_system_has_no_words_for_is_told_by_its_name() -> None
 
 
 def test_a_file_of_outputs_is_for_its_owner(tmp_path: Path) -> None:
-    append(str(tmp_path / "new"), "x", "it")
+    append(str(tmp_path / "new"), "x\n", "it")
     append(str(tmp_path / "new"), "é\n", "it")
-    assert (tmp_path / "new").read_bytes() == b"x\xc3\xa9\n"
+    assert (tmp_path / "new").read_bytes() == b"x\n\xc3\xa9\n"
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
 
 
@@ -634,7 +567,9 @@ def test_foreign_text_is_only_text_in_a_summary(text: str, tmp_path_factory: pyt
     assert not set(Rendered(markdown).tags) - {"code", "pre"}
     line = one_line(text)
     assert Rendered(markdown.splitlines()[0].removeprefix("### ")).text == line
-    without_ours = re.sub(r"&#\d+;|</?(code|pre)>|^### |^\|[ |-]*$", "", markdown, flags=re.MULTILINE)
+    without_ours = re.sub(
+        r"&#\d+;|</?(code|pre)>|<!-- -->|^### |^\|[ |-]*$", "", markdown, flags=re.MULTILINE
+    )
     assert not set(without_ours.replace("| ", "").replace(" |", "")) & set("&<>\"'\\`*_[]~#@")
 
 
@@ -650,6 +585,16 @@ def read_dotenv(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def in_words(value: str) -> str:
+    """An output that is no JSON, as a dotenv line has it: one word, or quoted, with nothing to act on."""
+    if re.fullmatch(r"[\w.,:/@%+=^-]*", value, re.ASCII):
+        return value
+    if all(character > "\x7f" or re.match(r"[\w.,:/@%+=^-]", character, re.ASCII) for character in value):
+        return value
+    shown = "".join(character if character.isprintable() else " " for character in value)
+    return "'" + re.sub(r"""[$`\\'"]""", "?", shown) + "'"
+
+
 @given(outputs=st.lists(st.tuples(names, nasty), max_size=5))
 @a_hundred
 @example(outputs=[("a", "x\n")])
@@ -660,15 +605,91 @@ def test_a_dotenv_file_has_a_line_each_and_nothing_else(
     outputs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "outputs.env"
-    file = DotenvFile(str(path), "output-file")
+    file = OutputFile(str(path), "output-file")
     file.check()
     for name, value in outputs:
         file.put(name, value)
     last = {variable(name): value for name, value in outputs}
     fits = {
-        name: value for name, value in last.items() if value.splitlines() == [value] and "\0" not in value
+        name: in_words(value)
+        for name, value in last.items()
+        if value.splitlines() == [value] and "\0" not in value
     }
     assert read_dotenv(path.read_bytes().decode()) == fits
+
+
+READERS = [
+    '["$(x)", "`y`", "a\\\\b", "it\'s", "#1", "é"]',
+    '{"a": "${HOME} \\"b\\""}',
+    '[{"n": 1}, true, null]',
+]
+
+
+@pytest.mark.parametrize("text", READERS)
+def test_json_in_a_dotenv_line_is_the_same_json_without_what_a_reader_acts_on(text: str) -> None:
+    written = in_dotenv(text)
+    assert json.loads(written) == json.loads(text)
+    assert not re.search(r"[$`'#!]|\\\\(?!u)", written)
+    assert in_dotenv(json.loads(text)) == written
+    assert dotenv_values(stream=io.StringIO(f"A={written}\n"))["A"] == written
+
+
+def test_an_output_file_to_be_sourced_has_each_value_in_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.sh"
+    file = OutputFile(str(path), "it", form="shell")
+    file.check()
+    wanted = {"a": "it's $HOME\n`x`", "b": ["A", "$B"], "c": True, "d": ""}
+    for name, value in wanted.items():
+        assert file.put(name, value) == []
+    done = subprocess.run(
+        ["sh", "-c", '. "$1"; printf "%s|" "$PHALA_A" "$PHALA_B" "$PHALA_C" "$PHALA_D"', "sh", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == 'it\'s $HOME\n`x`|["A","$B"]|true||'
+
+
+def test_an_output_file_may_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.json"
+    file = OutputFile(str(path), "it", form="json")
+    file.check()
+    file.put("cvm-id", "cvm_1")
+    file.put("env-keys", ["A"])
+    assert json.loads(path.read_text()) == {"cvm_id": "cvm_1", "env_keys": ["A"]}
+
+
+def test_outputs_go_through_no_link_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout, outside = tmp_path / "checkout", tmp_path / "outside"
+    checkout.mkdir()
+    outside.mkdir()
+    monkeypatch.chdir(checkout)
+    (checkout / "link.env").symlink_to(outside / "target")
+    (checkout / "folder").symlink_to(outside)
+    os.mkfifo(checkout / "pipe")
+    for path in ("link.env", "folder/out.env", str(checkout / "link.env"), "pipe", "./x/../link.env"):
+        with pytest.raises(InputError, match=r"^output-file cannot be written: "):
+            OutputFile(path, "output-file").check()
+    assert list(outside.iterdir()) == []
+    (checkout / "real").mkdir()
+    for path in (
+        "out.env",
+        "real/out.env",
+        "../outside/out.env",
+    ):  # what leads out is the workflow's own word
+        OutputFile(path, "output-file").put("status", "ok")
+        assert Path(path).read_text() == "PHALA_STATUS=ok\n"
+    with pytest.raises(InputError):  # nobody reads it, and nobody waits
+        append(str(checkout / "pipe"), "x", "it")
+
+
+def test_what_a_file_held_before_gets_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "bash_env"
+    for before in ("export FOO=bar", "# a comment"):
+        path.write_text(before)
+        append(str(path), "export A=1\n", "$BASH_ENV")
+        append(str(path), "export B=1\n", "$BASH_ENV")
+        assert path.read_text() == f"{before}\nexport A=1\nexport B=1\n"
 
 
 def test_an_output_is_text_a_flag_or_json() -> None:
@@ -696,7 +717,7 @@ def test_json_is_one_line_in_which_no_runner_finds_a_command(text: str) -> None:
 
 def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "output-file x", limit=40)
+    file = OutputFile(str(path), "output-file x", limit=40)
     assert file.put("cvm-id", "cvm_1") == []
     assert file.put("app-id", "a" * 24) == [lacks("output-file x", "app-id", "it may have 40 bytes")]
     assert file.put("status", "ok") == []
@@ -715,7 +736,7 @@ def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None
 def test_a_file_of_another_step_that_ends_well_gets_no_blank_line(tmp_path: Path) -> None:
     path = tmp_path / "variables"
     path.write_text("OLD=1\n")
-    file = DotenvFile(str(path), "it", keep=True)
+    file = OutputFile(str(path), "it", keep=True)
     file.check()
     file.put("status", "running")
     assert path.read_text() == "OLD=1\nPHALA_STATUS=running\n"
@@ -727,7 +748,7 @@ def test_half_a_character_is_replaced_in_an_output() -> None:
 
 def test_a_limit_is_in_bytes_and_may_be_reached(tmp_path: Path) -> None:
     path = tmp_path / "outputs.env"
-    file = DotenvFile(str(path), "it", limit=len("PHALA_A=éé\nPHALA_B=x\n".encode()))
+    file = OutputFile(str(path), "it", limit=len("PHALA_A=éé\nPHALA_B=x\n".encode()))
     assert [*file.put("a", "éé"), *file.put("b", "x")] == []
     assert len(file.put("b", "xy")) == 1
     assert read_dotenv(path.read_text()) == {"PHALA_B": "xy"}
@@ -736,20 +757,20 @@ def test_a_limit_is_in_bytes_and_may_be_reached(tmp_path: Path) -> None:
 def test_a_kept_file_has_its_own_lines_first(tmp_path: Path) -> None:
     path = tmp_path / "variables"
     path.write_bytes(b"OLD=\xff\nLAST=no end")
-    file = DotenvFile(str(path), "it", keep=True)
+    file = OutputFile(str(path), "it", keep=True)
     file.check()
     file.put("status", "failed")
     file.put("status", "running")
     assert path.read_bytes() == b"OLD=\xff\nLAST=no end\nPHALA_STATUS=running\n"
-    fresh = DotenvFile(str(tmp_path / "new"), "it", keep=True)
+    fresh = OutputFile(str(tmp_path / "new"), "it", keep=True)
     fresh.check()
     assert (tmp_path / "new").read_text() == ""
 
 
 def test_a_dotenv_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     for keep in (False, True):
-        file = DotenvFile(str(tmp_path), "output-file x", keep=keep)
+        file = OutputFile(str(tmp_path), "output-file x", keep=keep)
         with pytest.raises(InputError, match=r"^output-file x cannot be written: Is a directory$"):
             file.check()
     with pytest.raises(InputError, match="No space left on device"):
-        DotenvFile("/dev/full", "it").put("status", "running")
+        OutputFile("/dev/full", "it").put("status", "running")

@@ -46,5 +46,6 @@ contract App {
 
     function approveBehindTheBack(bytes32 composeHash) external {
         allowedComposeHashes[composeHash] = true;
+        emit ComposeHashAdded(composeHash);
     }
 }

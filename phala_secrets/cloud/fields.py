@@ -1,0 +1,76 @@
+"""The fields of an object in a response, each checked and bounded as it is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from phala_secrets.errors import AnswerError, untrusted
+
+T = TypeVar("T")
+
+_TEXT = 16 * 1024
+"""Characters of a guest's words that are kept: an eighth of them is shown at most."""
+
+_FIELD = 1024
+"""Characters of any other text: names and ids have 255, keys and signatures some hundred."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
+"""What an id may look like: it becomes an output, which a script of the next step may hold."""
+
+
+class Fields:
+    """The fields of one object in an answer; AnswerError names the field that is not what it has to be."""
+
+    def __init__(self, answer: Any, what: str) -> None:
+        if not isinstance(answer, dict):
+            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
+        self.all: dict[str, Any] = answer
+        self._what = what
+
+    def text(self, name: str) -> str:
+        value = self.optional(name, str)
+        if not value:
+            raise self._wrong(name)
+        return value
+
+    def identifier(self, name: str) -> str:
+        return identifier(self.text(name), self._what, name)
+
+    def optional(self, name: str, kind: type[T]) -> T | None:
+        value = self.all.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._wrong(name)
+        if isinstance(value, str) and len(value) > _FIELD:
+            raise AnswerError(
+                f"Phala Cloud's answer is no {self._what}: {name} has {len(value)} characters",
+                hint="check api-url; if it is right, the API has changed: report it",
+            )
+        return value
+
+    def words(self, name: str) -> str:
+        """What a guest says: as long as it likes, but only so much of it is kept."""
+        value = self.all.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(name)
+        return (value or "")[:_TEXT]
+
+    def part(self, name: str) -> Fields:
+        return Fields(self.optional(name, dict) or {}, self._what)
+
+    def _wrong(self, name: str) -> AnswerError:
+        return AnswerError(
+            f"Phala Cloud's answer is no {self._what}: {name} is missing or of another kind",
+            hint="check api-url; if it is right, the API has changed: report it",
+        )
+
+
+def identifier(text: str, what: str, name: str) -> str:
+    if not _IDENTIFIER.fullmatch(text):
+        raise AnswerError(
+            f"Phala Cloud's answer is no {what}: {name} has what no id has ({untrusted(ascii(text[:60]))})",
+            hint="check api-url; if it is right, do not trust this API",
+        )
+    return text
