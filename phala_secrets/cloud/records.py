@@ -62,6 +62,7 @@ class Cvm(NamedTuple):
     chain_id: int | None
     kms_address: str | None
     unsigned_key: str | None
+    instance_id: str | None = None
 
 
 class Contract(NamedTuple):
@@ -228,6 +229,7 @@ def _cvm(answer: Any) -> Cvm:
         chain_id=kms.optional("chain_id", int) or None,
         kms_address=kms.optional("dstack_kms_address", str),
         unsigned_key=kms.optional("encrypted_env_pubkey", str),
+        instance_id=fields.optional("instance_id", str),
     )
 
 

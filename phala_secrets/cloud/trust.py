@@ -182,7 +182,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
     beside: list[Call[Any]] = []
     kms_address = None
     if rpc_url and on_chain:
-        kms_address = _kms_contract(on_chain, policy)
+        kms_address = kms_contract(on_chain, policy)
         beside = _ask_chain(rpc_url, on_chain, kms_address, app_id)
     names = yield from _servers(policy.kms, contract, contracts)
     try:
@@ -293,7 +293,8 @@ def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract
         raise
 
 
-def _kms_contract(chain_id: int, policy: Policy) -> str:
+def kms_contract(chain_id: int, policy: Policy) -> str:
+    """Return the address of the KMS contract that a chain is asked about; ProofError where none is known."""
     from phala_secrets.chain.networks import WELL_KNOWN_KMS
 
     address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)

@@ -119,6 +119,10 @@ class Attestation:
             "links": [link._asdict() for link in self.links],
         }
 
+    def as_text(self) -> str:
+        """Return it as JSON on one line."""
+        return json.dumps(self.as_json(), separators=(",", ":"))
+
 
 _PLATFORM = ("quote", "TCB", "debug", "OS")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from phala_secrets.cloud.secret import Secret
+    from phala_secrets.inputs.attest import Attesting
     from phala_secrets.inputs.given import Given
 
 __all__ = ["Job", "Mode", "Prepared", "read_job"]
@@ -53,6 +54,7 @@ class Job(NamedTuple):
     max_parallel: int
     fail_fast: bool
     timeout: int
+    attest: Attesting | None = None
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
@@ -96,7 +98,23 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         max_parallel=given.number("max-parallel"),
         fail_fast=given.flag("fail-fast"),
         timeout=given.number("timeout"),
+        attest=_attesting(mode, given, login.api_url),
     )
+
+
+def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
+    """Return what to attest, or None where that is off: then nothing of it is loaded."""
+    asked = given.choice("attest") != "off"
+    if not asked and not given.text("attestation-root"):
+        return None
+    from phala_secrets.inputs.attest import read_attesting
+
+    attesting = read_attesting(given, api_url)
+    if asked and mode == "update" and not given.flag("wait"):
+        raise InputError(
+            "attest needs wait: true, because a CVM attests once it runs", hint="leave wait out, or attest"
+        )
+    return attesting if asked else None
 
 
 def _target(given: Given, project: Project) -> tuple[tuple[CvmRef, ...], str | None]:

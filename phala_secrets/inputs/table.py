@@ -195,6 +195,63 @@ _INPUTS = (
         Input("rpc-url", "JSON-RPC of the app's chain", metavar="URL", fallback="ETH_RPC_URL"),
     ),
     *_group(
+        "Attestation",
+        MODES,
+        Input(
+            "attest",
+            "prove that what runs is a genuine TEE with an accepted OS, this app, this compose hash and this "
+            "KMS: `off`, `warn` or `require` (`update` and `verify`)",
+            "choice",
+            default="off",
+            choices=("off", "warn", "require"),
+        ),
+        Input(
+            "trusted-os",
+            "accepted `os-measurements`, one per line; `attest: require` needs it",
+            "lines",
+            "SHA256",
+        ),
+        Input(
+            "trusted-kms-ca",
+            "accepted CA keys of the KMS that the CVM got its keys from: SPKI hex, one per line",
+            "lines",
+            "KEY",
+            otherwise="that of the KMS contract (`rpc-url`), or of the published Cloud KMS",
+        ),
+        Input(
+            "allow-tcb",
+            "TCB statuses to accept beside `UpToDate`, such as `SWHardeningNeeded`, one per line",
+            "lines",
+            "STATUS",
+        ),
+        Input(
+            "pccs-url",
+            "where Intel's collateral for quotes comes from",
+            metavar="URL",
+            default="https://pccs.phala.network",
+        ),
+        Input(
+            "evidence-file",
+            "keep the evidence of one CVM there; `verify` reads it, and needs no CVM and no API key",
+            metavar="FILE",
+        ),
+        Input(
+            "at",
+            "with `evidence-file`: the time to verify at, as Unix seconds or ISO 8601, with the collateral "
+            "that was stored",
+            metavar="TIME",
+            action=False,
+            words=("verify",),
+        ),
+        Input(
+            "attestation-root",
+            "the root certificate of simulated quotes, in PEM or DER; only while `api-url` is a loopback "
+            "address",
+            metavar="FILE",
+            action=False,
+        ),
+    ),
+    *_group(
         "The update",
         ("update", "plan"),
         Input(
@@ -319,6 +376,12 @@ _OUTPUTS = (
         Output("trust", "what vouches for that root: `pinned`, `chain`, `known` or `api`"),
         Output("warning", "that the key of the Cloud KMS is signed by another root than the published one"),
         Output("public-key", "the app's key, to which the secrets are encrypted, 64 hex digits"),
+    ),
+    *_outputs(
+        "The attestation",
+        Output("attested", "whether every link held: `true`, `false`, or empty where it was not asked"),
+        Output("os-measurements", "SHA-256 of MRTD, RTMR1 and RTMR2, which identify the OS image"),
+        Output("attestation", "what was verified, link by link, with the evidence's SHA-256: JSON"),
     ),
     *_outputs(
         "The variables",

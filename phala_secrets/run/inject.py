@@ -33,13 +33,21 @@ def inject(run: Run) -> None:
 
 
 def verify(run: Run) -> None:
-    """Prove the key, and no more."""
+    """Prove the key, and where that is asked for attest the CVM."""
     _prove(run)
-    _finish(run, "verified")
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.now(run)
+    failed = [target.error for target in run.targets if target.error]
+    _finish(run, "failed" if failed else "verified")
+    if failed:
+        raise failed[0]
 
 
 def plan(run: Run) -> None:
     """Do everything but the update, and show what it would change, even where it would be refused."""
+    _pass_attest_over(run)
     _collect(run)
     _prove(run)
     _compare(run)
@@ -50,6 +58,7 @@ def plan(run: Run) -> None:
 
 def encrypt(run: Run) -> None:
     """Prove the key and output the ciphertext."""
+    _pass_attest_over(run)
     _collect(run)
     review_early(run)
     _prove(run)
@@ -74,6 +83,10 @@ def update(run: Run) -> None:
     review(run)
     _refuse(run)
     _seal(run)
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.before(run)
     update_all(run)
 
 
@@ -102,6 +115,13 @@ def _collect(run: Run) -> None:
     for finding in findings:
         run.tell(finding)
     hold_to_limits(run)
+
+
+def _pass_attest_over(run: Run) -> None:
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.passed_over(run)
 
 
 def _prove(run: Run) -> None:

@@ -32,7 +32,9 @@ def proof_line(key: ProvenKey) -> str:
 def told(run: Run, status: str) -> Report:
     """The report of ``verify``, ``encrypt`` and ``plan``, which change nothing."""
     report = Report(
-        {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan"}.get(status, status)
+        {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan", "failed": "Key proven"}.get(
+            status, status
+        )
     )
     report.title += _doubt(run.targets)
     report.facts = _facts(run.targets)
@@ -42,6 +44,7 @@ def told(run: Run, status: str) -> Report:
         report.facts += _changes(first.plan, first.key)
         if run.fleet:
             report.tables.append(_differences(run.targets))
+    _add_attestations(report, run.targets)
     report.advice = _advice(run.targets)
     return report
 
@@ -70,8 +73,20 @@ def updated(run: Run) -> Report:
         transaction = first.approval.transaction_hash
         report.facts.append(("approval", transaction))
         report.links = _transaction(transaction, first.key)
+    _add_attestations(report, targets)
     report.advice = _advice(targets)
     return report
+
+
+def _add_attestations(report: Report, targets: Sequence[Target]) -> None:
+    """Add the chain of each CVM that was attested, link by link, and say so in the first line."""
+    for target in targets:
+        if target.attestation:
+            from phala_secrets.run.attest_report import chain_table, headline
+
+            name = f"{target.name}: " if len(targets) > 1 else ""
+            report.title += f" — {name}{headline(target.attestation)}"
+            report.tables.append(chain_table(target.attestation))
 
 
 def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
