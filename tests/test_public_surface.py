@@ -82,7 +82,7 @@ def test_type_checkers_see_what_runs_see() -> None:
     seen = {
         alias.name: node.module
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("phala_secrets.")
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("phala_secrets.")
         for alias in node.names
     }
     assert set(seen) == set(phala_secrets.__all__)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _NAME_HINT = "A name has letters, digits and underscores, and does not begin with a digit."
-_SPLIT_HINT = "Put commas or line ends between names, not blanks."
+SPLIT_HINT = "Put commas or line ends between names, not blanks."
 
 _ENCRYPTED = (
     (re.compile(rb"\0GITCRYPT\0"), "git-crypt", "git-crypt unlock"),
@@ -42,7 +42,7 @@ def refusal(message: str, hint: str, origin: Origin) -> InputError:
 def check_name(name: str, place: Origin) -> None:
     """Raise InputError for what is no name. It is not quoted: it may be a piece of a value."""
     if not NAME.fullmatch(name):
-        hint = _SPLIT_HINT if all(map(NAME.fullmatch, name.split())) and name.strip() else _NAME_HINT
+        hint = SPLIT_HINT if all(map(NAME.fullmatch, name.split())) and name.strip() else _NAME_HINT
         raise refusal(f"{place}: the name is not valid", hint, place)
 
 

@@ -56,10 +56,10 @@ class Given(NamedTuple):
             InputError: It is a list of YAML or JSON.
         """
         text, named = self.text(name), INPUTS[name].kind == "names"
-        if named and _is_list(text):
+        if _is_list(text):
             raise InputError(
                 f"{name} is a list of YAML or JSON, where text belongs",
-                hint="put commas or line ends between the entries, and nothing else",
+                hint=f"put {'commas or ' if named else ''}line ends between the entries, and nothing else",
             )
         if named:
             text = text.replace(",", "\n")

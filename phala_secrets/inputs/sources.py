@@ -25,6 +25,7 @@ from phala_secrets.errors import Finding, InputError
 from phala_secrets.inputs import dotenv
 from phala_secrets.inputs.entries import (
     NAME,
+    SPLIT_HINT,
     Entry,
     check_name,
     encoded,
@@ -124,7 +125,9 @@ def gather(
             hint="Check it. To drop every variable of the CVM, set `allow-removal: all`.",
         )
     findings += [
-        Finding(f"`base64`: {_shown_glob(glob)} matches no variable", "Check its spelling.")
+        Finding(
+            f"`base64`: {_shown_glob(glob)} matches no variable", _split_hint(glob, "Check its spelling.")
+        )
         for glob in _matching_nothing(sources.base64, entries)
     ]
     variables = tuple(_variable(entry, sources.base64) for entry in entries.values())
@@ -310,7 +313,9 @@ def _from_json(sources: Sources, findings: list[Finding]) -> Iterator[Entry]:
     for glob in _matching_nothing(include, [name for name, _ in pairs]):
         raise InputError(
             f"`secrets-include`: {_shown_glob(glob)} matches no name in `secrets-json`",
-            hint="Check its spelling, case included; GitHub leaves out secrets that are not set.",
+            hint=_split_hint(
+                glob, "Check its spelling, case included; GitHub leaves out secrets that are not set."
+            ),
         )
     for number, (name, value) in enumerate(pairs, 1):
         if not any(fnmatchcase(name, glob) for glob in include):
@@ -376,6 +381,10 @@ def _from_environ(
             hint="Check the spelling and the step's `env`, or set `allow-empty`. Each entry is a name, "
             "never a value.",
         )
+
+
+def _split_hint(glob: str, hint: str) -> str:
+    return SPLIT_HINT if " " in glob else hint
 
 
 def _shown_glob(glob: str) -> str:

@@ -83,6 +83,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _carry_out(command: Command, given: Given, runner: Runner) -> None:
+    _mask_credentials(given, runner)
     if command.mode == "simulate":
         _simulate(command)
     elif command.mode in ("kms", "list"):
@@ -104,7 +105,6 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
 def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
     from phala_secrets.inputs.job import read_job
 
-    _mask_credentials(given, runner)
     job = read_job(mode, given, os.environ, Path())
     runner.mask([job.api_key.reveal()], "the API key")
     if job.private_key:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records
 from phala_secrets.cloud.records import Accepted, Precondition
-from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError
+from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError, untrusted
 from phala_secrets.run import reports
 from phala_secrets.run.aftermath import look
 from phala_secrets.run.approve import again, obtain
@@ -131,7 +131,7 @@ def _wait(run: Run, target: Target) -> None:
     from phala_secrets.run.wait import until_running
 
     def show(what: str) -> None:
-        run.runner.progress(f"{target.name}: {what}", cvm=_in_fleet(run, target), change=True)
+        run.runner.progress(f"{target.name}: {untrusted(what)}", cvm=_in_fleet(run, target), change=True)
 
     try:
         run.client.run(until_running(target.id, target.correlation_id, run.job.wait_timeout, show))

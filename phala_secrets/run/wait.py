@@ -54,7 +54,7 @@ def until_running(
             watch.missed(error)
         yield Pause(watch.pause())
     raise WaitTimeoutError(
-        f"not running after {seconds:.0f} s; last seen: {watch.shown or 'nothing'}",
+        f"not running after {seconds:.0f} s; last seen: {untrusted(watch.shown or 'nothing')}",
         hint="it may still come up: look at the CVM's logs, or raise wait-timeout",
     )
 
@@ -119,7 +119,7 @@ class _Watch:
         words = [self._state.status, self._state.boot_progress, self._state.shutdown_progress]
         if self.arrived:
             words = ["running", "" if self.over else "but the update is not over"]
-        what = untrusted(", ".join(filter(None, words)))
+        what = ", ".join(filter(None, words))
         if what != self.shown:
             self.shown = what
             self._show(what)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _CHANGES = 500
 """Lines for changes of a state in one log: more help nobody, and a server decides how many there are."""
 
-_A_CHANGE = 1.0
-"""Seconds between two of them."""
+_AT_ONCE = 5
+"""Of them before there is at most one a second: a restart has as many."""
 
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
 
@@ -81,7 +81,8 @@ class Runner:
         self.outputs: dict[str, Value] = {}
         self._files: list[OutputFile] = []
         self._changes = 0
-        self._last_change = -_A_CHANGE
+        self._changes_left = float(_AT_ONCE)
+        self._last_change = flow.clock.monotonic()
         if output_file:
             what = f"output-file {output_file[:200]!a}"
             limit = self.output_limit if output_format == "dotenv" else None
@@ -148,9 +149,11 @@ class Runner:
 
     def _too_many(self) -> bool:
         now = flow.clock.monotonic()
-        if self._changes > _CHANGES or now - self._last_change < _A_CHANGE:
+        self._changes_left = min(_AT_ONCE, self._changes_left + now - self._last_change)
+        self._last_change = now
+        if self._changes > _CHANGES or self._changes_left < 1:
             return True
-        self._changes, self._last_change = self._changes + 1, now
+        self._changes, self._changes_left = self._changes + 1, self._changes_left - 1
         if self._changes > _CHANGES:
             self.say("further changes are not shown")
             return True

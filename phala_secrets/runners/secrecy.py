@@ -47,9 +47,9 @@ _WORDS = frozenset(
 
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 _ALPHANUMERIC = re.compile(r"[^\W_]+")
+_PLAIN_WORD = re.compile(r"[a-z]{1,16}")
 _KEY_NAME = re.compile(r"key|token|secret|auth|pass|sig", re.IGNORECASE)
 _KEY_LIKE = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}|.{16,}", re.IGNORECASE)
-_OUR_WORDS = frozenset({"phala-secrets", "api", "v1", "jsonrpc", "mainnet"})
 
 
 def is_secret(line: str) -> bool:
@@ -70,25 +70,35 @@ def _lines(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(line for line in lines if len(line) >= SHORTEST))
 
 
-def credentials_in(url: str) -> list[str]:
-    """Return what of a URL is a credential: its password, or user, and keys in path and query.
-
-    As it is written, decoded, and as the header that a login becomes.
-    """
+def login_in(url: str) -> list[str]:
+    """Return the password of a URL, or its user where there is none, and the header that both become."""
     try:
         parts = urlsplit(url.strip())
         user, password = parts.username or "", parts.password or ""
-        queries = parse_qsl(parts.query)
     except ValueError:
         return []
     found = [password or user]
     if password:
-        login = f"{unquote(user)}:{unquote(password)}"
-        found += [base64.b64encode(login.encode()).decode(), *(user for _ in [1] if len(user) >= 2 * GRAM)]
-    path = [part for part in parts.path.split("/") if part.lower() not in _OUR_WORDS]
-    found += [part for part in path if _KEY_LIKE.fullmatch(part)]
+        found.append(base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+        found += [user] if len(user) >= 2 * GRAM else []
+    return _decoded(found)
+
+
+def credentials_in(url: str) -> list[str]:
+    """Return what of a URL may be a credential: its login, and keys in path and query, decoded too."""
+    try:
+        parts = urlsplit(url.strip())
+        queries = parse_qsl(parts.query)
+    except ValueError:
+        return []
+    found = [part for part in parts.path.split("/") if _KEY_LIKE.fullmatch(part)]
     found += [value for name, value in queries if _KEY_NAME.search(name) or _KEY_LIKE.fullmatch(value)]
-    return list(dict.fromkeys(t for one in found for t in (one, unquote(one)) if len(t) >= SHORTEST))
+    return list(dict.fromkeys([*login_in(url), *_decoded(found)]))
+
+
+def _decoded(found: Iterable[str]) -> list[str]:
+    both = (text for one in found for text in (one, unquote(one)))
+    return list(dict.fromkeys(text for text in both if len(text) >= SHORTEST))
 
 
 class _Known(NamedTuple):
@@ -116,7 +126,7 @@ class Secrets:
         values = list(values)
         lines = _lines(values) if credential else secret_lines(values)
         if not credential:
-            lines += [part for line in lines if "://" in line for part in credentials_in(line)]
+            lines += [part for line in lines if "://" in line for part in login_in(line)]
         new = [line for line in dict.fromkeys(lines) if line not in self._lines | self._spared]
         self._lines.update(new)
         for line in new:
@@ -130,21 +140,22 @@ class Secrets:
         """Take in names, ids, slugs and statuses: a line that equals one is not secret."""
         self._spared.update(text for text in texts if text)
 
-    def owner_in(self, text: str, *, strict: bool = False) -> str | None:
+    def owner_in(self, text: str, *, strict: bool = False, ours: bool = False) -> str | None:
         """Return whose secret a text shows, in any spelling; ``strict`` finds beginnings and ends, too.
 
+        In a sentence of ``ours`` a value that is a plain word is that word, and no secret.
         A name that the run was given is not a secret, even where a value is part of it.
         """
         if not self._lines:
             return None
-        found = self._find(text, strict)
+        found = self._find(text, strict, ours=ours)
         if not found or found.credential:
             return found.owner if found else None
         bare = text
         for name in sorted(self._spared, key=len, reverse=True):
             bare = bare.replace(name, " ")
         if bare != text:
-            found = self._find(text, strict, credentials=True) or self._find(bare, strict)
+            found = self._find(text, strict, credentials=True) or self._find(bare, strict, ours=ours)
         return found.owner if found else None
 
     def screened(self, text: str) -> str:
@@ -153,7 +164,7 @@ class Secrets:
             NOT_SHOWN if untrusted and self.owner_in(part[:WINDOW], strict=True) else part
             for untrusted, part in split_untrusted(text)
         )
-        return NOT_SHOWN if self.owner_in(shown[:WINDOW]) else shown
+        return NOT_SHOWN if self.owner_in(shown[:WINDOW], ours=True) else shown
 
     def _take_in(self, line: str, owner: str, *, credential: bool) -> None:
         self._index(owner, line, forms(line), credential=credential)
@@ -177,10 +188,14 @@ class Secrets:
             known = _Known(form, owner, line, piece, credential)
             self._grams.setdefault(form[:GRAM], []).append(known)
 
-    def _find(self, text: str, strict: bool, *, credentials: bool = False) -> _Known | None:
+    def _find(
+        self, text: str, strict: bool, *, credentials: bool = False, ours: bool = False
+    ) -> _Known | None:
         def counts(known: _Known) -> bool:
             if known.credential:
                 return True
+            if ours and _PLAIN_WORD.fullmatch(known.line):
+                return False
             return not credentials and known.line not in self._spared and (strict or not known.piece)
 
         for reading in readings(text):

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 from eth_account import Account
-from eth_utils import to_checksum_address
+from eth_utils.address import to_checksum_address
 from sha3 import keccak_256
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def contracts() -> dict[str, Any]:
     compiled = subprocess.run(["node", "compile.cjs"], cwd=FOLDER, capture_output=True, text=True)
     if compiled.returncode:
         raise RuntimeError(f"the contracts do not compile; is `make test-chain` what ran? {compiled.stderr}")
-    return json.loads(compiled.stdout)
+    by_name: dict[str, Any] = json.loads(compiled.stdout)
+    return by_name
 
 
 def _binary() -> Path:
@@ -56,7 +57,7 @@ class Chain:
 
     def __init__(self, chain_id: int = 8453, *options: str) -> None:
         self.chain_id = chain_id
-        command = [_binary(), "--port", "0", "--chain-id", str(chain_id), "--accounts", "2", *options]
+        command = [str(_binary()), "--port", "0", "--chain-id", str(chain_id), "--accounts", "2", *options]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -105,7 +106,9 @@ class Chain:
     def deploy(self, name: str, *arguments: Any) -> str:
         """The address of a new contract."""
         compiled = contracts()[name]
-        types = next((entry["inputs"] for entry in compiled["abi"] if entry["type"] == "constructor"), [])
+        types: list[Any] = next(
+            (entry["inputs"] for entry in compiled["abi"] if entry["type"] == "constructor"), []
+        )
         data = compiled["creation"] + encode([each["type"] for each in types], arguments).hex()
         return str(self._transact({"data": "0x" + data})["contractAddress"])
 
@@ -157,4 +160,4 @@ def calldata(signature: str, *arguments: Any) -> str:
     """``0x`` hex of a call, e.g. ``calldata("addDevice(bytes32)", bytes(32))``."""
     inner = signature[signature.index("(") + 1 : -1]
     types = [inner] if inner.startswith("(") else [each for each in inner.split(",") if each]
-    return "0x" + keccak_256(signature.encode()).hexdigest()[:8] + encode(types, arguments).hex()
+    return f"0x{keccak_256(signature.encode()).hexdigest()[:8]}{encode(types, arguments).hex()}"

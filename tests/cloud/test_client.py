@@ -139,7 +139,7 @@ def sent(cloud: Cloud) -> list[str]:
 # Every method
 
 
-CALLS = [
+CALLS: list[tuple[str, dict[str, Any], bool, str]] = [
     ("get_kms_info", {"kms_id": "phala"}, True, "GET /kms/phala"),
     (
         "get_kms_list",
@@ -287,7 +287,8 @@ def test_missing_fields_are_survived_and_nonsense_is_told(
     cloud.tamper = lambda request, answer: Answer(LEAST[method])
     assert call(arguments) is not None
     for nonsense in ("text", 3, None, {"items": "text", "id": {}, "allowed_envs": 3}, [3]):
-        cloud.tamper = lambda request, answer, nonsense=nonsense: Answer(nonsense)
+        answer = Answer(nonsense)
+        cloud.tamper = lambda *_, answer=answer: answer
         with pytest.raises(AnswerError):
             call(arguments)
 
@@ -648,7 +649,7 @@ def test_a_client_may_be_shared(connect: Connect, simulator: Simulator, cvm: Cvm
 
 
 def shown(events: Iterator[CvmStateEvent]) -> list[tuple[str, str | None]]:
-    return [(event.type, event.state and event.state.status) for event in events]
+    return [(event.type, event.state.status if event.state else None) for event in events]
 
 
 def test_a_watch_tells_each_state_until_the_target(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from phala_secrets import ProofError, create_async_client, create_client
@@ -15,12 +17,13 @@ from tests.support.command import Command
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.step import Step
 
+Publish = Callable[..., None]
 ANOTHER = "0217610d74cbd39b6143842c6d8bc310d79da1d82cc9d17f8876376221eda0c38f"
 CONTRACT = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 
 
 @pytest.fixture
-def publish(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> object:
+def publish(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Publish a root, of the simulator's API unless another is given: the seam of ``cloud.known``."""
 
     def publish(root: str, api_url: str | None = None) -> None:
@@ -54,7 +57,9 @@ def test_any_other_api_has_no_known_root(run: Command, cloud: Cloud, cvm: Cvm) -
     assert "root of the Cloud KMS" not in done.printed
 
 
-def test_a_key_that_the_known_root_signed_is_known(run: Command, cloud: Cloud, cvm: Cvm, publish) -> None:
+def test_a_key_that_the_known_root_signed_is_known(
+    run: Command, cloud: Cloud, cvm: Cvm, publish: Publish
+) -> None:
     publish(root_of(cloud))
     done = run("verify", "--cvm", "my-app", "--json")
     assert done.code == 0, done.printed
@@ -65,7 +70,7 @@ def test_a_key_that_the_known_root_signed_is_known(run: Command, cloud: Cloud, c
 
 @pytest.mark.parametrize("mode", ["verify", "update", "plan", "encrypt"])
 def test_another_root_of_the_cloud_kms_is_refused(
-    run: Command, cloud: Cloud, cvm: Cvm, publish, mode: str
+    run: Command, cloud: Cloud, cvm: Cvm, publish: Publish, mode: str
 ) -> None:
     publish(ANOTHER)
     source = () if mode == "verify" else ("--secrets", "OLD")
@@ -76,7 +81,7 @@ def test_another_root_of_the_cloud_kms_is_refused(
 
 
 def test_require_trust_api_goes_on_with_a_warning_everywhere(
-    step: Step, run: Command, cloud: Cloud, cvm: Cvm, publish
+    step: Step, run: Command, cloud: Cloud, cvm: Cvm, publish: Publish
 ) -> None:
     publish(ANOTHER)
     done = run("verify", "--cvm", "my-app", "--require-trust", "api", "--json")
@@ -87,7 +92,9 @@ def test_require_trust_api_goes_on_with_a_warning_everywhere(
     assert any(line.startswith("Key proven") and "unknown root" in line for line in done.lines)
 
 
-def test_require_trust_known_takes_no_word_of_the_api(run: Command, cloud: Cloud, cvm: Cvm, publish) -> None:
+def test_require_trust_known_takes_no_word_of_the_api(
+    run: Command, cloud: Cloud, cvm: Cvm, publish: Publish
+) -> None:
     """An API that calls the app an on-chain one talks its way out of the rule, but not of this."""
     cloud.add_kms("base", 8453, CONTRACT)
     cloud.add_cvm("elsewhere", kms="base", environment={"OLD": "1"})
@@ -99,7 +106,9 @@ def test_require_trust_known_takes_no_word_of_the_api(run: Command, cloud: Cloud
     assert run("verify", "--cvm", "my-app", "--require-trust", "known").code == 0
 
 
-def test_phala_cloud_pins_the_known_root_by_name(run: Command, cloud: Cloud, cvm: Cvm, publish) -> None:
+def test_phala_cloud_pins_the_known_root_by_name(
+    run: Command, cloud: Cloud, cvm: Cvm, publish: Publish
+) -> None:
     publish(root_of(cloud), DEFAULT_URL)
     done = run("verify", "--cvm", "my-app", "--trusted-signers", "phala-cloud", "--json")
     assert done.code == 0, done.printed
@@ -110,7 +119,9 @@ def test_phala_cloud_pins_the_known_root_by_name(run: Command, cloud: Cloud, cvm
     assert "not in trusted-signers" in refused.errors[0]
 
 
-def test_a_pin_of_another_root_is_the_users_own_word(run: Command, cloud: Cloud, cvm: Cvm, publish) -> None:
+def test_a_pin_of_another_root_is_the_users_own_word(
+    run: Command, cloud: Cloud, cvm: Cvm, publish: Publish
+) -> None:
     publish(ANOTHER)
     done = run("verify", "--cvm", "my-app", "--trusted-signers", root_of(cloud), "--json")
     assert done.code == 0, done.printed
@@ -118,7 +129,7 @@ def test_a_pin_of_another_root_is_the_users_own_word(run: Command, cloud: Cloud,
 
 
 def test_the_library_refuses_another_root_of_the_cloud_kms(
-    simulator: Simulator, cloud: Cloud, cvm: Cvm, publish
+    simulator: Simulator, cloud: Cloud, cvm: Cvm, publish: Publish
 ) -> None:
     publish(ANOTHER)
     with create_client(cloud.api_key, simulator.url) as client, pytest.raises(ProofError, match=ANOTHER):
@@ -128,7 +139,9 @@ def test_the_library_refuses_another_root_of_the_cloud_kms(
         assert client.update_cvm_envs("my-app", envs={"OLD": "2"}).status == "in_progress"
 
 
-def test_the_async_library_refuses_it_as_well(simulator: Simulator, cloud: Cloud, cvm: Cvm, publish) -> None:
+def test_the_async_library_refuses_it_as_well(
+    simulator: Simulator, cloud: Cloud, cvm: Cvm, publish: Publish
+) -> None:
     import asyncio
 
     async def update() -> None:

@@ -27,7 +27,7 @@ from tests.support.clock import ManualClock
 READ = requests.kms("phala")
 WRITE = requests.update_envs("my-app", "ab", ["A"])
 WRITE_THAT_WAITS_ITSELF = records.update("my-app", "ab", ["A"])
-RPC = Call("POST", "https://rpc.example/key", repeatable=False)
+RPC: Call[Any] = Call("POST", "https://rpc.example/key", repeatable=False)
 GOOD = Response(200, {}, b'{"id": "kms_1"}')
 
 LOST = TransportError("the connection broke off")

@@ -46,7 +46,7 @@ def step_with(name: str) -> dict[str, Any]:
     return next(step for step in steps() if name in step["with"])
 
 
-def filled(given: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
+def filled(given: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """As GitHub fills in what stands in ``${{ }}``; a boolean of YAML becomes its text."""
     expression = re.compile(r"\$\{\{ \w+\.(\w+) \}\}")
     texts = {name: str(value).lower() if value in (True, False) else value for name, value in given.items()}

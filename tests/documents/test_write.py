@@ -23,7 +23,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, folder / "docs/write.py", *arguments]
+    command = [sys.executable, str(folder / "docs/write.py"), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

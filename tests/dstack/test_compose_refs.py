@@ -117,7 +117,7 @@ def test_each_form_of_reference(value: str, required: str, optional: str) -> Non
 )
 def test_each_way_to_hand_a_variable_on(text: str, required: str) -> None:
     refs = references({"docker_compose_file": text})
-    assert (refs.required, refs.problem) == (set(required.split()), "")
+    assert (refs.required, refs.problem) == (frozenset(required.split()), "")
 
 
 def test_scripts_mention_whatever_they_have_as_a_word() -> None:

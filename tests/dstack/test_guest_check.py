@@ -175,7 +175,7 @@ def test_the_decoding_line_brings_the_value_back() -> None:
     assert judged({"TLS_KEY": encoded.decode()}) == {"TLS_KEY": encoded.decode()}
     script = f'{line}\nprintf %s "$TLS_KEY"'
     run = subprocess.run(
-        ["sh", "-c", script], env={"TLS_KEY": encoded, "PATH": "/usr/bin:/bin"}, capture_output=True
+        ["sh", "-c", script], env={"TLS_KEY": encoded.decode(), "PATH": "/usr/bin:/bin"}, capture_output=True
     )
     assert run.stdout.decode() == value
 

@@ -26,18 +26,20 @@ from phala_secrets.chain import rpc
 from phala_secrets.cloud import methods, readers, records, requests
 from phala_secrets.cloud.call import Call, Response
 from phala_secrets.cloud.client import Client
+from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_proof
 from phala_secrets.dstack.environment import Environment, Origin, Variable
-from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError
+from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError, untrusted
 from phala_secrets.flow import Pause
 from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.runners import azure, circleci, gitlab
-from phala_secrets.runners.files import OutputFile, as_json, as_text
+from phala_secrets.runners import azure, gitlab
+from phala_secrets.runners.files import OutputFile, as_json, as_text, in_dotenv, in_shell
 from phala_secrets.runners.github import GitHub, heredoc
 from phala_secrets.runners.report import Report, Table
+from phala_secrets.runners.secrecy import NOT_SHOWN, is_secret
 from phala_secrets.simulator.envfile import read_environment
 from tests.support.step import command_of, read_outputs
 
@@ -264,8 +266,14 @@ def outcome_of(call: Call[Any], response: Response) -> Any:
         asked.close()
 
 
+_KEY = "phak_canary/+0123"
+_HIDDEN = Hidden([_KEY])
+_SPELLED = "".join(f"\\u{ord(character):04x}" for character in _KEY).encode()
+
+
 def answer(data: bytes) -> None:
-    """Any answer to any request is read, retried or refused, and forges nothing in the log."""
+    """Any answer to any request is read, retried or refused, forges nothing, and brings no key back."""
+    data = data.replace(b"\x01", _KEY.encode()).replace(b"\x02", _SPELLED)
     head, retry_after, kind, body = parts(data, 4)
     index, number = (head + b"\0\0")[:2]
     status = _STATUSES[number % len(_STATUSES)]
@@ -275,19 +283,22 @@ def answer(data: bytes) -> None:
         "location": kind.decode("latin-1"),
         "x-request-id": kind.decode("latin-1"),
     }
-    step = Step()
+    step, told = Step(), ""
     try:
         for status_now in (200, status):
-            outcome = outcome_of(_CALLS[index % len(_CALLS)], Response(status_now, headers, body))
+            outcome = outcome_of(_CALLS[index % len(_CALLS)], Response(status_now, headers, body, _HIDDEN))
             if isinstance(outcome, Pause):
                 step.runner.trace(outcome.message)
             else:
                 for text in strings(outcome):
                     text.encode()
+                    assert _KEY not in text, "a response brings the key back"
                     step.runner.say(text)
     except PhalaSecretsError as error:
         step.runner.fail(error)
+        told = "" if b"phak_" in kind else f"{said(error)} {vars(error)}"
     assert step.commands in ([], ["debug"], ["error"], ["debug", "error"]), "an answer forges a command"
+    assert _KEY not in told, "an error holds the key"
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -340,7 +351,7 @@ def outputs(data: bytes) -> None:
     assert json.loads(as_json(both)) == both
     assert command_of(as_json(both)) is None
     assert as_text([value]).isascii()
-    assert shlex.split(circleci.quote(value)) == [value.replace("\0", "")]
+    assert shlex.split(in_shell(value)) == [value.replace("\0", "")]
     escaped = azure.escape_property(value)
     assert not set(escaped) & set("\r\n];")
     for code, character in {"%5D": "]", "%3B": ";", "%0A": "\n", "%0D": "\r", "%AZP25": "%"}.items():
@@ -356,25 +367,29 @@ def outputs(data: bytes) -> None:
     assert [line.partition("=")[0] for line in lines] in (
         [], ["PHALA_CVM_ID"], ["PHALA_APP_ID"], ["PHALA_CVM_ID", "PHALA_APP_ID"]
     )  # fmt: skip
-    assert "##" not in azure.Azure({}, output_names=OUTPUTS).clean(value)
-    assert not re.search("section_(start|end):", gitlab.GitLab({}, output_names=OUTPUTS).clean(value))
+    assert in_dotenv(value).startswith(("[", "{")) or len(shlex.split(f"A={in_dotenv(value)}")) == 1
+    assert not re.search(r"[$`]", in_dotenv(value))
+    for room in (azure.Azure, gitlab.GitLab, GitHub):
+        shown = room({}, output_names=OUTPUTS).clean(value)
+        assert "##" not in shown
+        assert not re.search(r"section_(start|end):|^ *(::|---|[+]{3}|~~~|\^{3})", shown)
     step = Step()
     step.runner.say(value)
     step.runner.report(Report(value, [("a", value)], [Table([value], [[value]])], [(value, value)]))
     assert step.commands == [], "text forges a command"
-    step.runner.mask([secret])
+    step.runner.mask_variables({"A": [secret]})
     assert set(step.commands) <= {"add-mask"}
     before, registered = step.log, len(step.commands)
-    step.runner.tell(Finding(value + secret, secret, file=value, line=1))
-    step.runner.trace(secret + value)
+    step.runner.tell(Finding(untrusted(value + json.dumps(secret)), untrusted(secret), file=value, line=1))
+    step.runner.trace(untrusted(secret + value))
     with step.runner.group(value):
-        step.runner.fail(InputError(secret + value, hint=value))
+        step.runner.fail(InputError(untrusted(secret + value), hint=value))
     assert step.commands[registered:] == ["warning", "debug", "group", "error", "endgroup"]
     told = step.log.removeprefix(before)
     for line in re.split(r"\r|\n", secret):
-        assert not (
-            len(line.strip()) >= 12 and line.isalnum() and line in told and line not in "phala-secrets"
-        )
+        bare = line.strip()
+        if is_secret(bare) and len(bare) >= 12 and bare.isalnum() and bare not in value:
+            assert bare not in told.replace(NOT_SHOWN, ""), "a secret is shown"
 
 
 TARGETS: dict[str, Target] = {

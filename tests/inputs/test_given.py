@@ -68,12 +68,12 @@ def test_several_are_split_at_commas_and_lines(cvm: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[a, b]", '["a"]', "- a\n- b", "['a', 'b']"])
-@pytest.mark.parametrize("name", ["cvm", "secrets", "base64"])
+@pytest.mark.parametrize("name", ["cvm", "secrets", "base64", "env-file", "trusted-signers"])
 def test_a_list_of_yaml_or_json_is_explained(name: str, text: str) -> None:
     with pytest.raises(InputError) as refused:
         read({name: text}, {}).lines(name)
     assert str(refused.value) == f"{name} is a list of YAML or JSON, where text belongs"
-    assert "commas" in refused.value.hint
+    assert "line ends" in refused.value.hint
 
 
 @pytest.mark.parametrize("glob", ["[AB]_*", "[AB],[CD]", "TLS_[0-9]"])

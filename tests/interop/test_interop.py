@@ -185,7 +185,9 @@ def app_composes(count: int) -> list[dict[str, Any]]:
 
 def test_compose_hashes_are_those_of_npm_and_pypi() -> None:
     composes = app_composes(300)
-    questions = [["hash", compose, normalize] for compose in composes for normalize in (False, True)]
+    questions: list[list[Any]] = [
+        ["hash", compose, normalize] for compose in composes for normalize in (False, True)
+    ]
     ours = [get_compose_hash(compose, normalize) for _, compose, normalize in questions]
     assert npm(*questions) == ours
     integer_like = {"10", "2"}  # JavaScript puts such keys first, and PyPI's SDK does not

@@ -69,7 +69,7 @@ def tells_nothing_secret(done: Done) -> bool:
     return SECRET not in everything and OWNERS_KEY not in everything
 
 
-def commit(step: Step, prepared: Done, **changes: str | None) -> Done:
+def commit(step: Step, prepared: Done, **changes: Any) -> Done:
     """The step that sends what was prepared, with the approval's transaction."""
     names = ("encrypted-env", "env-keys", "compose-hash", "prepared-digest")
     given = {name.replace("-", "_"): prepared.outputs[name] for name in names}
@@ -126,7 +126,7 @@ def test_new_names_without_a_way_to_approve_them_show_both_ways(step: Step, cvm:
 
 
 @pytest.mark.parametrize("inputs", [{"private_key": OWNERS_KEY}, {"private_key": "0x" + OWNERS_KEY.upper()}])
-def test_a_key_without_an_rpc_is_no_way_either(step: Step, cvm: Cvm, inputs: dict[str, str]) -> None:
+def test_a_key_without_an_rpc_is_no_way_either(step: Step, cvm: Cvm, inputs: dict[str, Any]) -> None:
     done = step(env=ENV, **inputs)
     assert done.code == 7
     assert "rpc-url, both" in done.annotations("error")[0].data
@@ -511,7 +511,8 @@ def test_an_api_that_asks_for_another_compose_file_gets_no_approval(
     step: Step, cvm: Cvm, cloud: Cloud, lie: Callable[[Request, Answer], Answer]
 ) -> None:
     cloud.tamper = lie
-    for inputs in ({"prepare_only": "true"}, {"private_key": OWNERS_KEY}, {}):
+    ways: list[dict[str, Any]] = [{"prepare_only": "true"}, {"private_key": OWNERS_KEY}, {}]
+    for inputs in ways:
         done = step(env=ENV, **inputs)
         assert done.code == 3
         assert "approve nothing" in done.annotations("error")[0].data
@@ -609,7 +610,8 @@ def test_an_approval_that_exists_is_enough_without_a_key(
 ) -> None:
     cloud.rpc_urls[8453] = chain.url
     chain.approved.add(cvm.hash_with(NAMES))
-    for inputs in ({}, {"prepare_only": "true"}):
+    ways: list[dict[str, Any]] = [{}, {"prepare_only": "true"}]
+    for inputs in ways:
         done = step(env=ENV, rpc_url=chain.url, **inputs)
         assert done.code == 0, done.log
         assert done.outputs["status"] == "running"

@@ -58,6 +58,25 @@ def with_json(text: str, include: str, says: str, hint: str) -> Bad:
 ENV = "--env-file .env"
 SOURCES = {
     "no source": Bad("", "no source is given", "give env-file, env, files, secrets or secrets-json"),
+    "nothing in a file": with_file("# nothing yet\n", "no variable is given: env-file is empty", "all"),
+    "nothing in a file, though names may go": Bad(
+        "--env-file app.env --allow-removal",
+        "no variable is given: env-file is empty",
+        "allow-removal: all",
+        files={"app.env": "\n"},
+    ),
+    "no source, though all names may go": Bad(
+        "--allow-removal=all", "no source is given", "give env-file, env, files, secrets or secrets-json"
+    ),
+    "value in secrets": Bad(
+        "--secrets DB=postgres://u:hunter2@db", "`secrets`, entry 1 has a value behind", "step's `env`"
+    ),
+    "still encrypted": with_file(
+        "A=ENC[AES256_GCM,data:x]\n", "env-file app.env is still encrypted by SOPS", "Run `sops decrypt`"
+    ),
+    "wrapped base64": with_file(
+        f"A={'Ab3/' * 16}\nc2Vj\n", "app.env, line 2 continues the base64 value of line 1", "base64 -w0"
+    ),
     "missing file": Bad("--env-file no.env", "env-file no.env does not exist", "working folder"),
     "a file below a file": Bad("--env-file .env/x", "env-file .env/x does not exist", "working folder"),
     "folder": Bad("--env-file .", "env-file . is a directory", "not the content itself"),
@@ -230,6 +249,15 @@ INPUTS = {
     "variable of nothing": Bad(
         ENV, "unknown input 'PHALA_SECRETS_QQQQ'", "update --help", environ={"PHALA_SECRETS_QQQQ": "x"}
     ),
+    "no choice of a removal": Bad(
+        f"{ENV} --allow-removal=some", "unknown allow-removal 'some'", "use one of false, true, all"
+    ),
+    "no digest": Bad(
+        f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]}',
+        "prepared-digest is missing",
+        "or none to do without",
+    ),
+    "list of YAML": Bad(ENV, "cvm is a list of YAML or JSON", "commas", cvm="[my-app, other]"),
     "neither true nor false": Bad(
         ENV,
         "invalid wait 'yes'",
@@ -365,7 +393,7 @@ def test_bad_input_is_named_and_told_how_to_mend(bad: Bad, run: Command, cloud: 
         cloud.add_cvm("twin")
     for name, content in {".env": "OLD=2\n", **bad.files}.items():
         run.write(name, content)
-    origin = run.environ["PHALA_CLOUD_API_PREFIX"].removesuffix("/api/v1")
+    origin = str(run.environ["PHALA_CLOUD_API_PREFIX"]).removesuffix("/api/v1")
     done = run(
         *bad.arguments, environ={n: v and v.replace("{origin}", origin) for n, v in bad.environ.items()}
     )
@@ -418,6 +446,26 @@ def test_a_file_outside_the_workspace_is_refused_on_github(step: Step, cloud: Cl
         assert error.properties["file"] == path
     assert step(files="CERT=../outside.env").code == 2
     assert not cloud.requests
+
+
+def test_no_api_key_on_a_pull_request_may_be_that_of_a_fork(step: Step, cloud: Cloud) -> None:
+    done = step(api_key=None, env="A=1", environ={"GITHUB_EVENT_NAME": "pull_request"})
+    assert done.code == 2
+    assert "pull request of a fork" in done.annotations("error")[0].data
+    assert "fork" not in step(api_key=None, env="A=1", environ={"GITHUB_EVENT_NAME": "push"}).log
+
+
+def test_an_api_key_that_belongs_to_the_app_is_said(step: Step, cloud: Cloud) -> None:
+    environ = {"PHALA_CLOUD_API_KEY": cloud.api_key}
+    done = step(api_key=None, secrets="PHALA_CLOUD_API_KEY", environ=environ)
+    assert done.code == 2
+    assert "it belongs to the app" in done.annotations("error")[0].data
+
+
+def test_an_env_file_that_is_not_there_may_be_a_missing_checkout(step: Step) -> None:
+    done = step(env_file=".env")
+    assert done.code == 2
+    assert "actions/checkout" in done.annotations("error")[0].data
 
 
 def test_standard_input_is_the_commands_alone(step: Step, cloud: Cloud, cvm: Cvm) -> None:

@@ -381,6 +381,27 @@ def test_guest_check_can_be_softened(run: Command, cvm: Cvm) -> None:
     assert "warning" not in silent.stderr
 
 
+@pytest.mark.parametrize("flag", ["--allow-removal=all", "--allow-removal all"])
+def test_all_variables_are_removed_only_by_that_word(run: Command, cvm: Cvm, flag: str) -> None:
+    run.write("empty.env", "")
+    assert run(*UPDATE, "--env-file", "empty.env", "--allow-removal").code == 2
+    assert cvm.environment == {"OLD": "1"}
+    done = run(*UPDATE, "--env-file", "empty.env", *flag.split())
+    assert done.code == 0, done.printed
+    assert cvm.environment == {}
+
+
+def test_a_removal_is_a_flag_its_opposite_or_a_word(run: Command, cvm: Cvm) -> None:
+    arguments = ("plan", "--cvm", "my-app", "--secrets", "LANG")
+    allowed: dict[str, str | None] = {"PHALA_SECRETS_ALLOW_REMOVAL": "True"}
+    assert run(*arguments).code == 4
+    assert run(*arguments, environ=allowed).code == 0
+    assert run(*arguments, "--no-allow-removal", environ=allowed).code == 4
+    assert run(*arguments, "--allow-removal").code == 0
+    assert run(*arguments, "--allow-removal=false").code == 4
+    assert run(*arguments, "--no-allow-removal=all").code == 2
+
+
 # -- who, and where --------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from phala_secrets.simulator.cvm import Cvm
-from tests.support.command import ROOT
+from tests.audit.support import bounded
+from tests.support.command import ROOT, Outcome
 from tests.support.step import Step
 
 BASE = {"GPG_KEY": "7169605F62C751356D054A26A821E680E5FA6305", "PYTHON_VERSION": "3.13.9"}
@@ -38,22 +39,21 @@ def image(tmp_path: Path) -> tuple[str, ...]:
     return (str(python), "-IB", str(ROOT / "entrypoint.py"))
 
 
+def run_in_image(image: tuple[str, ...], step: Step, **environ: str) -> Outcome:
+    """A step that sends OLD and GPG_KEY, on a base with its variables."""
+    variables = step.variables({"secrets": "OLD,GPG_KEY", "wait": "false"}, {**BASE, "OLD": "2", **environ})
+    return bounded(step.workspace, variables, seconds=20, python=image)
+
+
 def test_what_the_base_sets_is_never_sent(step: Step, cvm: Cvm, image: tuple[str, ...]) -> None:
     """A secret GPG_KEY that the step does not set would be the key that signed Python."""
-    variables = step.variables({"secrets": "OLD,GPG_KEY"}, {**BASE, "OLD": "2"})
-    done = subprocess.run(
-        image, env=variables, cwd=step.workspace, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "entry 2" in done.stdout + done.stderr
+    done = run_in_image(image, step)
+    assert done.code == 2, done.printed
+    assert "entry 2" in done.printed
     assert cvm.environment == {"OLD": "1"}
 
 
 def test_what_the_user_sets_under_such_a_name_is_sent(step: Step, cvm: Cvm, image: tuple[str, ...]) -> None:
-    given = {**BASE, "OLD": "2", "GPG_KEY": "of-the-user"}
-    variables = step.variables({"secrets": "OLD,GPG_KEY"}, given)
-    done = subprocess.run(
-        image, env=variables, cwd=step.workspace, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert cvm.environment == {"OLD": "2", "GPG_KEY": "of-the-user"}
+    done = run_in_image(image, step, GPG_KEY="of-the-user")
+    assert done.code == 0, done.printed
+    assert cvm.wait().environment == {"OLD": "2", "GPG_KEY": "of-the-user"}

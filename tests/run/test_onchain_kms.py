@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from eth_account import Account
@@ -43,7 +44,7 @@ def chain(cvm: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
         yield chain
 
 
-def owned(step: Step, chain: PaperChain, **inputs: str | None) -> Done:
+def owned(step: Step, chain: PaperChain, **inputs: Any) -> Done:
     """A step with the owner's key."""
     return step(**{"env": ENV, "rpc_url": chain.url, "private_key": OWNERS_KEY, **inputs})
 
@@ -248,7 +249,7 @@ def test_without_a_key_the_refusal_of_already_registered_says_what_it_takes(
 def test_encrypt_gives_out_a_digest_that_is_checked_when_it_is_sent(step: Step, cloud: Cloud) -> None:
     cvm = cloud.add_cvm("central", environment={"A": "1"})
     sealed = step(cvm=cvm.id, mode="encrypt", env="A=2").outputs
-    given = {
+    given: dict[str, Any] = {
         name: sealed[name.replace("_", "-")] for name in ("encrypted_env", "env_keys", "prepared_digest")
     }
     assert sealed["prepared-digest"].startswith("2:")

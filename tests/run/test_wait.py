@@ -350,7 +350,11 @@ def test_a_pause_that_the_api_asks_for_is_kept_while_waiting(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
     cloud.restart_seconds = 2
-    slower = {"status": 429, "headers": {"Retry-After": "3"}, "body": {"detail": "Too many requests"}}
+    slower: dict[str, Any] = {
+        "status": 429,
+        "headers": {"Retry-After": "3"},
+        "body": {"detail": "Too many requests"},
+    }
     simulator.faults.add(Fault("status", path="/state$", **slower))
     assert update(run).code == 0
     first, second, *_ = asked(cloud, "/state")

@@ -430,7 +430,7 @@ def test_no_file_name_forges_a_command(name: str, content: str | None, step: Ste
     ],
 )
 def test_no_input_forges_a_command(input_name: str, step: Step, cvm: Cvm) -> None:
-    given = {"env": "OLD=2", input_name.replace("-", "_"): FORGERY.replace("\n", " ") + "=1"}
+    given: dict[str, Any] = {"env": "OLD=2", input_name.replace("-", "_"): FORGERY.replace("\n", " ") + "=1"}
     done = step(**given)
     assert done.code != 0
     assert "a bug in" not in done.log

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phala_secrets import flow
 from phala_secrets.errors import BootError, Finding, untrusted
 from phala_secrets.inputs.table import OUTPUTS
+from phala_secrets.runners.azure import Azure
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets, credentials_in, is_secret, secret_lines
 from tests.runners.test_text import LINE_ENDS, nasty
+from tests.support.clock import ManualClock
 
 a_hundred = settings(max_examples=150, deadline=None)
 
@@ -101,6 +104,13 @@ def test_what_of_a_url_is_a_credential(url: str, found: list[str]) -> None:
     assert credentials_in(url) == found
 
 
+def test_of_a_url_in_a_value_the_login_is_secret_by_itself() -> None:
+    secrets = Secrets()
+    lines = secrets.learn("A", ["https://me:hunter2@git.example/my-organisation-name", "https://[half:part"])
+    assert "hunter2" in lines
+    assert "my-organisation-name" not in lines
+
+
 # -- spellings -------------------------------------------------------------------------------------
 
 VALUE = 'say "hi" to p$w`d`, \\ümlaut\'s 🔑'
@@ -151,6 +161,14 @@ def test_a_short_word_is_no_secret_within_another() -> None:
     assert secrets.owner_in("roast beef") == "A"
 
 
+def test_a_value_that_is_a_plain_word_does_not_hide_our_own_sentences() -> None:
+    secrets = Secrets()
+    secrets.learn("A", ["ours"])
+    assert secrets.screened("taken for ours") == "taken for ours"
+    assert secrets.screened(untrusted("taken for ours")) == NOT_SHOWN
+    assert secrets.owner_in("ours") == "A"
+
+
 def test_beginnings_and_ends_are_found_in_untrusted_text_alone() -> None:
     secrets = Secrets()
     secrets.learn("A", ["postgres://user:hunter2@db.example/app"])
@@ -165,7 +183,7 @@ def test_beginnings_and_ends_are_found_in_untrusted_text_alone() -> None:
 def test_no_secret_is_left_in_what_is_shown(secret: str, around: str) -> None:
     secrets = Secrets()
     lines = secrets.learn("A", [secret])
-    shown = secrets.screened(f"{around} {secret} {around}")
+    shown = secrets.screened(untrusted(f"{around} {secret} {around}"))
     for line in lines:
         assert line not in shown or line in NOT_SHOWN
 
@@ -208,7 +226,7 @@ def test_the_marks_of_untrusted_text_are_in_no_message() -> None:
 def test_an_output_that_would_hold_a_secret_is_left_empty() -> None:
     runner, log = runner_of()
     runner.mask_variables({"TOKEN": ["hunter2"]})
-    runner.output("results", [{"name": "web", "error": "bad hunter2"}])
+    runner.output("results", [{"exit-code": 8, "name": "web", "error": "bad hunter2"}])
     runner.output("keys-added", ["hunter2"])
     runner.output("encrypted-env", "hunter2")  # made here
     runner.output("status", "running")
@@ -227,3 +245,28 @@ def test_settings_are_not_masked() -> None:
     runner.say("in eu-west-1")
     runner.say("in eu-north-1")
     assert log.getvalue() == f"in eu-west-1\n{NOT_SHOWN}\n"
+
+
+def test_a_log_has_few_lines_for_changes_that_come_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(flow, "clock", clock)
+    runner, log = runner_of()
+    for number in range(100):
+        runner.progress(f"state {number}", change=True)
+    assert len(log.getvalue().splitlines()) == 5  # a restart has as many at once
+    for number in range(1000):
+        clock.advance(1.0)
+        runner.progress(f"later {number}", change=True)
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 501
+    assert lines[-1] == "further changes are not shown"
+    runner.progress("ours")
+    assert log.getvalue().endswith("ours\n")
+
+
+def test_what_is_masked_already_is_not_masked_again() -> None:
+    log = io.StringIO()
+    runner = Azure({}, output_names=OUTPUTS, stdout=io.StringIO(), stderr=log)
+    for _ in range(2):
+        runner.mask_variables({"A": ["hunter2", "true"]})
+    assert log.getvalue() == "##vso[task.setsecret]hunter2\n"

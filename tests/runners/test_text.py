@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
-from phala_secrets.runners import files
 from phala_secrets.runners.files import (
     OutputFile,
+    Value,
     append,
     as_json,
     as_text,
@@ -38,7 +38,7 @@ from phala_secrets.runners.github import GitHub, escape_data, escape_property, h
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.runners.secrecy import NOT_SHOWN, secret_lines
 from phala_secrets.runners.text import one_line
-from tests.support.step import command_of, read_outputs
+from tests.support.step import WorkflowCommand, command_of, read_outputs
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 nasty = st.lists(
@@ -106,10 +106,10 @@ class Step:
         return self._log.getvalue()
 
     @property
-    def commands(self) -> list[tuple[str, dict[str, str], str]]:
+    def commands(self) -> list[WorkflowCommand]:
         # .NET ends a line of a log at \n, \r or both.
         lines = re.split(r"[\r\n]", self.log)
-        return [tuple(command) for line in lines if (command := command_of(line))]
+        return [command for line in lines if (command := command_of(line))]
 
 
 # Text
@@ -414,7 +414,7 @@ def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             return really(descriptor, data[:room])
 
-        monkeypatch.setattr(files.os, "write", write)
+        monkeypatch.setattr(os, "write", write)
 
     really = os.write
     return limit
@@ -638,7 +638,7 @@ def test_an_output_file_to_be_sourced_has_each_value_in_quotes(tmp_path: Path) -
     path = tmp_path / "outputs.sh"
     file = OutputFile(str(path), "it", form="shell")
     file.check()
-    wanted = {"a": "it's $HOME\n`x`", "b": ["A", "$B"], "c": True, "d": ""}
+    wanted: dict[str, Value] = {"a": "it's $HOME\n`x`", "b": ["A", "$B"], "c": True, "d": ""}
     for name, value in wanted.items():
         assert file.put(name, value) == []
     done = subprocess.run(
@@ -681,6 +681,35 @@ def test_outputs_go_through_no_link_of_the_checkout(tmp_path: Path, monkeypatch:
         assert Path(path).read_text() == "PHALA_STATUS=ok\n"
     with pytest.raises(InputError):  # nobody reads it, and nobody waits
         append(str(checkout / "pipe"), "x", "it")
+
+
+def test_a_pipe_that_nobody_empties_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(InputError, match=r"^it cannot be written: "):
+            OutputFile(str(path), "it").put("status", "x" * (1 << 20))
+    finally:
+        os.close(reader)
+
+
+def test_a_pipe_that_somebody_reads_gets_all_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with (tmp_path / "read").open("wb") as file, subprocess.Popen(["cat", str(path)], stdout=file) as reader:
+        opened = os.open(path, os.O_WRONLY)  # once it reads
+        OutputFile(str(path), "it").put("status", "x" * (1 << 20))
+        os.close(opened)
+        assert reader.wait(30) == 0
+    assert (tmp_path / "read").read_bytes() == b"PHALA_STATUS=" + b"x" * (1 << 20) + b"\n"
+
+
+def test_what_only_looks_like_json_is_text() -> None:
+    assert in_dotenv("[half $x") == "'[half ?x'"
 
 
 def test_what_a_file_held_before_gets_an_end(tmp_path: Path) -> None:

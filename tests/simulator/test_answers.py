@@ -166,7 +166,7 @@ def test_what_is_refused(api: Api, cvm: Cvm, path: str, status: int) -> None:
 
 def test_a_key_is_needed_and_the_right_one(api: Api, cvm: Cvm) -> None:
     assert api.get("/kms", headers={"X-API-Key": "phak_other"}).json() == {"detail": "Invalid API key"}
-    assert api.get("/kms", headers={"X-API-Key": "phäk".encode()}).status_code == 401
+    assert api.get("/kms", headers={b"X-API-Key": "phäk".encode()}).status_code == 401
     del api.headers["X-API-Key"]
     assert api.get("/kms").status_code == 401
     assert api.get("/kms", headers={"X-API-Key": "x", "X-Phala-Version": "1999-01-01"}).status_code == 401

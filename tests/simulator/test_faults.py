@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -110,7 +110,7 @@ def test_half_a_stream(api: Api, simulator: FaultySimulator, cvm: Cvm) -> None:
 
 
 @pytest.mark.parametrize("where", ["before", "after", "body"])
-def test_a_stall_at_each_stage(simulator: FaultySimulator, cvm: Cvm, where: str) -> None:
+def test_a_stall_at_each_stage(simulator: FaultySimulator, cvm: Cvm, where: Any) -> None:
     simulator.faults.add(Fault("stall", "PATCH", where=where, seconds=600))
     with Api(simulator) as api:
         sealed = api.seal("my-app", {"A": "2"})

@@ -100,7 +100,8 @@ class Command:
         before = dict(os.environ)
         stream = _Terminal if person else io.TextIOWrapper
         environ = {**({"TERM": "dumb"} if person else {}), **(environ or {})}
-        stdout, stderr = (stream(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        written = io.BytesIO(), io.BytesIO()
+        stdout, stderr = (stream(buffer, "utf-8", write_through=True) for buffer in written)
         stdin_before, sys.stdin = sys.stdin, stream(io.BytesIO(stdin), "utf-8")
         with ExitStack() as stack:
             stack.callback(os.environ.update, before)
@@ -112,7 +113,7 @@ class Command:
             os.environ.clear()
             os.environ.update(self.variables(environ))
             code = command.main(arguments)
-        return Outcome(code, *(stream.buffer.getvalue().decode() for stream in (stdout, stderr)))
+        return Outcome(code, *(buffer.getvalue().decode() for buffer in written))
 
     def apart(
         self,

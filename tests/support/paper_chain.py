@@ -34,7 +34,7 @@ class InOrder(set[str]):
         super().add(one)
         self.history.append(one)
 
-    def __ior__(self, others: Any) -> Self:
+    def __ior__(self, others: Iterable[str]) -> Self:  # type: ignore[override, misc]
         for one in others:
             self.add(one)
         return self
@@ -127,7 +127,7 @@ class PaperChain:
     def _take(self, raw: bytes) -> str:
         """A transaction of type 2 (EIP-1559), mined at once."""
         data = rlp.decode(raw[1:])[7].hex()
-        transaction = "0x" + keccak_256(raw).hexdigest()
+        transaction = f"0x{keccak_256(raw).hexdigest()}"
         changed = {"dfc77223": self.approved, "2a819728": self.devices}[data[:8]]
         changed.add(data[8:])
         self.transactions[transaction] = data[8:]
@@ -135,6 +135,7 @@ class PaperChain:
 
     def _view(self, to: str, data: str) -> str:
         selector, word = data[:8], data[8:]
+        known: dict[str, Callable[[], str]]
         if to == self.kms:
             known = {"09177063": self._kms_info, "a6c4cce9": lambda: _truth(word[24:] in self.apps)}
         elif to[2:] in self.apps:

@@ -19,6 +19,8 @@ class Proxy:
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
+            raw_requestline: bytes
+
             def do_CONNECT(self) -> None:
                 proxy.asked.append(self.path)
                 proxy.heads.append(self.raw_requestline + bytes(self.headers))
