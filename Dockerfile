@@ -30,7 +30,7 @@ COPY entrypoint.py /opt/phala-secrets/
 RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
     && ln -s /opt/phala-secrets/entrypoint.py /usr/local/bin/phala-secrets \
     && { env | grep -E '^(GPG_KEY|PYTHON_[A-Z0-9_]+)=' > /opt/phala-secrets/image.env || true; } \
-    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_16_be, encodings.utf_16_le, eth_account, pkgutil, phala_secrets as package; \
+    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_16_be, encodings.utf_16_le, dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
         [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']"
 # -I: neither the workspace nor a PYTHON… variable of the job can bring code of its own. -B: nothing is written.
 # The first line of entrypoint.py says the same, for CIs that run a shell in the image and call phala-secrets there.

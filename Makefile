@@ -10,10 +10,10 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-chain test-interop fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
 	@$(BIN)/python examples/demo/demo.py
@@ -47,6 +47,20 @@ test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
 
+# Real evidence is not in this repository.
+ATTESTATION ?= ../shared/attestation
+REAL = test -e $(ATTESTATION)/central-kms-root.json || { \
+	    echo "error: no real evidence in $(ATTESTATION)" >&2; \
+	    echo "hint: name a folder that has some: make $@ ATTESTATION=…" >&2; exit 1; }
+
+test-attestation: $(VENV)/ready ## real evidence, of the folder ATTESTATION
+	@$(REAL)
+	ATTESTATION=$(abspath $(ATTESTATION)) $(BIN)/python -m pytest tests/attestation
+
+verify-known-root: $(VENV)/ready ## the root that ships with us, against the record in ATTESTATION
+	@$(REAL)
+	$(BIN)/python -m tests.attestation.known_root $(ATTESTATION)/central-kms-root.json
+
 fuzz: .venv-attack/ready ## inputs nobody thought of, guided by coverage (FUZZ_SECONDS=60, for amd64)
 	.venv-attack/bin/python tests/fuzz/fuzz.py $(TARGETS)
 
@@ -58,7 +72,7 @@ bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules 
 
 # Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra chain $(UPGRADE) pyproject.toml
+	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra attest --extra chain $(UPGRADE) pyproject.toml
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
 	$(LOCK) --output-file requirements/image.txt
 	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt

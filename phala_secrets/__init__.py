@@ -20,15 +20,19 @@ __version__ = "0.1.0"
 __all__ = [
     "AnswerError",
     "ApiError",
+    "AppCertificate",
     "AppCompose",
     "ApprovalRefusedError",
     "ApprovalRequiredError",
     "AsyncClient",
+    "Attestation",
+    "AttestationError",
     "AuthError",
     "BootError",
     "CancelledError",
     "Client",
     "ConflictError",
+    "CvmAttestation",
     "CvmContainer",
     "CvmInfo",
     "CvmKmsInfo",
@@ -39,6 +43,7 @@ __all__ = [
     "CvmStateEvent",
     "DeliveryError",
     "EnvEncryptPublicKey",
+    "EvidenceError",
     "Finding",
     "GetAppEnvEncryptPubKeyResponse",
     "GetCvmContainersResponse",
@@ -49,6 +54,7 @@ __all__ = [
     "KmsContract",
     "KmsInfo",
     "KmsNode",
+    "Link",
     "ListKmsContractNodesResponse",
     "ListKmsContractsResponse",
     "NextAppId",
@@ -61,6 +67,8 @@ __all__ = [
     "ProofError",
     "RateLimitError",
     "ServerError",
+    "TcbEvent",
+    "TcbInfo",
     "TransportError",
     "UpdateCvmEnvsInProgress",
     "UpdateCvmEnvsPreconditionRequired",
@@ -70,14 +78,18 @@ __all__ = [
     "create_client",
     "encrypt_env_vars",
     "get_compose_hash",
+    "verify_attestation",
     "verify_env_encrypt_public_key",
 ]
 
 if TYPE_CHECKING:
     from phala_secrets.cloud.async_client import AsyncClient, create_async_client
+    from phala_secrets.cloud.attest import verify_attestation
     from phala_secrets.cloud.client import Client, create_client
     from phala_secrets.cloud.models import (
+        AppCertificate,
         AppCompose,
+        CvmAttestation,
         CvmContainer,
         CvmInfo,
         CvmKmsInfo,
@@ -101,10 +113,13 @@ if TYPE_CHECKING:
         OnChainDevice,
         OnChainKmsContract,
         OnChainOsImage,
+        TcbEvent,
+        TcbInfo,
         UpdateCvmEnvsInProgress,
         UpdateCvmEnvsPreconditionRequired,
         UpdateResult,
     )
+    from phala_secrets.dstack.attestation import Attestation, Link
     from phala_secrets.dstack.compose_hash import get_compose_hash
     from phala_secrets.dstack.env_vars import encrypt_env_vars
     from phala_secrets.dstack.key_proof import EnvEncryptPublicKey, verify_env_encrypt_public_key
@@ -113,11 +128,13 @@ if TYPE_CHECKING:
         ApiError,
         ApprovalRefusedError,
         ApprovalRequiredError,
+        AttestationError,
         AuthError,
         BootError,
         CancelledError,
         ConflictError,
         DeliveryError,
+        EvidenceError,
         Finding,
         InputError,
         NotFoundError,
@@ -131,13 +148,16 @@ if TYPE_CHECKING:
 else:  # a type checker that saw this would take any name
     _HOMES = {
         "AsyncClient": "cloud.async_client",
+        "Attestation": "dstack.attestation",
         "Client": "cloud.client",
         "EnvEncryptPublicKey": "dstack.key_proof",
         "Finding": "errors",
+        "Link": "dstack.attestation",
         "create_async_client": "cloud.async_client",
         "create_client": "cloud.client",
         "encrypt_env_vars": "dstack.env_vars",
         "get_compose_hash": "dstack.compose_hash",
+        "verify_attestation": "cloud.attest",
         "verify_env_encrypt_public_key": "dstack.key_proof",
     }
 

@@ -5,6 +5,7 @@
     PhalaSecretsError           1   a bug of ours, unless it is one of the below
     ├── InputError              2   an input, a source or a flag is wrong; nothing was sent
     ├── ProofError              3   the key is not proven; nothing was sent
+    │   └── EvidenceError           attestation evidence is missing, malformed or does not hold
     ├── DeliveryError           4   the guest would not get what was given; nothing was sent
     ├── ApiError                5   Phala Cloud refused
     │   ├── AuthError               401, 403
@@ -18,6 +19,7 @@
     ├── ApprovalRequiredError   7   an approval on chain is needed
     ├── BootError               8   the update was accepted, but the CVM did not come up
     │   └── WaitTimeoutError    8   … in time
+    ├── AttestationError        9   the update was accepted and the CVM runs, but it is not attested
     └── CancelledError        130   interrupted
 
 An error is a pair: what is wrong and where (``str(error)``), and what to do
@@ -121,6 +123,10 @@ class ProofError(PhalaSecretsError):
     exit_code = 3
 
 
+class EvidenceError(ProofError):
+    """Attestation evidence is missing, malformed, or does not show what it has to. Nothing was sent."""
+
+
 class DeliveryError(PhalaSecretsError):
     """The guest would not get what was given, or variables would be dropped. Nothing was sent.
 
@@ -219,6 +225,12 @@ class BootError(PhalaSecretsError):
 
 class WaitTimeoutError(BootError):
     """The update was accepted, but the CVM was not seen running in time."""
+
+
+class AttestationError(PhalaSecretsError):
+    """The update was accepted and the CVM runs, but it was not attested as ``attest: require`` demands."""
+
+    exit_code = 9
 
 
 class CancelledError(PhalaSecretsError):

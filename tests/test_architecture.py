@@ -108,7 +108,8 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["chain"]]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["attest"], *extras["chain"]]
     declared = {re.split(r"[<>=]", requirement)[0] for requirement in requirements}
     roots = {name.split(".")[0] for path in MODULES for name in imports(path)}
     foreign = roots - set(sys.stdlib_module_names) - set(FLOOR) - {""}

@@ -22,11 +22,13 @@ FUNCTIONS = {
     "create_client",
     "encrypt_env_vars",
     "get_compose_hash",
+    "verify_attestation",
     "verify_env_encrypt_public_key",
 }
 METHODS = {
     "get_app_cvms",
     "get_app_env_encrypt_pub_key",
+    "get_cvm_attestation",
     "get_cvm_compose_file",
     "get_cvm_containers",
     "get_cvm_info",
@@ -63,9 +65,9 @@ def test_all_is_pinned() -> None:
         and name != "Wire"
         and not name.startswith("_")
     }
-    assert len(of_errors) == 17
-    assert len(of_models) == 26
-    more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult"}
+    assert len(of_errors) == 19
+    assert len(of_models) == 30
+    more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult", "Attestation", "Link"}
     assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more
     assert phala_secrets.__all__ == sorted(phala_secrets.__all__)
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dotenv import dotenv_values
 
 from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.measured_boot import os_measurements
 from phala_secrets.simulator.server import Simulator
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 COMMAND = """update --cvm my-app --env-file .env \\
-    --files TLS_KEY=tls.key --base64 TLS_KEY --json"""
+    --files TLS_KEY=tls.key --base64 TLS_KEY --attest require --json"""
 NAME, VALUE, OUTPUT = 13, 31, 57  # columns, of 80
 
 
@@ -85,6 +86,7 @@ def inject(simulator: Simulator, folder: str) -> subprocess.CompletedProcess[str
     """Runs the command, its log to standard error as always, its outputs as JSON."""
     environ = {name: os.environ[name] for name in ("TERM", "NO_COLOR") if name in os.environ}
     environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "PHALA_CLOUD_API_KEY": simulator.cloud.api_key}
+    environ |= attestation(simulator, Path(folder))
     return subprocess.run(
         [sys.executable, "-IB", HERE.parents[1] / "entrypoint.py", *COMMAND.replace("\\\n", "").split()],
         cwd=folder,
@@ -92,6 +94,18 @@ def inject(simulator: Simulator, folder: str) -> subprocess.CompletedProcess[str
         stdout=subprocess.PIPE,
         encoding="utf-8",
     )
+
+
+def attestation(simulator: Simulator, folder: Path) -> dict[str, str]:
+    """What points the run at the simulated TEE, as ``phala-secrets simulate`` prints it."""
+    (root := folder / "attestation-root.pem").write_text(simulator.cloud.tee.root_pem)
+    (cvm,) = simulator.cloud.cvms
+    return {
+        "PHALA_SECRETS_PCCS_URL": simulator.origin,
+        "PHALA_SECRETS_ATTESTATION_ROOT": str(root),
+        "PHALA_SECRETS_TRUSTED_OS": os_measurements(cvm),
+        "PHALA_SECRETS_TRUSTED_KMS_CA": cvm.kms.ca_public_key,
+    }
 
 
 def beside(name: str, left: str | None, sign: str, right: str | None) -> list[str]:

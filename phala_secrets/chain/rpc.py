@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from phala_secrets.chain import abi
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.key_proof import parse_signer
+from phala_secrets.dstack.kms_record import parse_ca
 from phala_secrets.errors import AnswerError, InputError
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ def chain_id() -> Rpc[int]:
 def kms_root(contract: str) -> Rpc[str]:
     """The KMS root's public key, compressed SEC1 hex without ``0x``, from ``kmsInfo()`` of a KMS contract."""
     return _view(contract, "09177063", parse=_parse_kms_root)
+
+
+def kms_ca(contract: str) -> Rpc[str]:
+    """The KMS's CA key, SPKI hex, from ``kmsInfo()`` of a KMS contract."""
+    return _view(contract, "09177063", parse=_parse_kms_ca)
 
 
 def registered_app(contract: str, app_id: str) -> Rpc[bool]:
@@ -238,6 +244,14 @@ def _parse_kms_root(answer: Any) -> str:
         return parse_signer(public_key.hex())
     except InputError:
         raise AnswerError("the KMS contract's k256Pubkey is not a secp256k1 public key") from None
+
+
+def _parse_kms_ca(answer: Any) -> str:
+    _, ca, *_ = abi.decode_byte_strings(answer, 4)
+    try:
+        return parse_ca(ca.hex())
+    except InputError:
+        raise AnswerError("the KMS contract's caPubkey is not a P-256 key") from None
 
 
 def _parse_base_fee(answer: Any) -> int | None:

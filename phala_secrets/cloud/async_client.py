@@ -10,7 +10,7 @@ import httpx
 
 from phala_secrets import flow
 from phala_secrets.cloud import changes, methods
-from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
+from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.requests import API_VERSION
@@ -81,6 +81,8 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             return raise_first(await self._settle(step))
         if isinstance(step, Settled):
             return await self._settle(step.requests)
+        if isinstance(step, BaseUrl):
+            return self.base_url
         if isinstance(step, Within):
             return await self.send(step.call, within=step.seconds)
         return await self.send(step)
@@ -208,6 +210,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     get_cvm_info = _method(methods.get_cvm_info)
     get_cvm_compose_file = _method(methods.get_cvm_compose_file)
     get_cvm_state = _method(methods.get_cvm_state)
+    get_cvm_attestation = _method(methods.get_cvm_attestation)
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_cvm_containers = _method(methods.get_cvm_containers)
     get_app_cvms = _method(methods.get_app_cvms)

@@ -27,7 +27,8 @@ class Call(Generic[T]):
 
     ``parse`` gets the decoded JSON of a 2xx; ``others`` reads other statuses that are results and
     no errors. ``repeatable`` is whether it may be sent again after it may have been read;
-    ``when_busy`` whether it is sent again unasked while the CVM is busy (409).
+    ``when_busy`` whether it is sent again unasked while the CVM is busy (409). ``given_by`` is the
+    input that an absolute ``path`` comes from. With ``whole``, ``parse`` gets the ``Response``.
     """
 
     method: str
@@ -39,6 +40,8 @@ class Call(Generic[T]):
     others: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
     repeatable: bool = True
     when_busy: bool = True
+    given_by: str = "rpc-url"
+    whole: bool = False
 
     @property
     def absolute(self) -> bool:
@@ -65,6 +68,10 @@ class Within(NamedTuple):
     seconds: float
 
 
+class BaseUrl(NamedTuple):
+    """A step: nothing is sent, and its result is the URL of the API that calls go to."""
+
+
 class Response(NamedTuple):
     """What came back. ``hidden`` is what must not come into a message or a result."""
 
@@ -83,6 +90,9 @@ def read(call: Call[T], response: Response) -> T:
     parse = call.parse if 200 <= status < 300 else call.others.get(status)
     try:
         if parse is not None:
+            if call.whole and 200 <= status < 300:
+                refuse_compressed(headers)
+                return parse(response)
             return parse(_decode(response))
         refusal = _refusal(response)
     except AnswerError as garbled:

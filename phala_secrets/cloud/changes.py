@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.cloud import readers, records, requests, trust
+from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import Arguments, merged, required, whole
+from phala_secrets.cloud.call import BaseUrl
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.dstack.encryption import parse_sealed, seal
@@ -95,7 +96,8 @@ def update_cvm_envs(
     any of the shapes of ``encrypt_env_vars``, which are encrypted here: the app's key is fetched
     (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
     with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
-    root that the API publishes, which is as good as the API. ``compose_hash`` and
+    root that the API publishes, which is as good as the API; with the default API the Cloud KMS
+    has to have its published root. ``compose_hash`` and
     ``transaction_hash`` (hex) are for the second phase, after an approval on chain. With ``wait``
     an operation in the way is waited for, then ``envs`` are encrypted anew, and it returns when the
     CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
@@ -160,6 +162,7 @@ def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str
         signers=() if signers is None else tuple(parse_signers(signers)),
         kms=arguments.get("kms"),
         app_id=parse_cvm(cvm_id).app_id,
+        cloud_root=known.expected_root((yield BaseUrl())),
     )
     cvm, first = yield first_requests
     contracts = yield from trust.all_contracts(first)

@@ -14,7 +14,7 @@ import httpx
 
 from phala_secrets import flow
 from phala_secrets.cloud import changes, methods
-from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
+from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
 from phala_secrets.cloud.requests import API_VERSION
@@ -98,6 +98,8 @@ class Client(Connection[httpx.Client]):
             return raise_first(self._settle(step))
         if isinstance(step, Settled):
             return self._settle(step.requests)
+        if isinstance(step, BaseUrl):
+            return self.base_url
         if isinstance(step, Within):
             return self.send(step.call, within=step.seconds)
         return self.send(step)
@@ -247,6 +249,7 @@ class Client(Connection[httpx.Client]):
     get_cvm_info = _method(methods.get_cvm_info)
     get_cvm_compose_file = _method(methods.get_cvm_compose_file)
     get_cvm_state = _method(methods.get_cvm_state)
+    get_cvm_attestation = _method(methods.get_cvm_attestation)
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_cvm_containers = _method(methods.get_cvm_containers)
     get_app_cvms = _method(methods.get_app_cvms)

@@ -160,9 +160,9 @@ class Connection(Generic[Http]):
         self._trace = trace
         self._show = show
         self._pace = Pace()
-        self._proxies: dict[str, Proxy | None] = {}
+        self._proxies: dict[tuple[str, str], Proxy | None] = {}
         self._http = self._open_to(self.base_url)
-        self._elsewhere: dict[str, Http] = {}
+        self._elsewhere: dict[tuple[str, str], Http] = {}
         self._opening = threading.Lock()
         self._hidden = Hidden([key, *self._credentials_of(self.base_url)])
         self._hidden_elsewhere: dict[str, Hidden] = {}
@@ -173,7 +173,7 @@ class Connection(Generic[Http]):
 
     def _open_to(self, url: str) -> Http:
         proxy = proxy_for(url)
-        self._proxies[url] = proxy
+        self._proxies[_origin(url)] = proxy
         try:
             return self._open(url)
         except (ValueError, ImportError, httpx.InvalidURL):  # each would quote a proxy's password
@@ -188,16 +188,19 @@ class Connection(Generic[Http]):
         """The connections to Phala Cloud, or to the other server that the call is for."""
         if not call.absolute:
             return self._http
+        origin = _origin(call.path)
+        if origin == _origin(self.base_url):
+            return self._http
         with self._opening:
-            if call.path not in self._elsewhere:
-                self._elsewhere[call.path] = self._open_to(call.path)
-            return self._elsewhere[call.path]
+            if origin not in self._elsewhere:
+                self._elsewhere[origin] = self._open_to(call.path)
+            return self._elsewhere[origin]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({without_login(self.base_url)!r})"
 
     def _settings(self, url: str) -> dict[str, Any]:
-        proxy = self._proxies[url]
+        proxy = self._proxies[_origin(url)]
         return {
             "verify": _tls(url),
             "trust_env": False,  # proxies and roots are read here
@@ -234,7 +237,7 @@ class Connection(Generic[Http]):
 
     def _credentials_of(self, url: str) -> list[str]:
         """Return the credentials in a URL, and the login of the proxy on the way to it."""
-        proxy = self._proxies.get(url)
+        proxy = self._proxies.get(_origin(url))
         return [*credentials_in(url), *(proxy.secrets if proxy else ())]
 
     def _hidden_from(self, call: Call[Any]) -> Hidden:
@@ -258,7 +261,7 @@ class Connection(Generic[Http]):
         """Return what an error of the transport means."""
         there = call.path if call.absolute else self.base_url
         host = host_of(there)
-        url = "rpc-url" if call.absolute else "api-url"
+        url = call.given_by if call.absolute else "api-url"
         known = error
         if not isinstance(known, TransportError):
             known = transport_error(error, address_of(there), url, self._hidden_from(call))
@@ -268,6 +271,12 @@ class Connection(Generic[Http]):
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:
         return exchange(call, self._pace, self.timeout, within=within)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Return what servers are told apart by: scheme, and host with port."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def host_of(url: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.models import (
         AppCompose,
+        CvmAttestation,
         CvmInfo,
         CvmState,
         GetAppEnvEncryptPubKeyResponse,
@@ -189,6 +190,16 @@ def get_cvm_state(
     ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
     """
     return requests.state(_id(request, id)).read_by(readers.read("CvmState"))
+
+
+def get_cvm_attestation(
+    request: Arguments | str | None = None, /, *, id: str | None = None
+) -> Call[CvmAttestation]:
+    """``GET /cvms/{id}/attestation``: a CVM's evidence, for ``verify_attestation``; nothing is verified yet.
+
+    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    """
+    return requests.attestation(_id(request, id)).read_by(readers.read("CvmAttestation"))
 
 
 def get_cvm_operations(

@@ -293,6 +293,52 @@ class UpdateCvmEnvsPreconditionRequired(Wire):
 UpdateResult = UpdateCvmEnvsInProgress | UpdateCvmEnvsPreconditionRequired
 
 
+class AppCertificate(Wire):
+    """A certificate of an app's CVM; ``quote`` is a TDX quote in hex, of which nothing is proven yet."""
+
+    quote: str | None = None
+    app_id: str | None = None
+    cert_usage: str | None = None
+    not_before: str | None = None
+    not_after: str | None = None
+    is_ca: bool = False
+
+
+class TcbEvent(Wire):
+    """One event of a guest's event log."""
+
+    imr: int
+    event_type: int
+    digest: str
+    event: str
+    event_payload: str
+
+
+class TcbInfo(Wire):
+    """A guest's measurements (hex) and the event log behind them, as the API gives them."""
+
+    mrtd: str | None = None
+    rtmr0: str | None = None
+    rtmr1: str | None = None
+    rtmr2: str | None = None
+    rtmr3: str | None = None
+    rootfs_hash: str | None = None
+    event_log: tuple[TcbEvent, ...] = ()
+    app_compose: str | None = None
+
+
+class CvmAttestation(Wire):
+    """``GET /cvms/{id}/attestation``: evidence, which ``verify_attestation`` verifies."""
+
+    is_online: bool
+    is_public: bool = True
+    error: str | None = None
+    name: str | None = None
+    app_certificates: tuple[AppCertificate, ...] | None = None
+    tcb_info: TcbInfo | None = None
+    compose_file: str | None = None
+
+
 class AppCompose(Wire):
     """``GET /cvms/{id}/compose_file``: the app-compose, every field kept as the API gave it."""
 

@@ -125,8 +125,8 @@ def revision_ciphertext(app_id: str, revision_id: str) -> Call[str]:
     """The ciphertext of a revision, as hex in small letters; empty where it has none."""
 
     def read(answer: Any) -> str:
-        text = Fields(answer, "revision").optional("encrypted_env", str) or ""
-        return text.lower().removeprefix("0x")
+        text = Fields(answer, "revision").all.get("encrypted_env")  # longer than any other field may be
+        return text.lower().removeprefix("0x") if isinstance(text, str) else ""
 
     return requests.revision(app_id, revision_id).read_by(read)
 

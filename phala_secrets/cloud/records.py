@@ -59,6 +59,7 @@ class Cvm(NamedTuple):
     kms_address: str | None
     unsigned_key: str | None
     vm_uuid: str | None = None
+    instance_id: str | None = None
 
 
 class Contract(NamedTuple):
@@ -193,6 +194,7 @@ def _cvm(answer: Any) -> Cvm:
         kms_address=kms.optional("dstack_kms_address", str),
         unsigned_key=kms.optional("encrypted_env_pubkey", str),
         vm_uuid=fields.optional("vm_uuid", str),
+        instance_id=fields.optional("instance_id", str),
     )
 
 

@@ -94,6 +94,11 @@ def attestation(cvm_id: str) -> Call[Any]:
     return Call("GET", f"{_cvm(cvm_id)}/attestation")
 
 
+def app_attestations(app_id: str) -> Call[Any]:
+    """The evidence of every CVM of an app that runs; the service asks for no key here."""
+    return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/attestations")
+
+
 def containers(cvm_id: str) -> Call[Any]:
     return Call("GET", f"{_cvm(cvm_id)}/composition")
 

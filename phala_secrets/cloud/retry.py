@@ -55,7 +55,7 @@ def exchange(
                     pace.slow_down(turn, pause, began)
                 if pause is None or flow.clock.monotonic() + pause >= deadline:
                     if call.absolute and isinstance(error, ApiError):
-                        raise _of_the_rpc(error) from None
+                        raise _of_another(error, call.given_by) from None
                     raise
                 yield Pause(pause, f"{error.marked}; try {made + 1} of {tries}")
     finally:
@@ -83,11 +83,13 @@ def _pause_after(call: Call[T], error: PhalaSecretsError, made: int) -> float | 
     return flow.pause_before(made, retry_after(error), growth=growth)
 
 
-def _of_the_rpc(error: ApiError) -> AnswerError:
-    """Return the refusal of a chain's RPC, which is none of Phala Cloud's."""
-    return AnswerError(
-        f"the RPC answered HTTP {error.status_code}", hint="check rpc-url, and its key and limits"
-    )
+def _of_another(error: ApiError, given_by: str) -> AnswerError:
+    """Return the refusal of another server, such as a chain's RPC, which is none of Phala Cloud's."""
+    if given_by == "rpc-url":
+        return AnswerError(
+            f"the RPC answered HTTP {error.status_code}", hint="check rpc-url, and its key and limits"
+        )
+    return AnswerError(f"{given_by} answered HTTP {error.status_code}", hint=f"check {given_by}")
 
 
 class Turn:

@@ -2,7 +2,8 @@
 
 Any well-formed signature recovers to some signer, so the signer is compared with a
 KMS root that is trusted: one that the user pinned, one read from the KMS contract
-on chain, or else the one that the API publishes, which is only as good as the API.
+on chain, the published root of the Cloud KMS, or else the one that the API publishes,
+which is only as good as the API.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from phala_secrets.cloud import records, requests
+from phala_secrets.cloud import known, records, requests
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.dstack.key_proof import Proof, parse_signer, prove
 from phala_secrets.errors import (
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.records import Contract, Contracts, Cvm, Key
 
-Level = Literal["api", "chain", "pinned"]
+Level = Literal["api", "known", "chain", "pinned"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 """What a proof can rest on, weakest first."""
 
 CENTRAL = "phala"
 """What the KMS that Phala runs is called: the one slug of a contract that serves keys as well."""
+
+UNKNOWN_ROOT = "unknown root of the Cloud KMS"
+"""How the warning begins that ``require-trust: api`` goes on with."""
 
 _MOST_PAGES = 50
 
@@ -49,7 +53,8 @@ class Policy:
     and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
     ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
     that everything has to be of, ``app_ids`` are those it may be of where several are given;
-    ``kms`` is the slug or id to ask for the key.
+    ``kms`` is the slug or id to ask for the key; ``cloud_root`` is the root that the API's Cloud
+    KMS must have (``known.expected_root``), or None.
     """
 
     signers: tuple[str, ...] = ()
@@ -60,6 +65,7 @@ class Policy:
     app_id: str | None = None
     app_ids: tuple[str, ...] = ()
     kms: str | None = None
+    cloud_root: str | None = None
 
     def check(self) -> None:
         """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing.
@@ -71,7 +77,7 @@ class Policy:
                 "kms-contract is given without rpc-url, so it would not be asked",
                 hint="check the name of the variable that rpc-url is taken from",
             )
-        reachable = LEVELS[2] if self.signers else LEVELS[1] if self.rpc_url else LEVELS[0]
+        reachable: Level = "pinned" if self.signers else "chain" if self.rpc_url else "known"
         if self.require and LEVELS.index(reachable) < LEVELS.index(self.require):
             missing = (
                 "trusted-signers is" if self.require == "pinned" else "trusted-signers and rpc-url are both"
@@ -176,7 +182,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
     beside: list[Call[Any]] = []
     kms_address = None
     if rpc_url and on_chain:
-        kms_address = _kms_contract(on_chain, policy)
+        kms_address = kms_contract(on_chain, policy)
         beside = _ask_chain(rpc_url, on_chain, kms_address, app_id)
     names = yield from _servers(policy.kms, contract, contracts)
     try:
@@ -191,9 +197,12 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
         )
     if from_chain:
         _check_chain(proof, on_chain, from_chain, kms_address or "")
-    trust: Level = "pinned" if policy.signers else "chain" if from_chain else "api"
+    is_known = proof.signer == known.published.root
+    trust: Level = "pinned" if policy.signers else "chain" if from_chain else "known" if is_known else "api"
+    remarks = _remarks(cvm, proof)
     if trust == "api":
         _check_published(proof, contract)
+        remarks += _unknown_root(cvm, proof, policy)
     if policy.require and LEVELS.index(trust) < LEVELS.index(policy.require):
         raise ProofError(
             f"require-trust is {policy.require}, but the proof rests on {trust}",
@@ -206,7 +215,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
         trust=trust,
         chain_id=on_chain,
         kms_contract=kms_address or (contract.address if contract and on_chain else None),
-        findings=tuple(_remarks(cvm, proof)),
+        findings=tuple(remarks),
     )
 
 
@@ -284,7 +293,8 @@ def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract
         raise
 
 
-def _kms_contract(chain_id: int, policy: Policy) -> str:
+def kms_contract(chain_id: int, policy: Policy) -> str:
+    """Return the address of the KMS contract that a chain is asked about; ProofError where none is known."""
     from phala_secrets.chain.networks import WELL_KNOWN_KMS
 
     address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)
@@ -357,6 +367,22 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
             f"the key is signed by {proof.signer}, but the KMS {name[:80]!a} has the root {root}",
             hint="do not send secrets to it: this key is not from the app's KMS",
         )
+
+
+def _unknown_root(cvm: Cvm, proof: Proof, policy: Policy) -> list[Finding]:
+    """Refuse a key of the Cloud KMS that another root than the published one signed, or warn of it.
+
+    Whether an app is of the Cloud KMS is the API's word; ``require-trust: known`` does not take it.
+    """
+    if cvm.chain_id or policy.cloud_root in (None, proof.signer):
+        return []
+    what = f"the Cloud KMS signed with {proof.signer}, not with its published root {policy.cloud_root}"
+    if policy.require != "api":
+        raise ProofError(
+            what,
+            hint="do not send secrets to it, unless Phala announced a new root: pin that",
+        )
+    return [Finding(f"{UNKNOWN_ROOT}: {what}", hint="if Phala has announced a new root, pin it")]
 
 
 def _remarks(cvm: Cvm, proof: Proof) -> list[Finding]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-from phala_secrets.cloud import trust
+from phala_secrets.cloud import known, trust
 from phala_secrets.cloud.ids import CvmRef, parse_cvm, parse_url
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.key_proof import parse_signer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from phala_secrets.cloud.secret import Secret
+    from phala_secrets.inputs.attest import Attesting
     from phala_secrets.inputs.given import Given
 
 __all__ = ["Job", "Mode", "Prepared", "read_job"]
@@ -55,6 +56,7 @@ class Job(NamedTuple):
     max_parallel: int
     fail_fast: bool
     timeout: int
+    attest: Attesting | None = None
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
@@ -74,7 +76,7 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
     if mode != "verify" and not prepared and not sources.given:
         sources = replace(sources, env_files=_default_files(given, environ, project), by_checkout=True)
-    policy = _policy(given, cvms, app)
+    policy = replace(_policy(given, cvms, app), cloud_root=known.expected_root(login.api_url))
     policy.check()
     return Job(
         mode=cast("Mode", mode),
@@ -100,7 +102,23 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         max_parallel=given.number("max-parallel"),
         fail_fast=given.flag("fail-fast"),
         timeout=given.number("timeout"),
+        attest=_attesting(mode, given, login.api_url),
     )
+
+
+def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
+    """Return what to attest, or None where that is off: then nothing of it is loaded."""
+    asked = given.choice("attest") != "off"
+    if not asked and not given.text("attestation-root"):
+        return None
+    from phala_secrets.inputs.attest import read_attesting
+
+    attesting = read_attesting(given, api_url)
+    if asked and mode == "update" and not given.flag("wait"):
+        raise InputError(
+            "attest needs wait: true, because a CVM attests once it runs", hint="leave wait out, or attest"
+        )
+    return attesting if asked else None
 
 
 def _target(given: Given, project: Project) -> tuple[tuple[CvmRef, ...], str | None]:
@@ -176,6 +194,9 @@ def _policy(given: Given, cvms: tuple[CvmRef, ...], app: str | None) -> trust.Po
 def _signers(given: Given) -> list[str]:
     signers = []
     for number, line in enumerate(given.lines("trusted-signers"), 1):
+        if line == known.NAME:
+            signers.append(known.published.root)
+            continue
         try:
             signers.append(parse_signer(line))
         except InputError as error:

@@ -6,75 +6,9 @@ The parser, ``--help``, README.md, action.yml and docs/ come from these rows: ad
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from phala_secrets.inputs.row import MODES, PREFIX, WORDS, Input, Output, plain
 
-Kind = Literal["text", "raw", "lines", "names", "bool", "choice", "switch", "number", "duration"]
-"""``raw`` text keeps the white space around it; ``names`` are split at commas as well as at lines.
-
-A ``switch`` is a choice whose flag may stand alone, for ``true``. A ``duration`` is in seconds, or
-has its unit.
-"""
-
-MODES = ("update", "plan", "encrypt", "verify")
-WORDS = (*MODES, "list", "kms")
-"""The words of the command that take inputs as flags."""
-
-PREFIX = "PHALA_SECRETS_"
-
-
-class Input(NamedTuple):
-    """One input.
-
-    ``otherwise`` says in words where the value comes from if the input is left out, ``fallback`` is
-    the variable that it comes from. ``heading`` and ``words`` are those of its group, unless a row has
-    its own words. An input without ``action`` exists for the command alone. One that ``protects`` may
-    be left out, but not be given empty: an expression that comes to nothing would switch it off.
-    """
-
-    name: str
-    help: str
-    kind: Kind = "text"
-    metavar: str = ""
-    default: str = ""
-    otherwise: str = ""
-    fallback: str = ""
-    choices: tuple[str, ...] = ()
-    low: int = 0
-    high: int = 0
-    flag: bool = True
-    action: bool = True
-    protects: bool = False
-    heading: str = ""
-    words: tuple[str, ...] = ()
-
-    @property
-    def variable(self) -> str:
-        """The variable that gives this input in any CI."""
-        return PREFIX + self.name.upper().replace("-", "_")
-
-    @property
-    def meaning(self) -> str:
-        """The help, with the range of a number."""
-        return f"{self.help}; {self.low} to {self.high}" if self.high else self.help
-
-    @property
-    def shown_default(self) -> str:
-        """What counts if the input is left out, or nothing."""
-        code = self.default or self.fallback
-        return self.otherwise or (f"`{code}`" if code else "")
-
-
-class Output(NamedTuple):
-    """One output."""
-
-    name: str
-    help: str
-    heading: str = ""
-
-
-def plain(text: str) -> str:
-    """Return a text of the table without its marks."""
-    return text.replace("`", "")
+__all__ = ["INPUTS", "MODES", "OUTPUTS", "PREFIX", "PREPARED", "RESULT", "WORDS", "Input", "Output", "plain"]
 
 
 def _group(heading: str, words: tuple[str, ...], *rows: Input) -> tuple[Input, ...]:
@@ -172,16 +106,18 @@ _INPUTS = (
         Input("kms", "the KMS to ask, by slug or id", metavar="KMS", otherwise="the KMS of the CVM"),
         Input(
             "trusted-signers",
-            "the only KMS roots to accept: secp256k1 public keys in hex, one per line",
+            "the only KMS roots to accept: secp256k1 public keys in hex, one per line; `phala-cloud` is the "
+            "published root of the Cloud KMS",
             "lines",
             "KEY",
             protects=True,
         ),
         Input(
             "require-trust",
-            "the least that the proof must rest on: `api`, `chain` or `pinned`",
+            "the least that the proof must rest on: `api`, `known` (the published root of the Cloud KMS), "
+            "`chain` or `pinned`",
             "choice",
-            choices=("api", "chain", "pinned"),
+            choices=("api", "known", "chain", "pinned"),
         ),
         Input(
             "kms-contract",
@@ -191,6 +127,63 @@ _INPUTS = (
             protects=True,
         ),
         Input("rpc-url", "JSON-RPC of the app's chain", metavar="URL", fallback="ETH_RPC_URL"),
+    ),
+    *_group(
+        "Attestation",
+        MODES,
+        Input(
+            "attest",
+            "prove that what runs is a genuine TEE with an accepted OS, this app, this compose hash and this "
+            "KMS: `off`, `warn` or `require` (`update` and `verify`)",
+            "choice",
+            default="off",
+            choices=("off", "warn", "require"),
+        ),
+        Input(
+            "trusted-os",
+            "accepted `os-measurements`, one per line; `attest: require` needs it",
+            "lines",
+            "SHA256",
+        ),
+        Input(
+            "trusted-kms-ca",
+            "accepted CA keys of the KMS that the CVM got its keys from: SPKI hex, one per line",
+            "lines",
+            "KEY",
+            otherwise="that of the KMS contract (`rpc-url`), or of the published Cloud KMS",
+        ),
+        Input(
+            "allow-tcb",
+            "TCB statuses to accept beside `UpToDate`, such as `SWHardeningNeeded`, one per line",
+            "lines",
+            "STATUS",
+        ),
+        Input(
+            "pccs-url",
+            "where Intel's collateral for quotes comes from",
+            metavar="URL",
+            default="https://pccs.phala.network",
+        ),
+        Input(
+            "evidence-file",
+            "keep the evidence of one CVM there; `verify` reads it, and needs no CVM and no API key",
+            metavar="FILE",
+        ),
+        Input(
+            "at",
+            "with `evidence-file`: the time to verify at, as Unix seconds or ISO 8601, with the collateral "
+            "that was stored",
+            metavar="TIME",
+            action=False,
+            words=("verify",),
+        ),
+        Input(
+            "attestation-root",
+            "the root certificate of simulated quotes, in PEM or DER; only while `api-url` is a loopback "
+            "address",
+            metavar="FILE",
+            action=False,
+        ),
     ),
     *_group(
         "The update",
@@ -324,8 +317,15 @@ _OUTPUTS = (
         "The key",
         Output("kms", "the KMS that was asked, by slug or id"),
         Output("kms-signer", "the KMS root that signed the key: compressed SEC1 hex without `0x`"),
-        Output("trust", "what vouches for that root: `pinned`, `chain` or `api`"),
+        Output("trust", "what vouches for that root: `pinned`, `chain`, `known` or `api`"),
+        Output("warning", "that the key of the Cloud KMS is signed by another root than the published one"),
         Output("public-key", "the app's key, to which the secrets are encrypted, 64 hex digits"),
+    ),
+    *_outputs(
+        "The attestation",
+        Output("attested", "whether every link held: `true`, `false`, or empty where it was not asked"),
+        Output("os-measurements", "SHA-256 of MRTD, RTMR1 and RTMR2, which identify the OS image"),
+        Output("attestation", "what was verified, link by link, with the evidence's SHA-256: JSON"),
     ),
     *_outputs(
         "The variables",

@@ -92,6 +92,11 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
         lookup.run(command, given, os.environ, runner)
     else:
         mode = command.mode or given.choice("mode")
+        if mode == "verify" and given.text("evidence-file"):
+            from phala_secrets.run.evidence_file import verify_file
+
+            verify_file(given, runner)
+            return
         _inject(mode, given, runner, stdin=_read_stdin if command.mode else None)
         if command.mode == "encrypt" and not runner.json:
             sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")

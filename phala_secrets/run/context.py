@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.ids import CvmRef
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.cloud.trust import ProvenKey
+    from phala_secrets.dstack.attestation import Attestation
     from phala_secrets.inputs.job import Job
     from phala_secrets.run.plan import Plan
     from phala_secrets.runners.base import Runner
@@ -66,6 +67,9 @@ class Target:
     status: str = "failed"
     correlation_id: str = ""
     error: PhalaSecretsError | None = None
+    old_report_data: str = ""
+    """Of its evidence before the update (hex), or nothing."""
+    attestation: Attestation | None = None
 
     @property
     def id(self) -> str:

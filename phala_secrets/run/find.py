@@ -51,10 +51,7 @@ def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:
         return
     for target in targets:
         if target.app_id not in app_ids:
-            raise ProofError(
-                f"the CVM {target.name!a} belongs to the app {target.app_id}, which app-id does not name",
-                hint="check cvm and app-id; if both are right, do not trust this API",
-            )
+            raise _of_another_app(target)
     found = {target.app_id for target in targets}
     if missing := [app_id for app_id in app_ids if app_id not in found]:
         raise ProofError(
@@ -63,10 +60,19 @@ def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:
         )
 
 
+def _of_another_app(target: Target) -> ProofError:
+    return ProofError(
+        f"the CVM {target.name!a} belongs to the app {target.app_id}, which app-id does not name",
+        hint="check cvm and app-id; if both are right, do not trust this API",
+    )
+
+
 def find_again(job: Job, target: Target) -> Flow[tuple[Contract, ...]]:
     """Give a target its CVM and app of now, as ``find`` would, and return the contracts of now."""
     cvm, first = yield (records.cvm(target.ref.id if target.ref else target.id), records.contracts())
     now = _of_reference(cvm, target.ref, job.policy) if target.ref else _target(cvm, job.app, named=False)
+    if job.policy.app_ids and now.app_id not in job.policy.app_ids:
+        raise _of_another_app(now)
     target.cvm, target.app_id, target.named = now.cvm, now.app_id, now.named
     contracts = yield from trust.all_contracts(first)
     return contracts

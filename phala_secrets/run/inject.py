@@ -27,14 +27,22 @@ def inject(run: Run) -> None:
 
 
 def verify(run: Run) -> None:
-    """Prove the key, and no more."""
+    """Prove the key, and where that is asked for attest the CVM."""
     _prove(run)
-    _finish(run, "verified")
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.now(run)
+    failed = [target.error for target in run.targets if target.error]
+    _finish(run, "failed" if failed else "verified")
+    if failed:
+        raise failed[0]
 
 
 def plan(run: Run) -> None:
     """Do everything but the update, and show what it would change, even where it would be refused."""
     refuse_start(run)
+    _pass_attest_over(run)
     _collect(run)
     _prove(run)
     prepare.plan(run, run.targets)
@@ -46,6 +54,7 @@ def plan(run: Run) -> None:
 
 def encrypt(run: Run) -> None:
     """Prove the key and output the ciphertext."""
+    _pass_attest_over(run)
     _collect(run)
     review_early(run)
     _prove(run)
@@ -72,6 +81,10 @@ def update(run: Run) -> None:
     review(run, run.targets)
     _refuse(run)
     prepare.encrypt(run, run.targets)
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.before(run)
     update_all(run)
 
 
@@ -102,24 +115,24 @@ def _collect(run: Run) -> None:
     hold_to_limits(run)
 
 
+def _pass_attest_over(run: Run) -> None:
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.passed_over(run)
+
+
 def _prove(run: Run) -> None:
     """Find the CVMs and prove the key of each app."""
     with run.runner.group("The key"):
         run.runner.progress("finding the CVM and its KMS")
         run.targets, run.contracts = run.client.run(find.find(run.job))
         first = run.targets[0]
-        _spare(run)
+        prepare.spare(run, run.targets)
         run.output("cvm-id", first.id)
         run.output("app-id", first.app_id)
         run.runner.progress("fetching and proving the key")
         prepare.prove(run, run.targets, run.contracts)
-
-
-def _spare(run: Run) -> None:
-    """Have the names and ids that were looked up shown, even where a variable has the same value."""
-    for one in run.targets:
-        run.runner.secrets.spare((one.id, one.name, one.app_id, one.cvm.status, one.cvm.compose_hash))
-        run.runner.secrets.spare((*one.cvm.device_ids, one.cvm.os_version, one.cvm.kms_address))
 
 
 def _refuse(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phala_secrets.cloud.trust import UNKNOWN_ROOT
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import seal
 from phala_secrets.dstack.ids import bare
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from phala_secrets.run.plan import Plan
 
 
+def spare(run: Run, targets: Sequence[Target]) -> None:
+    """Have the names and ids that were looked up shown, even where a variable has the same value."""
+    for one in targets:
+        run.runner.secrets.spare((one.id, one.name, one.app_id, one.cvm.status, one.cvm.compose_hash))
+        run.runner.secrets.spare((*one.cvm.device_ids, one.cvm.os_version, one.cvm.kms_address))
+
+
 def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) -> None:
     """Prove the key of each app, and look up what each CVM has today, in as few round trips as that takes."""
     known = {target.app_id: target.key for target in targets if hasattr(target, "key")}
@@ -36,6 +44,8 @@ def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) ->
     for app_id, key in {target.app_id: target.key for target in targets}.items():
         for finding in key.findings:
             run.tell(finding)
+            if finding.message.startswith(UNKNOWN_ROOT):
+                run.output("warning", finding.message)
         before = known.get(app_id)
         if before is None or before.public_key != key.public_key or before.signer != key.signer:
             run.runner.say(reports.proof_line(key))
@@ -76,6 +86,7 @@ def begin_again(run: Run, target: Target) -> None:
     app_id, key, first = target.app_id, target.key, target.plan
     target.approval = None
     contracts = run.client.run(find.find_again(run.job, target))
+    spare(run, [target])
     run.output_of(target, {"cvm-id": target.id, "app-id": target.app_id})
     prove(run, [target], contracts)
     plan(run, [target])

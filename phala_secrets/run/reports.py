@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phala_secrets.cloud.trust import UNKNOWN_ROOT
 from phala_secrets.runners.report import Report, Table
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _VOUCHERS = {
     "pinned": "pinned: the signer is in trusted-signers",
     "chain": "chain: the signer is the root in the KMS contract, as rpc-url says",
+    "known": "known: the signer is the published root of the Cloud KMS",
     "api": "api: the signer is the root that Phala Cloud's API publishes",
 }
 
@@ -30,8 +32,11 @@ def proof_line(key: ProvenKey) -> str:
 def told(run: Run, status: str) -> Report:
     """The report of ``verify``, ``encrypt`` and ``plan``, which change nothing."""
     report = Report(
-        {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan"}.get(status, status)
+        {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan", "failed": "Key proven"}.get(
+            status, status
+        )
     )
+    report.title += _doubt(run.targets)
     report.facts = _facts(run.targets)
     if status == "planned":
         first = run.targets[0]
@@ -39,6 +44,7 @@ def told(run: Run, status: str) -> Report:
         report.facts += _changes(first.plan, first.key)
         if run.fleet:
             report.tables.append(_differences(run.targets))
+    _add_attestations(report, run.targets)
     report.advice = _advice(run.targets)
     return report
 
@@ -56,7 +62,7 @@ def updated(run: Run) -> Report:
         done = sum(target.status != "failed" for target in targets)
         title = f"{done} of {len(targets)} CVMs updated"
     first = targets[0]
-    report = Report(title, facts=_facts(targets))
+    report = Report(title + _doubt(targets), facts=_facts(targets))
     report.facts += _changes(first.plan, None)
     if run.fleet:
         cells = [(target.name, target.status, target.remark) for target in targets]
@@ -67,8 +73,20 @@ def updated(run: Run) -> Report:
         transaction = first.approval.transaction_hash
         report.facts.append(("approval", transaction))
         report.links = _transaction(transaction, first.key)
+    _add_attestations(report, targets)
     report.advice = _advice(targets)
     return report
+
+
+def _add_attestations(report: Report, targets: Sequence[Target]) -> None:
+    """Add the chain of each CVM that was attested, link by link, and say so in the first line."""
+    for target in targets:
+        if target.attestation:
+            from phala_secrets.run.attest_report import chain_table, headline
+
+            name = f"{target.name}: " if len(targets) > 1 else ""
+            report.title += f" — {name}{headline(target.attestation)}"
+            report.tables.append(chain_table(target.attestation))
 
 
 def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
@@ -131,6 +149,12 @@ def _facts(targets: Sequence[Target]) -> list[tuple[str, str]]:
     return facts
 
 
+def _doubt(targets: Sequence[Target]) -> str:
+    """Return what the first line of a report says of a root that is not the published one, or nothing."""
+    told = (finding.message for target in targets for finding in target.key.findings)
+    return f" — {UNKNOWN_ROOT}" if any(one.startswith(UNKNOWN_ROOT) for one in told) else ""
+
+
 def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
     facts = [("variables", str(len(plan.names)))]
     facts += [("added", ", ".join(plan.added))] if plan.added else []
@@ -161,6 +185,13 @@ def _advice(targets: Sequence[Target]) -> list[tuple[str, str]]:
             (
                 "Which app this CVM belongs to is the API's word. To have any other refused, add:",
                 f"app-id: {named.app_id}",
+            )
+        )
+    if any(target.key.trust == "known" for target in targets):
+        advice.append(
+            (
+                "That this app is of the Cloud KMS is the API's word. To have any other root refused, add:",
+                "require-trust: known",
             )
         )
     signers = sorted({target.key.signer for target in targets if target.key.trust == "api"})

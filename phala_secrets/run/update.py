@@ -27,6 +27,10 @@ _READING = 60.0
 """Seconds for that otherwise: the update is done, and a job should end."""
 
 
+_NOT_ATTESTED, _BEFORE_8 = 9, 7.5
+"""A CVM that did not come up (8) is worse than one that runs and was not attested (9)."""
+
+
 def update_all(run: Run) -> None:
     """Update every CVM, and wait. Raise the worst error."""
     job, runner = run.job, run.runner
@@ -73,6 +77,10 @@ def _update(run: Run, target: Target) -> None:
         raise
     run.client.run(look(run, target, _READING, seen))
     target.stage = "over"
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.after(run, target)
 
 
 def _send_when_free(run: Run, target: Target) -> Accepted | None:
@@ -181,11 +189,11 @@ def _close(run: Run) -> None:
     """Report what was done, or raise the worst error after all the others were named."""
     failed = [target for target in run.targets if target.error]
     prepared = [target.status for target in run.targets] == ["precondition_required"]
-    if run.fleet or not (failed or prepared):
+    if run.fleet or not (failed or prepared) or run.targets[0].attestation:
         run.runner.report(reports.updated(run))
     if not failed:
         return
-    worst = max(failed, key=lambda target: target.exit_code)
+    worst = max(failed, key=_badness)
     for target in failed:
         if target is not worst and target.error:
             run.runner.tell(
@@ -193,3 +201,7 @@ def _close(run: Run) -> None:
             )
     if worst.error:
         raise worst.error
+
+
+def _badness(target: Target) -> float:
+    return _BEFORE_8 if target.exit_code == _NOT_ATTESTED else target.exit_code

@@ -108,6 +108,15 @@ def append(path: str, text: str, what: str) -> None:
         raise unwritable(what, error) from None
 
 
+def overwrite(path: str, text: str, what: str) -> None:
+    """Write a file that holds no secret, in place of what was there; InputError, naming ``what``."""
+    try:
+        with _opened(path, os.O_WRONLY | os.O_TRUNC, 0o644) as descriptor:
+            _write_all(descriptor, text.encode())
+    except OSError as error:
+        raise unwritable(what, error) from None
+
+
 @contextmanager
 def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
     """Open a file without waiting for anybody.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator import app_shapes, approval, cvm_shapes, operation_shapes
+from phala_secrets.simulator import app_shapes, approval, attestation_shapes, cvm_shapes, operation_shapes
 from phala_secrets.simulator.routing import Route, app_id_of, route
 from phala_secrets.simulator.versions import is_legacy
 from phala_secrets.simulator.wire import Answer, RefusalError, Request, boolean, integer, invalid
@@ -20,6 +20,11 @@ def _list_app_cvms(cloud: Cloud, request: Request, app: str) -> Answer:
     row = cvm_shapes.legacy_row if is_legacy(request) else cvm_shapes.cvm_row
     with cloud.changed:
         return Answer([row(cvm) for cvm in _cvms_of(cloud, app)])
+
+
+def _list_attestations(cloud: Cloud, _request: Request, app: str) -> Answer:
+    with cloud.changed:
+        return Answer(attestation_shapes.attestations(cloud, _cvms_of(cloud, app)))
 
 
 def _get_app_kms(cloud: Cloud, _request: Request, app: str) -> Answer:
@@ -96,6 +101,7 @@ def _cvms_of(cloud: Cloud, app: str) -> list[Cvm]:
 
 ROUTES: tuple[Route, ...] = (
     route("GET", "apps/*/cvms", _list_app_cvms),
+    route("GET", "apps/*/attestations", _list_attestations),
     route("GET", "apps/*/kms-info", _get_app_kms),
     route("GET", "apps/*/revisions", _list_revisions),
     route("GET", "apps/*/revisions/*", _get_revision),

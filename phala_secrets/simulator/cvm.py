@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets.simulator.composefile import app_compose, compose_hash, measured
 from phala_secrets.simulator.containers import Container, of_compose
 from phala_secrets.simulator.failure import BootFailedError
+from phala_secrets.simulator.firmware import Boot, Firmware
 from phala_secrets.simulator.generations import OS_VERSIONS
 from phala_secrets.simulator.guest import Started, seal, start
 from phala_secrets.simulator.identity import Device, Identity, Plan
@@ -65,6 +66,9 @@ class Cvm:
         """Who owns the app on chain: ``eoa``, ``safe``, …"""
         self.pending: dict[str, tuple[list[str], datetime]] = {}
         """The compose hash that waits for an approval: its names, and until when."""
+        self.firmware = Firmware()
+        self.boots: list[Boot] = []
+        """Those that ended with a guest that runs, oldest first."""
         self._world = world
         self._operations: list[Operation] = []
         self._revisions: list[Revision] = []
@@ -358,6 +362,7 @@ class Cvm:
         if missing:
             reason = f"required variable {missing[0]} is missing a value"
             return _Shown("error", reason, exited_at=date)
+        self.boots.append(Boot(moment, self.compose_hash, len(self.boots)))
         return _Shown("running", started=started, since=moment)
 
     def _record(self, operation_type: str, by: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from phala_secrets.simulator import cvm_shapes, operation_shapes
+from phala_secrets.simulator import attestation_shapes, cvm_shapes, operation_shapes
 from phala_secrets.simulator.composefile import with_defaults
 from phala_secrets.simulator.routing import Route, page_of, route
 from phala_secrets.simulator.stream import Stream
@@ -40,7 +40,7 @@ def _get_compose_file(cloud: Cloud, _request: Request, reference: str) -> Answer
 def _get_attestation(cloud: Cloud, _request: Request, reference: str) -> Answer:
     cvm = cloud.find_cvm(reference)
     with cloud.changed:
-        return Answer(cvm_shapes.attestation(cvm, compose_file=cloud.attestation_compose_file))
+        return Answer(attestation_shapes.attestation(cloud, cvm))
 
 
 def _get_composition(cloud: Cloud, _request: Request, reference: str) -> Answer:

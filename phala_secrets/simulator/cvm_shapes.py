@@ -221,33 +221,6 @@ def _container(cvm: Cvm, one: Container) -> dict[str, Any]:
     }
 
 
-def attestation(cvm: Cvm, *, compose_file: bool) -> dict[str, Any]:
-    """``GET /cvms/{id}/attestation``, without a quote, and with the document where ``compose_file``."""
-    online = cvm.is_online
-    measured = cvm.measured if online and compose_file else None
-    public = bool(cvm.app_compose["public_tcbinfo"])
-    return {
-        "is_online": online,
-        "is_public": public,
-        "error": None if online else "The CVM is not online",
-        "name": cvm.name,
-        "app_certificates": None,
-        "tcb_info": _tcb_info(measured) if public and measured is not None else None,
-        "compose_file": measured,
-    }
-
-
-def _tcb_info(measured: str) -> dict[str, Any]:
-    """The document beside measurements of nothing: a simulated CVM has no hardware."""
-    registers = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-    return {
-        **dict.fromkeys(registers, "00" * 48),
-        "rootfs_hash": None,
-        "event_log": [],
-        "app_compose": measured,
-    }
-
-
 def _cvm_kms(cvm: Cvm) -> dict[str, Any]:
     kms = cvm.kms
     return {

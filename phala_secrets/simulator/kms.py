@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from btclib_secp256k1 import keys, recovery
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sha3 import keccak_256
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ class Kms:
     def root_public_key(self) -> str:
         """The root's public key: 33 bytes, compressed SEC1, as hex."""
         return keys.pubkey_from_prvkey(self._root).hex()
+
+    @property
+    def ca_public_key(self) -> str:
+        """The CA's public key: P-256, SubjectPublicKeyInfo in DER, as hex."""
+        from phala_secrets.simulator.authority import p256
+
+        public = p256(self._seed, "KMS CA").public_key()
+        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()
 
     def is_called(self, reference: str) -> bool:
         """Whether the contract has this id or slug."""

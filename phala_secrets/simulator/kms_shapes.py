@@ -35,7 +35,7 @@ def kms_contract(kms: Kms) -> dict[str, Any]:
         "contract_address": kms.contract_address,
         "chain_id": kms.chain_id,
         "k256_pubkey": kms.root_public_key,
-        "ca_pubkey": made_up("ca", kms.slug, 32),
+        "ca_pubkey": kms.ca_public_key,
         "node_count": len(kms.nodes),
     }
 
@@ -68,7 +68,7 @@ def kms_inspection(kms: Kms, node: KmsNode) -> dict[str, Any]:
             "gateway_app_id": contract["gateway_app_id"],
             "bootstrap_info": {
                 "k256_pubkey": kms.root_public_key,
-                "ca_pubkey": made_up("ca", kms.slug, 32),
+                "ca_pubkey": kms.ca_public_key,
                 "quote_length": 0,
                 "eventlog_length": 0,
             },
@@ -89,7 +89,7 @@ def on_chain_contract(kms: Kms, chain_name: str, devices: list[str]) -> dict[str
         "chain_id": kms.chain_id,
         "chain_name": chain_name,
         "k256_pubkey": kms.root_public_key,
-        "ca_pubkey": made_up("ca", kms.slug, 32),
+        "ca_pubkey": kms.ca_public_key,
         "devices": [
             {"device_id": device, "node_name": "prod1", "on_chain_allowed": True} for device in devices
         ],

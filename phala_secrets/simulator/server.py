@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _PREFIX = "/api/v1"
+_PCCS = ("/sgx/", "/tdx/")
 _PEEK = "/_simulator/cvms/"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _REASONS = {465: "Approval Required", 466: "Hash Invalid", 467: "Not Verified", 468: "Not Allowed"}
@@ -62,6 +63,9 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         url = urlsplit(self.path)
+        if url.path.startswith(_PCCS):
+            self.send_answer(simulator.cloud.tee.respond(url.path, parse_qs(url.query)))
+            return
         if not url.path.startswith(_PREFIX + "/"):
             self.send_answer(self._peek(simulator.cloud, url.path))
             return
@@ -145,8 +149,10 @@ class Handler(BaseHTTPRequestHandler):
             )
 
     def send_answer(self, answer: Answer) -> None:
-        """Write an answer, its body as JSON."""
-        body = json.dumps(answer.body, separators=(",", ":")).encode()
+        """Write an answer, its body as JSON unless it is bytes."""
+        body = answer.body
+        if not isinstance(body, bytes):
+            body = json.dumps(body, separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **answer.headers}
         self.wfile.write(self.head(answer.status, headers) + body)
 

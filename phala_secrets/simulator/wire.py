@@ -41,7 +41,7 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """A status, a JSON body, headers; `Cloud.tamper` may change any of them."""
+    """A status, a body (JSON, or bytes as they are), headers; `Cloud.tamper` may change any of them."""
 
     body: Any
     status: int = 200

@@ -91,6 +91,10 @@ class World:
         self.v1_signatures = False
         """Whether keys come with a ``timestamp`` and a ``signature_v1``."""
 
+        # Attestation.
+        self.attests_after = 0.0
+        """Seconds after a boot during which the evidence is still that of the boot before."""
+
         # Limits of the service.
         self.rate_limit: RateLimit | None = None
         self.streams = True

@@ -17,6 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 from dotenv import dotenv_values
@@ -29,8 +30,15 @@ from phala_secrets.cloud.client import Client
 from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_proof
+from phala_secrets.dstack.attestation import Expected, check_cvm
+from phala_secrets.dstack.collateral import Collateral, crl, signed_object, stored_collateral
 from phala_secrets.dstack.environment import Environment, Origin, Variable
-from phala_secrets.errors import Finding, InputError, PhalaSecretsError, ProofError, untrusted
+from phala_secrets.dstack.event_log import parse_event_log, replay
+from phala_secrets.dstack.evidence import of_app, of_cvm
+from phala_secrets.dstack.evidence import read as read_evidence
+from phala_secrets.dstack.nested import loads
+from phala_secrets.dstack.quote import parse_quote, platform_of
+from phala_secrets.errors import EvidenceError, Finding, InputError, PhalaSecretsError, ProofError, untrusted
 from phala_secrets.flow import Pause
 from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
@@ -40,6 +48,7 @@ from phala_secrets.runners.files import OutputFile, as_json, as_text, in_dotenv,
 from phala_secrets.runners.github import GitHub, heredoc
 from phala_secrets.runners.report import Report, Table
 from phala_secrets.runners.secrecy import NOT_SHOWN, is_secret
+from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.envfile import read_environment
 from tests.support.step import command_of, read_outputs
 
@@ -392,7 +401,54 @@ def outputs(data: bytes) -> None:
             assert bare not in told.replace(NOT_SHOWN, ""), "a secret is shown"
 
 
+_TEE = Cloud(seed=b"fuzz").tee
+_COLLATERAL: list[Collateral] = []
+
+
+def evidence(data: bytes) -> None:
+    """A quote, a log, a response of a PCCS and a stored file: whatever they are, nothing is attested."""
+    quote, log, body, file = parts(data, 4)
+    text = log.decode(errors="replace")
+    for given in (quote, quote.hex()):
+        with only(EvidenceError):
+            platform_of(parse_quote(given))
+        found = check_cvm(given, text, _collateral(), Expected(root=_TEE.root), now=int(time.time()))
+        assert not found.attested
+        assert found.as_text()
+    with only(EvidenceError):
+        replay(parse_event_log(text))
+    with only(EvidenceError):
+        signed_object(body, "tcbInfo")
+    with only(EvidenceError):
+        crl(body, "list")
+    try:
+        content = loads(file)
+    except ValueError:
+        return
+    of_cvm(content)
+    of_app(content, "00" * 20)
+    with only(EvidenceError):
+        read_evidence(content)
+    with only(EvidenceError):
+        stored_collateral(content)
+
+
+def _collateral() -> Collateral:
+    """What is good for the quotes of one simulated TEE: made once, since it takes signatures."""
+    if not _COLLATERAL:
+        pck = _TEE.respond("/sgx/certification/v4/pckcrl", {"ca": ["platform"]})
+        root = _TEE.respond("/sgx/certification/v4/rootcacrl", {})
+        tcb = _TEE.respond("/tdx/certification/v4/tcb", {"fmspc": ["51b0c06f0000"]})
+        identity = _TEE.respond("/tdx/certification/v4/qe/identity", {})
+        chains = [unquote(next(iter(answer.headers.values()))) for answer in (pck, tcb, identity)]
+        signed = signed_object(tcb.body, "tcbInfo"), signed_object(identity.body, "enclaveIdentity")
+        lists = crl(root.body, "root"), crl(pck.body, "PCK")
+        _COLLATERAL.append(Collateral(chains[0], *lists, chains[1], *signed[0], chains[2], *signed[1]))
+    return _COLLATERAL[0]
+
+
 TARGETS: dict[str, Target] = {
+    "evidence": evidence,
     "dotenv": dotenv,
     "sources": sources,
     "guest": guests,

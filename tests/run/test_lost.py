@@ -138,3 +138,13 @@ def test_which_operation_made_a_revision() -> None:
     later = one._replace(correlation_id="later", started=1060.0)
     other_hash = one._replace(correlation_id="other", started=1000.0, compose_hash="bb")
     assert operation_of(revision, [later, other_hash, one]) is one
+
+
+def test_a_ciphertext_of_any_length_is_recognised(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    simulator.faults.add(Fault("reset_after", "PATCH"))
+    run.write(".env", f"OLD={'x' * 100_000}\n")
+    done = run("update", "--cvm", "my-app", "--env-file", ".env", "--json")
+    assert done.code == 0, done.printed
+    assert cvm.environment == {"OLD": "x" * 100_000}

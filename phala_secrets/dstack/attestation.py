@@ -1,0 +1,338 @@
+"""Attestation: that what runs is a genuine TEE with an accepted OS, this app, this code and this KMS.
+
+A chain of links, each of which is checked on its own, so that a report can say which one failed:
+
+======================  ===========================================================================
+quote                   Intel's certificates vouch for the quote
+TCB                     the platform's firmware is up to date, or has a status that is accepted
+debug                   it is no debug VM
+OS                      MRTD, RTMR1 and RTMR2 are those of an accepted image
+event log               the log replays to the quote's RTMR3
+app, compose hash, …    what the guest claimed before its app ran is what is expected
+======================  ===========================================================================
+
+Nothing in the event log counts without the OS: a genuine VM with another OS can extend all the right
+events. Pure, but for the library that verifies quotes; the time is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from phala_secrets.dstack.event_log import Claims, parse_event_log, replay
+from phala_secrets.dstack.kms_record import bound, parse_ca
+from phala_secrets.dstack.quote import Quote, parse_quote, verify_quote
+from phala_secrets.errors import EvidenceError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from phala_secrets.dstack.collateral import Collateral
+    from phala_secrets.dstack.kms_record import KmsRecord
+
+UP_TO_DATE = "UpToDate"
+TCB_STATUSES = (
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+)
+"""What may be accepted beside ``UpToDate``. ``Revoked`` never is."""
+
+_UNTRUSTED = "do not trust what this CVM runs"
+
+
+class Link(NamedTuple):
+    """One link of the chain. ``ok`` is None where it could not be checked; ``what`` says what was found."""
+
+    name: str
+    ok: bool | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the evidence has to show. What is None, or empty, is not expected, and its link does not hold.
+
+    ``app_id`` and ``instance_id`` are 40 hex digits, ``compose_hash`` 64. ``trusted_os`` are
+    ``os_measurements``. ``kms_cas`` maps each accepted CA key of a KMS (SPKI hex) to what vouches for
+    it. ``root`` is a root certificate (DER) to accept in place of Intel's: then the TEE is simulated.
+    """
+
+    app_id: str | None = None
+    compose_hash: str | None = None
+    instance_id: str | None = None
+    trusted_os: frozenset[str] = frozenset()
+    kms_cas: Mapping[str, str] = field(default_factory=dict)
+    allow_tcb: frozenset[str] = frozenset()
+    root: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was verified, link by link.
+
+    ``os_measurements`` is the digest of MRTD, RTMR1 and RTMR2, or None where the quote could not be read;
+    ``tcb_status`` and ``advisories`` are Intel's; ``evidence_sha256`` is of the quote and the event log;
+    ``report_data`` the quote's 64 bytes in hex, which the guest chose. ``required`` are the names of the
+    links without which nothing is attested.
+    """
+
+    links: tuple[Link, ...]
+    os_measurements: str | None = None
+    tcb_status: str | None = None
+    advisories: tuple[str, ...] = ()
+    evidence_sha256: str = ""
+    report_data: str = ""
+    simulated: bool = False
+    required: frozenset[str] = frozenset()
+
+    @property
+    def attested(self) -> bool:
+        """Whether every link is there and holds; one that could not be checked does not."""
+        held = {link.name for link in self.links if link.ok}
+        return bool(self.required) and self.required <= held and not self.broken
+
+    @property
+    def broken(self) -> tuple[Link, ...]:
+        """The links that do not hold, those that could not be checked last."""
+        missing = [link for link in self.links if not link.ok and link.name not in SHOWN]
+        return tuple(sorted(missing, key=lambda link: link.ok is None))
+
+    def and_link(self, link: Link) -> Attestation:
+        """Return it with one more link, which has to hold as well."""
+        return replace(self, links=(*self.links, link), required=self.required | {link.name})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, for an output."""
+        return {
+            "attested": self.attested,
+            "tee": "simulated TEE" if self.simulated else "Intel TDX",
+            "os_measurements": self.os_measurements,
+            "tcb_status": self.tcb_status,
+            "advisories": list(self.advisories),
+            "evidence_sha256": self.evidence_sha256,
+            "links": [link._asdict() for link in self.links],
+        }
+
+    def as_text(self) -> str:
+        """Return it as JSON on one line."""
+        return json.dumps(self.as_json(), separators=(",", ":"))
+
+
+_PLATFORM = ("quote", "TCB", "debug", "OS")
+
+SHOWN = frozenset({"certificate"})
+"""Links that are shown where they can be checked, and that nothing rests on: the API serves no key."""
+
+
+def evidence_digest(quote: Any, event_log: Any) -> str:
+    """Return the SHA-256 of a quote and an event log as they came, in hex; nothing for what is no JSON."""
+    try:
+        log = event_log if isinstance(event_log, str) else json.dumps(event_log, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        return ""
+    text = f"{quote.hex() if isinstance(quote, bytes) else quote}\n{log}"
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def check_cvm(
+    quote: Any,
+    event_log: Any,
+    collateral: Collateral | EvidenceError | None,
+    expected: Expected,
+    *,
+    now: int,
+    certificate_key: bytes | None = None,
+) -> Attestation:
+    """Return what the evidence of a CVM shows, link by link. Nothing that it holds makes this raise.
+
+    Args:
+        quote: the quote, in hex or as bytes.
+        event_log: the event log, as parsed from JSON or as its text.
+        collateral: what to verify the quote with, or why there is none.
+        expected: what it has to show.
+        now: the time to verify at, in Unix seconds.
+        certificate_key: the SubjectPublicKeyInfo of the app's certificate (DER), where it is known.
+    """
+    chain = _Chain(expected, quote, event_log)
+    chain.verify(collateral, now)
+    chain.read_log()
+    for name, claim, check in (
+        ("app", "app-id", _same("app", expected.app_id)),
+        ("compose hash", "compose-hash", _same("compose hash", expected.compose_hash)),
+        ("instance", "instance-id", _same("instance", expected.instance_id)),
+        ("KMS", "key-provider", lambda payload: _kms(payload, expected.kms_cas)),
+    ):
+        chain.claim(name, claim, check)
+    chain.certificate(certificate_key)
+    return chain.result(*_PLATFORM, "event log", "app", "compose hash", "instance", "KMS")
+
+
+def check_kms(
+    record: KmsRecord, collateral: Collateral | EvidenceError | None, expected: Expected, *, now: int
+) -> Attestation:
+    """Return what a KMS's bootstrap record shows, link by link; the arguments are those of ``check_cvm``.
+
+    Of ``expected``, the OS, the TCB and the root certificate count.
+    """
+    chain = _Chain(expected, record.quote, record.event_log)
+    chain.verify(collateral, now)
+    chain.read_log()
+    chain.binding("CA and root", bound(record.ca, record.root), f"root {record.root}")
+    chain.claim("code", "compose-hash", lambda payload: (True, f"compose hash {payload.hex()}"))
+    return chain.result(*_PLATFORM, "event log", "CA and root", "code")
+
+
+Check = tuple[bool | None, str]
+
+
+class _Chain:
+    """The links as they are checked, one after the other."""
+
+    def __init__(self, expected: Expected, quote: Any, event_log: Any) -> None:
+        self.expected = expected
+        self.links: list[Link] = []
+        self.digest = evidence_digest(quote, event_log)
+        self.log = event_log
+        self.status: str | None = None
+        self.advisories: tuple[str, ...] = ()
+        self.claims: Claims | None = None
+        try:
+            self.quote: Quote | None = parse_quote(quote)
+        except EvidenceError as error:
+            self.quote = None
+            self.add("quote", False, error.message)
+
+    def add(self, name: str, ok: bool | None, what: str) -> None:
+        self.links.append(Link(name, ok, what))
+
+    def verify(self, collateral: Collateral | EvidenceError | None, now: int) -> None:
+        """Check the quote itself, the platform, debug and the OS."""
+        if self.quote is None:
+            return
+        self._quote(self.quote, collateral, now)
+        debug = self.quote.debug
+        self.add("debug", not debug, "a debug VM: its host can read it" if debug else "off")
+        self.add("OS", *_os(self.quote.os_measurements, self.expected.trusted_os))
+
+    def _quote(self, quote: Quote, collateral: Collateral | EvidenceError | None, now: int) -> None:
+        if collateral is None or isinstance(collateral, EvidenceError):
+            why = "no collateral was given" if collateral is None else collateral.message
+            self.add("quote", None, f"not verified: {why}")
+            return
+        try:
+            verdict = verify_quote(quote, collateral, now, self.expected.root)
+        except EvidenceError as error:
+            self.add("quote", False, error.message)
+            return
+        self.add("quote", True, "simulated TEE" if self.expected.root else "signed by Intel TDX hardware")
+        self.status, self.advisories = verdict
+        self.add("TCB", *_tcb(verdict.status, verdict.advisories, self.expected.allow_tcb))
+
+    def read_log(self) -> None:
+        """Check that the event log is the one behind the quote's RTMR3."""
+        if self.quote is None:
+            return
+        try:
+            events = parse_event_log(self.log)
+            same = replay(events) == self.quote.rtmrs[3]
+            if same:
+                self.claims = Claims(events)
+        except EvidenceError as error:
+            self.add("event log", False, error.message)
+            return
+        self.add(
+            "event log",
+            same,
+            "replays to RTMR3" if same else "the event log does not replay to the quote's RTMR3",
+        )
+
+    def claim(self, name: str, event: str, check: Callable[[bytes], Check]) -> None:
+        """Check what the guest claimed; without a log that counts there is no link of that name."""
+        if self.claims is None:
+            return
+        try:
+            self.add(name, *check(self.claims.one(event)))
+        except EvidenceError as error:
+            self.add(name, False, error.message)
+
+    def binding(self, name: str, report_data: bytes, what: str) -> None:
+        """Check what the guest put into its quote."""
+        if self.quote:
+            same = self.quote.report_data == report_data
+            self.add(name, same, what if same else "the quote's report data does not bind these keys")
+
+    def certificate(self, key: bytes | None) -> None:
+        """Check the binding of the app's certificate, where its key is known."""
+        if key is None:
+            self.add("certificate", None, "not available: the API serves no key")
+        else:
+            self.binding("certificate", certificate_binding(key), "bound to the quote")
+
+    def result(self, *required: str) -> Attestation:
+        return Attestation(
+            required=frozenset(required),
+            links=tuple(self.links),
+            os_measurements=self.quote.os_measurements if self.quote else None,
+            tcb_status=self.status,
+            advisories=self.advisories,
+            evidence_sha256=self.digest,
+            report_data=self.quote.report_data.hex() if self.quote else "",
+            simulated=self.expected.root is not None,
+        )
+
+
+def certificate_binding(key: bytes) -> bytes:
+    """Return the report data of an app certificate's quote, 64 bytes, from its SubjectPublicKeyInfo (DER)."""
+    return hashlib.sha512(b"ratls-cert:" + key).digest()
+
+
+def _tcb(status: str, advisories: tuple[str, ...], allowed: frozenset[str]) -> Check:
+    listed = f" ({', '.join(advisories)})" if advisories else ""
+    if status == UP_TO_DATE or (status in allowed and status in TCB_STATUSES):
+        return True, status + listed
+    return False, f"the platform is {status}{listed}"
+
+
+def _os(measurements: str, trusted: frozenset[str]) -> Check:
+    if not trusted:
+        return None, f"OS not compared: {measurements}"
+    if measurements in trusted:
+        return True, measurements
+    return False, f"the OS measures {measurements}, which is not in trusted-os"
+
+
+def _same(what: str, wanted: str | None) -> Callable[[bytes], Check]:
+    def check(payload: bytes) -> Check:
+        found = payload.hex()
+        if wanted is None:
+            return None, f"not compared: {found or 'none'}"
+        if found == wanted:
+            return True, found
+        return False, f"the {what} is {found or 'none'}, not {wanted}"
+
+    return check
+
+
+def _kms(payload: bytes, accepted: Mapping[str, str]) -> Check:
+    try:
+        provider = json.loads(payload)
+        name, key = provider["name"], provider["id"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        raise EvidenceError("the key-provider is not an object with name and id", hint=_UNTRUSTED) from None
+    if name != "kms":
+        return False, f"the key provider is {ascii(name)[:60]}, not a KMS"
+    try:
+        ca = parse_ca(key, "the CA key of the key-provider")
+    except InputError as error:
+        return False, error.message
+    if not accepted:
+        return None, f"KMS not compared: its CA key is {ca}"
+    if ca not in accepted:
+        return False, f"the KMS has the CA key {ca}, which is not accepted"
+    return True, f"its CA key is that of {accepted[ca]}"

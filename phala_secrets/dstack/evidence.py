@@ -1,0 +1,83 @@
+"""Evidence as it comes: from the API, from a KMS, from a file that a run kept. Nothing of it is believed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from phala_secrets.dstack.event_log import Claims, parse_event_log
+from phala_secrets.dstack.kms_record import KmsRecord, is_kms_record, parse_kms_record
+from phala_secrets.errors import EvidenceError
+
+KIND = "phala-secrets evidence"
+_MOST = 256
+"""Certificates of one CVM, and instances of one app, that are looked through."""
+
+
+class Evidence(NamedTuple):
+    """What a CVM is attested by: a quote and an event log as they came, and why there are none."""
+
+    quote: Any
+    event_log: Any
+    missing: str = ""
+    collateral: Any = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is stored in an evidence file."""
+        return {
+            "kind": KIND,
+            "version": 1,
+            "quote": self.quote,
+            "event_log": self.event_log,
+            "collateral": self.collateral,
+        }
+
+
+def of_cvm(answer: Any) -> Evidence:
+    """Return the evidence in ``GET /cvms/{id}/attestation``."""
+    if not isinstance(answer, dict):
+        return Evidence(None, None, "Phala Cloud's response is not an attestation")
+    if not answer.get("is_online"):
+        return Evidence(None, None, "the CVM is not online")
+    certificates = answer.get("app_certificates")
+    tcb = answer.get("tcb_info")
+    found = [one for one in _rows(certificates) if one.get("quote")]
+    leaves = [one for one in found if not one.get("is_ca")] or found
+    log = tcb.get("event_log") if isinstance(tcb, dict) else None
+    missing = "" if leaves or answer.get("is_public", True) else "the app's public_tcbinfo is false"
+    return Evidence(leaves[0]["quote"] if leaves else None, log, missing)
+
+
+def of_app(answer: Any, instance_id: str) -> Evidence:
+    """Return the evidence of one CVM in ``GET /apps/{app}/attestations``: that whose log names it."""
+    rows = _rows(answer.get("instances")) if isinstance(answer, dict) else []
+    for row in rows:
+        tcb = row.get("tcb_info")
+        log = row.get("eventlog") or (tcb.get("event_log") if isinstance(tcb, dict) else None)
+        try:
+            if Claims(parse_event_log(log)).one("instance-id").hex() == instance_id:
+                return Evidence(row.get("quote"), log)
+        except EvidenceError:
+            continue
+    return Evidence(None, None, f"the app's attestations have none of the instance {instance_id}")
+
+
+def read(content: Any) -> Evidence | KmsRecord:
+    """Return evidence of any of these forms: of an evidence file, of the API, or a KMS's bootstrap record.
+
+    Raises:
+        EvidenceError: it is none of them.
+    """
+    if is_kms_record(content):
+        return parse_kms_record(content)
+    if not isinstance(content, dict):
+        raise EvidenceError("the evidence is not a JSON object", hint="give what evidence-file wrote")
+    if "is_online" in content:
+        return of_cvm(content)
+    if "quote" not in content:
+        raise EvidenceError("the evidence has no quote", hint="give what evidence-file wrote")
+    log = content.get("event_log", content.get("eventlog"))
+    return Evidence(content["quote"], log, collateral=content.get("collateral"))
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value[:_MOST] if isinstance(one, dict)] if isinstance(value, list) else []

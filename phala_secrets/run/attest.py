@@ -1,0 +1,263 @@
+"""Attesting the CVMs of a run: what runs is a genuine TEE with an accepted OS, this app, code and KMS.
+
+Evidence of before the update is read first: what has the same report data afterwards is of the old
+boot, and polled on. Nothing of this is loaded by a run that does not ask.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from phala_secrets import flow
+from phala_secrets.chain import rpc
+from phala_secrets.cloud import attest, known, requests
+from phala_secrets.cloud.call import Within
+from phala_secrets.cloud.trust import kms_contract
+from phala_secrets.dstack.attestation import Attestation, Expected, Link
+from phala_secrets.dstack.compose_hash import candidates
+from phala_secrets.dstack.event_log import Claims, parse_event_log
+from phala_secrets.dstack.evidence import Evidence
+from phala_secrets.dstack.quote import parse_quote
+from phala_secrets.errors import (
+    AnswerError,
+    AttestationError,
+    EvidenceError,
+    Finding,
+    InputError,
+    PhalaSecretsError,
+    ProofError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from phala_secrets.flow import Flow, Pause, ask
+
+if TYPE_CHECKING:
+    from phala_secrets.dstack.collateral import Collateral
+    from phala_secrets.inputs.attest import Attesting
+    from phala_secrets.run.context import Run, Target
+
+_PASSING = (TransportError, ServerError, RateLimitError)
+_FRESH = "fresh"
+_DO_NOT_TRUST = "do not trust what this CVM runs before you know why; the attestation output has all links"
+
+
+class Seen(NamedTuple):
+    """What was read of one CVM, and what it shows."""
+
+    evidence: Evidence
+    collateral: Collateral | EvidenceError
+    attestation: Attestation
+
+
+def passed_over(run: Run) -> None:
+    """Say that a mode which changes nothing attests nothing."""
+    run.tell(
+        Finding(
+            f"attest is passed over: {run.job.mode} does not attest",
+            "use verify, or update",
+            severity="notice",
+        )
+    )
+
+
+def before(run: Run) -> None:
+    """Note the evidence that each CVM has before the update.
+
+    Raises:
+        InputError: evidence is to be kept of several CVMs, in one file.
+    """
+    wanted = _wanted(run)
+    if wanted.evidence_file and run.fleet:
+        raise InputError("evidence-file is of one CVM, and there are several", hint="leave it out")
+    for target in run.targets:
+        target.old_report_data = _report_data(run.client.send(attest.cvm_evidence(target.id)))
+
+
+def after(run: Run, target: Target) -> None:
+    """Attest one CVM after its update, and keep what was found.
+
+    Raises:
+        AttestationError: it is not attested, and has to be.
+    """
+    wanted = _wanted(run)
+    hashes = _hashes_sent(target)
+    run.runner.progress(f"{target.name}: waiting for its attestation")
+    seen = run.client.run(
+        _until_fresh(target, wanted, hashes, _accepted_cas(run, target), run.job.wait_timeout)
+    )
+    said = _keep(run, target, wanted, seen)
+    if said and wanted.required:
+        accepted = f"the update was accepted ({target.correlation_id})"
+        raise AttestationError(
+            f"{target.name}: {accepted} and the CVM runs, but it is not attested: {said}", hint=_DO_NOT_TRUST
+        )
+
+
+def now(run: Run) -> None:
+    """Attest the CVMs as they are, with the compose hash that the API says they have.
+
+    Raises:
+        ProofError: one is not attested, and has to be.
+    """
+    wanted = _wanted(run)
+    for target in run.targets:
+        hashes = [target.cvm.compose_hash.lower().removeprefix("0x")] if target.cvm.compose_hash else []
+        cas = _accepted_cas(run, target)
+        seen = run.client.run(_look(target, wanted, hashes, cas))
+        said = _keep(run, target, wanted, seen)
+        if said and wanted.required:
+            target.error = ProofError(f"{target.name} is not attested: {said}", hint=_DO_NOT_TRUST)
+
+
+def _wanted(run: Run) -> Attesting:
+    if run.job.attest is None:
+        raise AssertionError("a run that does not ask is not attested")
+    return run.job.attest
+
+
+def _until_fresh(
+    target: Target, wanted: Attesting, hashes: list[str], cas: dict[str, str], seconds: float
+) -> Flow[Seen]:
+    """Return what the CVM shows once its evidence is another than before, or the time is up."""
+    deadline = flow.clock.monotonic() + seconds
+    pauses = iter(flow.POLL_AT_FIRST)
+    seen: Seen | None = None
+    problem, nonsense = "no evidence was seen", 0
+    while (left := deadline - flow.clock.monotonic()) > 0:
+        try:
+            evidence: Evidence = yield Within(attest.cvm_evidence(target.id), left)
+            report_data = _report_data(evidence)
+            if report_data and report_data != target.old_report_data:
+                seen = yield from _judge(evidence, target, wanted, hashes, cas)
+                how = (
+                    "not of the boot before" if target.old_report_data else "there was none before the update"
+                )
+                return seen._replace(attestation=seen.attestation.and_link(Link(_FRESH, True, how)))
+            problem = "the evidence is of the boot before the update" if report_data else _missing(evidence)
+            if report_data:
+                seen = Seen(evidence, EvidenceError("it is not of this boot"), Attestation(()))
+        except _PASSING as error:
+            problem = error.message
+            nonsense += isinstance(error, AnswerError)
+            if nonsense >= flow.NONSENSE:
+                break
+        yield Pause(max(0.0, min(next(pauses, flow.POLL), deadline - flow.clock.monotonic())))
+    else:
+        problem = f"{problem} after {seconds:.0f} s"
+    if seen is None:
+        nothing = Attestation((Link("quote", None, problem),)).and_link(Link(_FRESH, False, problem))
+        return Seen(Evidence(None, None, problem), EvidenceError(problem), nothing)
+    stale = yield from _judge(seen.evidence, target, wanted, hashes, cas)
+    return stale._replace(attestation=stale.attestation.and_link(Link(_FRESH, False, problem)))
+
+
+def _look(target: Target, wanted: Attesting, hashes: list[str], cas: dict[str, str]) -> Flow[Seen]:
+    evidence = yield from ask(attest.cvm_evidence(target.id))
+    return (yield from _judge(evidence, target, wanted, hashes, cas))
+
+
+def _judge(
+    evidence: Evidence, target: Target, wanted: Attesting, hashes: list[str], cas: dict[str, str]
+) -> Flow[Seen]:
+    collateral = yield from attest.collateral_for(evidence, wanted.pccs_url)
+    claimed = _claimed_hash(evidence)
+    expected = Expected(
+        app_id=target.app_id,
+        compose_hash=claimed if claimed in hashes else next(iter(hashes), None),
+        instance_id=(target.cvm.instance_id or "").lower() or None,
+        trusted_os=wanted.trusted_os,
+        kms_cas=cas,
+        allow_tcb=wanted.allow_tcb,
+        root=wanted.root,
+    )
+    return Seen(evidence, collateral, attest.judge(evidence, collateral, expected, int(time.time())))
+
+
+def _hashes_sent(target: Target) -> list[str]:
+    """Return the compose hashes of what this run sent: the one computed, then other orders of the names."""
+    first = target.approval.compose_hash if target.approval else target.plan.compose_hash
+    compose = target.compose
+    if not first or compose is None or compose.form is None or not target.plan.changes_names:
+        return [first] if first else []
+    return list(dict.fromkeys([first, *candidates(compose.content, target.plan.names, compose.form)]))
+
+
+def _claimed_hash(evidence: Evidence) -> str:
+    try:
+        return Claims(parse_event_log(evidence.event_log)).one("compose-hash").hex()
+    except EvidenceError:
+        return ""
+
+
+def _report_data(evidence: Evidence) -> str:
+    try:
+        return parse_quote(evidence.quote).report_data.hex()
+    except EvidenceError:
+        return ""
+
+
+def _missing(evidence: Evidence) -> str:
+    if evidence.missing:
+        return evidence.missing
+    try:
+        parse_quote(evidence.quote)
+    except EvidenceError as error:
+        return error.message
+    return "no evidence"
+
+
+def _accepted_cas(run: Run, target: Target) -> dict[str, str]:
+    """Return the CA keys of a KMS that the CVM may have its keys from, and what vouches for each."""
+    wanted, key, policy = _wanted(run), target.key, run.job.policy
+    if wanted.kms_cas:
+        return dict.fromkeys(wanted.kms_cas, "trusted-kms-ca")
+    if key.chain_id and policy.rpc_url:
+        contract = kms_contract(key.chain_id, policy)
+        ca = run.client.send(requests.rpc(policy.rpc_url, rpc.kms_ca(contract)))
+        return {ca: f"the KMS contract {contract}"}
+    if key.signer == known.published.root:
+        return {known.published.ca: "the published record of the Cloud KMS"}
+    return {}
+
+
+def _keep(run: Run, target: Target, wanted: Attesting, seen: Seen) -> str:
+    """Report, output and store what was seen. Return what does not hold, or nothing."""
+    found = target.attestation = seen.attestation
+    run.output_of(
+        target,
+        {
+            "attested": found.attested,
+            "os-measurements": found.os_measurements or "",
+            "attestation": found.as_text(),
+        },
+    )
+    if wanted.evidence_file:
+        _store(run, target, wanted.evidence_file, seen)
+    said = "; ".join(f"{link.name}: {link.what}" for link in found.broken[:3])
+    if found.attested:
+        run.runner.say(f"{target.name}: attested{' (simulated TEE)' if found.simulated else ''}")
+        return ""
+    if not wanted.required:
+        run.tell(Finding(f"{target.name} is not attested: {said}", hint=_DO_NOT_TRUST))
+    return said or "a link is missing"
+
+
+def _store(run: Run, target: Target, path: str, seen: Seen) -> None:
+    from phala_secrets.runners.files import overwrite
+
+    collateral = None if isinstance(seen.collateral, EvidenceError) else seen.collateral.as_json()
+    content: dict[str, Any] = {
+        **seen.evidence._replace(collateral=collateral).as_json(),
+        "app_id": target.app_id,
+        "instance_id": target.cvm.instance_id,
+        "read_at": int(time.time()),
+    }
+    try:
+        overwrite(path, json.dumps(content, indent=1) + "\n", f"evidence-file {path[:200]!a}")
+    except PhalaSecretsError as error:
+        if not run.sent:
+            raise
+        run.tell(Finding(error.message, error.hint))

@@ -1,0 +1,102 @@
+"""``verify --evidence-file``: what a run kept, or a KMS's bootstrap record. Needs no CVM and no key."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.cloud import attest, known
+from phala_secrets.cloud.client import Client
+from phala_secrets.cloud.requests import DEFAULT_URL
+from phala_secrets.dstack import evidence as forms
+from phala_secrets.dstack.attestation import Attestation, Expected
+from phala_secrets.dstack.collateral import stored_collateral
+from phala_secrets.dstack.ids import parse_app_id, parse_hash
+from phala_secrets.dstack.kms_record import KmsRecord
+from phala_secrets.dstack.nested import loads
+from phala_secrets.errors import EvidenceError, InputError, ProofError
+from phala_secrets.inputs.attest import Attesting, parse_time, read_attesting
+from phala_secrets.run.attest_report import chain_table, headline
+from phala_secrets.runners.report import Report
+
+if TYPE_CHECKING:
+    from phala_secrets.inputs.given import Given
+    from phala_secrets.runners.base import Runner
+
+MAX_FILE = 16 * 1024 * 1024
+"""Bytes of an evidence file: quote, log and collateral have about a hundred thousand."""
+
+
+def verify_file(given: Given, runner: Runner) -> None:
+    """Verify an evidence file, and report it link by link.
+
+    Raises:
+        InputError: an input is wrong, or the file cannot be read.
+        ProofError: a link does not hold, the quote is not verified, or ``require`` is not met.
+    """
+    wanted = read_attesting(given, given.text("api-url") or DEFAULT_URL)
+    read = _read(wanted.evidence_file)
+    at = given.text("at")
+    moment = parse_time(at) if at else int(time.time())
+    found = _judged(read, wanted, _expected(given, wanted), moment, stored=bool(at))
+    runner.output("attested", found.attested)
+    runner.output("os-measurements", found.os_measurements or "")
+    runner.output("attestation", found.as_text())
+    runner.report(_report(read, found))
+    wrong = [link for link in found.broken if link.ok is False or link.name == "quote" or wanted.required]
+    if wrong or not found.links:
+        said = "; ".join(f"{link.name}: {link.what}" for link in wrong[:3]) or "it shows nothing"
+        raise ProofError(f"the evidence does not hold: {said}", hint="the report has every link")
+    runner.output("status", "verified")
+
+
+def _judged(
+    read: forms.Evidence | KmsRecord, wanted: Attesting, expected: Expected, moment: int, *, stored: bool
+) -> Attestation:
+    if stored and isinstance(read, forms.Evidence) and read.collateral:
+        return attest.judge(read, stored_collateral(read.collateral), expected, moment)
+    with Client("none", wanted.pccs_url) as client:  # a PCCS gets no key
+        return attest.judge(read, client.run(attest.collateral_for(read, wanted.pccs_url)), expected, moment)
+
+
+def _expected(given: Given, wanted: Attesting) -> Expected:
+    app_ids = given.lines("app-id")
+    compose_hash = given.text("compose-hash")
+    cas = dict.fromkeys(wanted.kms_cas, "trusted-kms-ca")
+    return Expected(
+        app_id=parse_app_id(app_ids[0]) if app_ids else None,
+        compose_hash=parse_hash(compose_hash, "compose-hash") if compose_hash else None,
+        trusted_os=wanted.trusted_os,
+        kms_cas=cas or {known.published.ca: "the published record of the Cloud KMS"},
+        allow_tcb=wanted.allow_tcb,
+        root=wanted.root,
+    )
+
+
+def _read(path: str) -> forms.Evidence | KmsRecord:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no path leads there"
+        raise InputError(f"evidence-file cannot be read: {reason}", hint="check the path") from None
+    if len(content) > MAX_FILE:
+        raise EvidenceError("evidence-file is over 16 MiB", hint="give what evidence-file wrote")
+    try:
+        parsed: Any = loads(content)
+    except (ValueError, RecursionError):
+        raise EvidenceError("evidence-file is not JSON", hint="give what evidence-file wrote") from None
+    return forms.read(parsed)
+
+
+def _report(read: forms.Evidence | KmsRecord, found: Attestation) -> Report:
+    report = Report(f"Evidence: {headline(found)}")
+    if isinstance(read, KmsRecord):
+        published = read.root == known.published.root
+        report.facts.append(("KMS root", read.root))
+        report.facts.append(("published", "the root that ships with us" if published else "another root"))
+    if found.tcb_status:
+        report.facts.append(("TCB", found.tcb_status))
+    report.tables.append(chain_table(found))
+    return report

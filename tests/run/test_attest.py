@@ -1,0 +1,292 @@
+"""Stories of attestation in a run: what has to hold after an update, and what is said where it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phala_secrets.cloud import known
+from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.measured_boot import os_measurements
+from tests.support.attested import APP_ID, LINKS, STALE, Sabotage
+from tests.support.command import Command, Outcome
+from tests.support.faulty import FaultySimulator as Simulator
+
+Attest = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cvm(cloud: Cloud) -> Cvm:
+    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"OLD": "1"})
+
+
+@pytest.fixture
+def inputs(simulator: Simulator, cloud: Cloud, cvm: Cvm, tmp_path: Path) -> dict[str, str]:
+    root = tmp_path / "root.pem"
+    root.write_text(cloud.tee.root_pem)
+    return {
+        "PHALA_SECRETS_PCCS_URL": simulator.origin,
+        "PHALA_SECRETS_ATTESTATION_ROOT": str(root),
+        "PHALA_SECRETS_TRUSTED_OS": os_measurements(cvm),
+        "PHALA_SECRETS_TRUSTED_KMS_CA": cvm.kms.ca_public_key,
+    }
+
+
+@pytest.fixture
+def update(run: Command, inputs: dict[str, str]) -> Attest:
+    """``update(*flags, **variables)``: an update that has to be attested."""
+
+    def update(*flags: str, attest: str = "require", cvm: str = "my-app", **more: str | None) -> Outcome:
+        run.write(".env", "OLD=2\n")
+        arguments = ("--cvm", cvm, "--env-file", ".env", "--attest", attest, "--json", *flags)
+        return run("update", *arguments, environ={**inputs, **more})
+
+    return update
+
+
+@pytest.fixture
+def verify(run: Command, inputs: dict[str, str]) -> Attest:
+    def verify(*flags: str, attest: str = "require", **more: str | None) -> Outcome:
+        return run("verify", *flags, "--attest", attest, "--json", environ={**inputs, **more})
+
+    return verify
+
+
+def test_an_update_is_attested_link_by_link(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
+    cloud.attests_after = 45
+    done = update()
+    assert done.code == 0, done.printed
+    assert done.json["attested"] is True
+    assert done.json["os_measurements"] == os_measurements(cvm)
+    told = json.loads(done.json["attestation"])
+    assert told["tee"] == "simulated TEE"
+    assert {link["name"] for link in told["links"] if link["ok"]} == {
+        *("quote", "TCB", "debug", "OS", "event log", "app", "compose hash", "instance", "KMS", "fresh")
+    }
+    assert "attested (simulated TEE)" in done.stderr
+    assert re.search(r"event log +holds +replays to RTMR3", done.stderr)
+    assert re.search(r"certificate +not checked +not available", done.stderr)
+    assert cvm.environment == {"OLD": "2"}
+
+
+def test_new_names_are_another_compose_hash_which_is_what_is_expected(
+    run: Command, inputs: dict[str, str], cvm: Cvm
+) -> None:
+    run.write(".env", "OLD=2\nNEW=3\n")
+    done = run(
+        "update", "--cvm", "my-app", "--env-file", ".env", "--attest", "require", "--json", environ=inputs
+    )
+    assert done.code == 0, done.printed
+    assert done.json["compose_hash"] in done.json["attestation"]
+
+
+@pytest.mark.parametrize("order", ["sent", "sorted"])
+def test_names_that_the_service_puts_in_another_order_are_still_those_sent(
+    run: Command, inputs: dict[str, str], cvm: Cvm, cloud: Cloud, order: Any
+) -> None:
+    cloud.allowed_envs_order = order
+    run.write(".env", "OLD=2\nB=3\nA=4\n")
+    done = run(
+        "update", "--cvm", "my-app", "--env-file", ".env", "--attest", "require", "--json", environ=inputs
+    )
+    assert done.code == 0, done.printed
+
+
+@pytest.mark.parametrize("sabotage", [*LINKS.values(), STALE], ids=[*LINKS, "of before the update"])
+def test_each_lie_ends_an_update_with_9_and_its_own_reason(
+    update: Attest, cvm: Cvm, cloud: Cloud, sabotage: Sabotage
+) -> None:
+    sabotage.commit(cloud, cvm)
+    done = update()
+    assert done.code == 9, done.printed
+    assert done.json["attested"] is False
+    broken = {link["name"]: link["what"] for link in json.loads(done.json["attestation"])["links"]}
+    assert re.search(sabotage.reason, broken[sabotage.link]), broken
+    assert "the update was accepted" in done.errors[-1]
+    assert "it is not attested" in done.errors[-1]
+    assert cvm.environment == {"OLD": "2"}
+
+
+def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
+    def inflate(request: Any, answer: Any) -> Any:
+        if request.path.endswith("/attestation") and cvm.operations:
+            answer.body = {**answer.body, "error": "x" * (16 << 20)}
+        return answer
+
+    cloud.tamper = inflate
+    done = update()
+    assert done.code == 9, done.printed
+    assert "over 16 MiB" in done.errors[-1]
+    asked = [request for request in cloud.requests if request.path.endswith("/attestation")]
+    assert len(asked) <= 6
+
+
+def test_warn_goes_on_and_says_so(update: Attest, cvm: Cvm) -> None:
+    done = update(attest="warn", PHALA_SECRETS_TRUSTED_OS=None)
+    assert done.code == 0, done.printed
+    assert done.json["attested"] is False
+    assert "OS not compared" in done.printed
+    assert [line for line in done.lines if line.startswith("warning: my-app is not attested: OS")]
+
+
+def test_verify_attests_what_runs_and_ends_with_3_otherwise(verify: Attest, cvm: Cvm) -> None:
+    done = verify("--cvm", "my-app")
+    assert done.code == 0, done.printed
+    assert done.json["attested"] is True
+    assert done.json["status"] == "verified"
+    cvm.firmware.os = "somebody's own"
+    refused = verify("--cvm", "my-app")
+    assert refused.code == 3
+    assert "is not attested: OS: the OS measures" in refused.errors[-1]
+    assert refused.json["status"] == "failed"
+    warned = verify("--cvm", "my-app", attest="warn")
+    assert (warned.code, warned.json["attested"]) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "more", "reason"),
+    [
+        ((), {"PHALA_SECRETS_TRUSTED_OS": None}, "trusted-os is empty"),
+        (("--no-wait",), {}, "attest needs wait: true"),
+        (("--trusted-os", "zz"), {}, "trusted-os"),
+        (("--trusted-kms-ca", "00"), {}, "trusted-kms-ca is not a P-256 key"),
+        (("--allow-tcb", "Revoked"), {}, "allow-tcb: 'Revoked'"),
+        (("--pccs-url", "http://pccs.invalid"), {}, "pccs-url"),
+        (("--attestation-root", "nothing.pem"), {}, "attestation-root cannot be read"),
+        (("--attestation-root", ".env"), {}, "attestation-root is not a certificate"),
+    ],
+    ids=str,
+)
+def test_inputs_are_refused_before_anything_is_sent(
+    update: Attest, cloud: Cloud, flags: tuple[str, ...], more: dict[str, str | None], reason: str
+) -> None:
+    done = update(*flags, **more)
+    assert done.code == 2, done.printed
+    assert reason in done.errors[-1]
+    assert list(cloud.requests) == []
+
+
+@pytest.mark.parametrize("attest", ["off", "require"])
+def test_a_root_of_simulated_quotes_is_for_loopback_alone(update: Attest, cloud: Cloud, attest: str) -> None:
+    done = update(attest=attest, PHALA_CLOUD_API_PREFIX="https://cloud-api.invalid/api/v1")
+    assert done.code == 2, done.printed
+    assert "attestation-root is given, but api-url is not a loopback address" in done.errors[-1]
+
+
+@pytest.mark.parametrize("mode", ["plan", "encrypt"])
+def test_modes_that_change_nothing_pass_attest_over_and_say_so(
+    run: Command, inputs: dict[str, str], cloud: Cloud, mode: str
+) -> None:
+    run.write(".env", "OLD=2\n")
+    flags = ("--cvm", "my-app", "--env-file", ".env", "--attest", "require")
+    done = run(mode, *flags, environ=inputs)
+    assert done.code == 0, done.printed
+    assert f"attest is passed over: {mode} does not attest" in done.printed
+    assert cloud.tee.asked == []
+
+
+def test_the_kms_is_that_of_the_known_root_where_none_is_named(
+    update: Attest, cvm: Cvm, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = update(PHALA_SECRETS_TRUSTED_KMS_CA=None)
+    assert refused.code == 9
+    assert "KMS not compared" in refused.errors[-1]
+    published = known.Published(cvm.kms.root_public_key, cvm.kms.ca_public_key, simulator.url)
+    monkeypatch.setattr(known, "published", published)
+    done = update(PHALA_SECRETS_TRUSTED_KMS_CA=None)
+    assert done.code == 0, done.printed
+    assert "the published record of the Cloud KMS" in done.printed
+
+
+def test_in_a_fleet_8_comes_before_9_and_one_that_is_not_attested_has_failed(
+    update: Attest, cvm: Cvm, cloud: Cloud
+) -> None:
+    other = cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
+    other.firmware.os = "somebody's own"
+    done = update("--no-fail-fast", cvm="my-app,other")
+    assert done.code == 9, done.printed
+    rows = {row["name"]: row for row in done.json["results"]}
+    assert (rows["my-app"]["status"], rows["other"]["status"]) == ("running", "failed")
+    assert rows["other"]["exit-code"] == 9
+    cvm.boot_fails("no disk")
+    assert update("--no-fail-fast", cvm="my-app,other").code == 8
+
+
+# -- evidence files ---------------------------------------------------------------------------------
+
+
+def test_evidence_is_kept_and_verified_again_with_no_cvm_and_no_key(
+    update: Attest, verify: Attest, run: Command, cvm: Cvm, cloud: Cloud
+) -> None:
+    assert update("--evidence-file", "evidence.json").code == 0
+    cloud.requests.clear()
+    common = ("--evidence-file", "evidence.json", "--app-id", cvm.app_id)
+    named = {"PHALA_CLOUD_API_KEY": None, "PHALA_SECRETS_COMPOSE_HASH": cvm.compose_hash}
+    done = verify(*common, attest="warn", **named)
+    assert done.code == 0, done.printed
+    assert done.json["os_measurements"] == os_measurements(cvm)
+    assert list(cloud.requests) == []
+    cloud.tee.pccs_is_down = True
+    refused = verify(*common, attest="warn", **named)
+    assert refused.code == 3
+    assert "no collateral from pccs-url" in refused.errors[-1]
+    at = str(int(cloud.now().timestamp()))
+    assert verify(*common, "--at", at, attest="warn", **named).code == 0
+    late = verify(*common, "--at", "2049-01-01T00:00:00Z", attest="warn", **named)
+    assert late.code == 3
+    assert "expired" in late.errors[-1]
+
+
+def test_a_changed_evidence_file_does_not_hold(
+    update: Attest, verify: Attest, run: Command, cvm: Cvm
+) -> None:
+    assert update("--evidence-file", "evidence.json").code == 0
+    path = run.folder / "evidence.json"
+    content = json.loads(path.read_text())
+    for row in content["event_log"]:
+        if row["event"] == "app-id":
+            row["event_payload"] = "00" * 20
+    path.write_text(json.dumps(content))
+    done = verify("--evidence-file", "evidence.json", attest="warn")
+    assert done.code == 3
+    assert "a digest that is not its own" in done.errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, 2), ("", 3), ("[" * 5_000, 3), ("{}", 3), ('{"quote": 1}', 3)], ids=str
+)
+def test_a_file_that_is_no_evidence_is_told(
+    verify: Attest, run: Command, content: str | None, code: int
+) -> None:
+    if content is not None:
+        run.write("evidence.json", content)
+    assert verify("--evidence-file", "evidence.json", attest="warn").code == code
+    assert verify("--evidence-file", "evidence.json", "--at", "noon", attest="warn").code in (2, 3)
+
+
+def test_one_file_holds_the_evidence_of_one_cvm(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
+    cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
+    done = update("--evidence-file", "evidence.json", cvm="my-app,other")
+    assert done.code == 2, done.printed
+    assert [request.path for request in cloud.requests if request.method != "GET"] == []
+
+
+def test_a_run_that_does_not_ask_loads_nothing_of_it(run: Command, cvm: Cvm) -> None:
+    run.write(".env", "OLD=2\n")
+    code = (
+        "import sys; from phala_secrets.run import command; "
+        "code = command.main(['update', '--cvm', 'my-app', '--env-file', '.env']); "
+        "print([name for name in sys.modules if 'dcap' in name or 'attest' in name or 'pccs' in name "
+        "or name.endswith(('quote', 'event_log', 'evidence'))]); sys.exit(code)"
+    )
+    import sys
+
+    done = run.apart(python=(sys.executable, "-c", code))
+    assert done.code == 0, done.printed
+    assert done.stdout == "[]\n"
