@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from phala_secrets import flow
-from phala_secrets.cloud import methods
+from phala_secrets.cloud import methods, patch
 from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
@@ -244,6 +244,7 @@ class Client(Connection[httpx.Client]):
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_app_cvms = _method(methods.get_app_cvms)
     update_cvm_envs = _method(methods.update_cvm_envs)
+    patch_cvm = _method(patch.patch_cvm)
 
 
 def raise_first(outcomes: list[Any]) -> list[Any]:

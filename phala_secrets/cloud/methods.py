@@ -275,21 +275,23 @@ def update_cvm_envs(
         raise InputError(
             "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
         )
-    names = _names(arguments.get("env_keys"))
-    second_phase = (_hash(arguments, "compose_hash"), arguments.get("transaction_hash"))
+    names = names_of(arguments, "env_keys")
+    second_phase = (hash_of(arguments, "compose_hash"), arguments.get("transaction_hash"))
     if "encrypted_env" in arguments:
         sealed = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
     elif names is not None:
         raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
     else:
-        sealed, names = yield from _seal(cvm_id, arguments)
+        sealed, names = yield from seal_envs(cvm_id, arguments)
     call = requests.update_envs(cvm_id, sealed, names, *second_phase)
-    accepted, asked = readers.read("UpdateCvmEnvsInProgress"), readers.read_precondition
+    accepted = readers.read("UpdateCvmEnvsInProgress")
+    asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
     result: UpdateResult = yield call.read_by(accepted, status_465=asked)
     return result
 
 
-def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
     environment = read_env_vars(arguments["envs"])
     first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
     signers = arguments.get("trusted_signers")
@@ -304,15 +306,18 @@ def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str
     return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
 
 
-def _names(names: Any) -> list[str] | None:
+def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:
+    """Return a list of names, or None where it is not given; raise InputError for anything else."""
+    names = arguments.get(field)
     if names is None:
         return None
     listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
     if not all(isinstance(name, str) for name in listed):
-        raise InputError("env_keys has to be a list of names", hint="pass the names that were encrypted")
+        raise InputError(f"{field} has to be a list of names", hint="pass the names that were encrypted")
     return listed
 
 
-def _hash(arguments: Mapping[str, Any], name: str) -> str | None:
+def hash_of(arguments: Mapping[str, Any], name: str) -> str | None:
+    """Return a hash in lower case without ``0x``, or None where it is not given; raise InputError."""
     text = arguments.get(name)
     return None if text is None else parse_hash(str(text), name)
