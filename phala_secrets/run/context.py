@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.cloud.trust import ProvenKey
     from phala_secrets.inputs.job import Job
-    from phala_secrets.run.plan import Plan
+    from phala_secrets.run.plan import Change, Plan
     from phala_secrets.runners.base import Runner
     from phala_secrets.runners.files import Value
 
@@ -47,7 +47,9 @@ class Target:
 
     ``named`` is whether only a name (or the CVM's own id) says which app it is of, so that the API
     picked the app. ``leads`` is whether the run's outputs are about this one. ``last_operation`` is
-    empty where there was none, and None while nobody has asked.
+    empty where there was none, and None while nobody has asked. ``compose`` is today's app-compose, with
+    the compose file of ``change`` in it where one is deployed. ``asked`` is whether the service has the
+    update, and waits for its approval.
     """
 
     cvm: Cvm
@@ -55,6 +57,8 @@ class Target:
     named: bool
     leads: bool = False
     compose: Compose | None = None
+    change: Change | None = field(default=None, repr=False)
+    asked: bool = False
     last_operation: str | None = None
     key: ProvenKey = field(init=False)
     plan: Plan = field(init=False)

@@ -14,10 +14,13 @@ from phala_secrets.flow import Flow, Pause, ask
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from phala_secrets.cloud.call import Call
     from phala_secrets.run.context import Target
 
 
-def deliver(target: Target, tell: Callable[[Finding], None]) -> Flow[Accepted | Precondition]:
+def deliver(
+    target: Target, update: Call[Accepted | Precondition], tell: Callable[[Finding], None]
+) -> Flow[Accepted | Precondition]:
     """Send the update. Find out about a lost response, and send again an update that did not happen.
 
     The set is replaced whole, so the same ciphertext twice does no harm. Raise TransportError when
@@ -27,7 +30,6 @@ def deliver(target: Target, tell: Callable[[Finding], None]) -> Flow[Accepted | 
     if before is None:
         before = yield from ask(records.newest_operation(target.id))
     target.stage = "sending"
-    update = records.update(target.id, target.sealed, target.plan.names, *(target.approval or ()))
     lost: PhalaSecretsError | None = None
     for tries in range(1, flow.TRIES + 1):
         try:

@@ -13,7 +13,7 @@ from phala_secrets.dstack.encryption import seal
 from phala_secrets.dstack.ids import bare
 from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import approve, find, reports
+from phala_secrets.run import approve, compose, find, reports
 from phala_secrets.run.plan import compare
 from phala_secrets.run.refuse import refuse_removal, refuse_several
 from phala_secrets.run.review import hold_to_limits, review, review_early
@@ -90,8 +90,9 @@ MODES: dict[str, Callable[[Run], None]] = {
 def _collect(run: Run) -> None:
     """Read the sources, mask every value, and hold them to the limits of the guest."""
     job = run.job
-    if job.prepared:
+    if job.prepared or (job.deploy and job.deploy.keeps_secrets):
         hold_to_limits(run)
+        compose.check(run)
         return
     run.environment, findings = gather(
         job.sources, environ=run.environ, root=job.root, folder=job.folder, stdin=run.stdin
@@ -101,6 +102,7 @@ def _collect(run: Run) -> None:
     for finding in findings:
         run.tell(finding)
     hold_to_limits(run)
+    compose.check(run)
 
 
 def _prove(run: Run) -> None:
@@ -116,6 +118,7 @@ def _prove(run: Run) -> None:
         run.client.run(
             together(find.prove(run.job, run.targets, run.contracts), find.describe(run.job, run.targets))
         )
+        compose.place(run, run.targets)
         _spare_key(run)
         run.output("kms", first.key.kms)
         run.output("kms-signer", first.key.signer)
@@ -145,7 +148,12 @@ def _compare(run: Run) -> None:
     for target in run.targets:
         today = (target.compose.allowed_envs or ()) if target.compose else ()
         names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
-        target.plan = compare(today, names, bare(target.cvm.compose_hash), target.compose)
+        if target.change and target.change.keeps_secrets:
+            names = today
+        changes_file = target.change is not None and target.change.changes
+        target.plan = compare(
+            today, names, bare(target.cvm.compose_hash), target.compose, changes_file=changes_file
+        )
     first = run.targets[0].plan
     run.output("env-keys", list(first.names))
     if job.mode in ("update", "plan"):
@@ -170,6 +178,8 @@ def _refuse(run: Run) -> None:
 def _seal(run: Run) -> None:
     """Encrypt to the key of each app, or take the ciphertext that was prepared."""
     prepared = run.job.prepared
+    if run.job.deploy and run.job.deploy.keeps_secrets:
+        return
     pairs = list(run.environment.as_dict().items())
     sealed = {
         app_id: prepared.encrypted_env if prepared else seal(pairs, key.public_key).hex()

@@ -10,6 +10,7 @@ from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsErro
 from phala_secrets.run import reports
 from phala_secrets.run.aftermath import look
 from phala_secrets.run.approve import again, obtain
+from phala_secrets.run.compose import confirm, is_approved, outgoing, with_way_back
 from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
@@ -62,7 +63,9 @@ def _update(run: Run, target: Target) -> None:
     result = _deliver_approved(run, target)
     if isinstance(result, Precondition):
         target.stage = "waiting"
-        target.approval = _approve(run, target, result)
+        target.asked = True
+        if not is_approved(target, result):
+            target.approval = _approve(run, target, result)
         if not target.approval:
             return
         target.last_operation = None  # a confirmation takes its time: there may be newer operations
@@ -77,27 +80,31 @@ def _update(run: Run, target: Target) -> None:
     try:
         if run.job.wait:
             _wait(run, target)
-    except PhalaSecretsError:
+    except PhalaSecretsError as error:
         run.client.run(look(run, target, _LAST_LOOK))
-        raise
+        raise with_way_back(run, target, error, _LAST_LOOK) from None
     if (said := run.client.run(look(run, target, _READING))) and result.inferred:
         raise TransportError(
             f"{said}; the operation {target.correlation_id} was another run's, or came before one",
             hint="run again, one run at a time (concurrency:)",
         )
+    try:
+        run.client.run(confirm(target, _READING))
+    except PhalaSecretsError as error:
+        raise with_way_back(run, target, error, _LAST_LOOK) from None
     target.stage = "over"
 
 
 def _deliver_approved(run: Run, target: Target) -> Accepted | Precondition:
     """Send the update. Where the service wants a transaction for an older approval, approve once more."""
     try:
-        return run.client.run(deliver(target, run.runner.tell))
+        return run.client.run(deliver(target, outgoing(run, target), run.runner.tell))
     except ApprovalRefusedError as refused:
         if not (target.approval and target.approval.made_before):
             raise
         target.stage, target.last_operation = "waiting", None
         target.approval = again(run, target, refused)
-        return run.client.run(deliver(target, run.runner.tell))
+        return run.client.run(deliver(target, outgoing(run, target), run.runner.tell))
 
 
 def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
@@ -106,7 +113,7 @@ def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
     if isinstance(got, Approval):
         return got
     target.status, target.stage = "precondition_required", "over"
-    run.runner.report(reports.prepared(target, got))
+    run.runner.report(reports.prepared(target, got, run.job.prepared_file))
     return None
 
 
