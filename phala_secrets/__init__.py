@@ -29,6 +29,7 @@ __all__ = [
     "CancelledError",
     "Client",
     "ConflictError",
+    "CvmContainer",
     "CvmInfo",
     "CvmKmsInfo",
     "CvmNode",
@@ -40,6 +41,7 @@ __all__ = [
     "EnvEncryptPublicKey",
     "Finding",
     "GetAppEnvEncryptPubKeyResponse",
+    "GetCvmContainersResponse",
     "GetCvmOperationsResponse",
     "GetKmsListResponse",
     "GetKmsOnChainDetailResponse",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.client import Client, create_client
     from phala_secrets.cloud.models import (
         AppCompose,
+        CvmContainer,
         CvmInfo,
         CvmKmsInfo,
         CvmNode,
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
         CvmState,
         CvmStateEvent,
         GetAppEnvEncryptPubKeyResponse,
+        GetCvmContainersResponse,
         GetCvmOperationsResponse,
         GetKmsListResponse,
         GetKmsOnChainDetailResponse,

@@ -42,6 +42,10 @@ class Clock:
         """Seconds since some moment."""
         return time.monotonic()
 
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
     def sleep(self, seconds: float) -> None:
         """Let ``seconds`` pass."""
         time.sleep(seconds)
@@ -179,14 +183,23 @@ LIMITED_GROWTH = 5
 LONGEST_PAUSE = 60.0
 """Seconds: a ``Retry-After`` beyond this fails at once, rather than to hold a job."""
 
-LOOKS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between looks for an update whose response was lost: an operation shows within seconds."""
+LOOKS = (0.5, 1.0, 2.0, 4.0, 7.5, 7.5, 7.5)
+"""Seconds between looks for an update whose response was lost: a revision shows within 30 s, or never."""
 
 POLL = 5.0
 """Seconds between looks at a CVM: as often as the API streams its state, and a boot takes minutes."""
 
 POLL_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
 """Seconds between the first looks: what fails, fails at once."""
+
+POLL_GROWTH = 3
+"""Looks at a fleet come after a third more of the time that has gone by: few, and hardly ever late."""
+
+POLL_LATER = 15.0
+"""Seconds between looks at a fleet at most."""
+
+IN_A_ROW = 3
+"""Looks in a row that have to agree: one may have been on the way."""
 
 LAST_LOOK = 2.0
 """Seconds before the time is up: whatever pause was asked for, there is one more look."""

@@ -62,11 +62,11 @@ def run(simulator: FaultySimulator, tmp_path: Path) -> Command:
 
 @pytest.fixture
 def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], None]:
-    """Another run's update of my-app, which begins just after ours has looked at the operations."""
+    """Another run's update of my-app, which begins just after ours has read the compose file."""
 
     def prepare(envs: Mapping[str, str]) -> None:
         def slip_in(request: Request, answer: Answer) -> Answer:
-            if request.path.endswith("/operations"):
+            if request.path.endswith("/compose_file"):
                 simulator.cloud.tamper = before
                 with create_client(simulator.cloud.api_key, simulator.url) as client:
                     client.update_cvm_envs("my-app", envs=envs)

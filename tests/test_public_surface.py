@@ -28,6 +28,7 @@ METHODS = {
     "get_app_cvms",
     "get_app_env_encrypt_pub_key",
     "get_cvm_compose_file",
+    "get_cvm_containers",
     "get_cvm_info",
     "get_cvm_operations",
     "get_cvm_state",
@@ -39,7 +40,9 @@ METHODS = {
     "list_kms_contracts",
     "next_app_ids",
     "patch_cvm",
+    "start_cvm",
     "update_cvm_envs",
+    "wait_for_cvm",
     "watch_cvm_state",
 }
 CLIENTS = (phala_secrets.Client, phala_secrets.AsyncClient)
@@ -62,7 +65,7 @@ def test_all_is_pinned() -> None:
         and not name.startswith("_")
     }
     assert len(of_errors) == 17
-    assert len(of_models) == 26
+    assert len(of_models) == 28
     more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "PatchResult", "UpdateResult"}
     assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more
     assert phala_secrets.__all__ == sorted(phala_secrets.__all__)

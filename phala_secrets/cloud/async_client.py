@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from phala_secrets import flow
-from phala_secrets.cloud import methods, patch
+from phala_secrets.cloud import changes, methods, patch
 from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
 from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
 from phala_secrets.cloud.connection import Connection, Trace
@@ -209,8 +209,11 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     get_cvm_compose_file = _method(methods.get_cvm_compose_file)
     get_cvm_state = _method(methods.get_cvm_state)
     get_cvm_operations = _method(methods.get_cvm_operations)
+    get_cvm_containers = _method(methods.get_cvm_containers)
     get_app_cvms = _method(methods.get_app_cvms)
-    update_cvm_envs = _method(methods.update_cvm_envs)
+    start_cvm = _method(changes.start_cvm)
+    wait_for_cvm = _method(changes.wait_for_cvm)
+    update_cvm_envs = _method(changes.update_cvm_envs)
     patch_cvm = _method(patch.patch_cvm)
 
 

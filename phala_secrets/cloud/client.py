@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from phala_secrets import flow
-from phala_secrets.cloud import methods, patch
+from phala_secrets.cloud import changes, methods, patch
 from phala_secrets.cloud.call import Attempt, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
@@ -188,16 +188,22 @@ class Client(Connection[httpx.Client]):
         """A response whose head has come in time, to be read."""
         http = self._client_for(attempt.call)
         request = http.build_request(**self._request(attempt, stream=stream))
+        # httpcore's pool may close a connection under a thread while others queue for it, so none does.
+        if not self._gate.acquire(timeout=attempt.seconds):
+            raise httpx.PoolTimeout("no connection in time")
         try:
-            response = in_time(
-                lambda: http.send(request, stream=True), attempt.seconds + GRACE, httpx.Response.close
-            )
-        except TimeoutError:
-            raise httpx.ReadTimeout("no response in time") from None
-        try:
-            yield response
+            try:
+                response = in_time(
+                    lambda: http.send(request, stream=True), attempt.seconds + GRACE, httpx.Response.close
+                )
+            except TimeoutError:
+                raise httpx.ReadTimeout("no response in time") from None
+            try:
+                yield response
+            finally:
+                response.close()
         finally:
-            response.close()
+            self._gate.release()
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:
         body = Body(deadline)
@@ -242,8 +248,11 @@ class Client(Connection[httpx.Client]):
     get_cvm_compose_file = _method(methods.get_cvm_compose_file)
     get_cvm_state = _method(methods.get_cvm_state)
     get_cvm_operations = _method(methods.get_cvm_operations)
+    get_cvm_containers = _method(methods.get_cvm_containers)
     get_app_cvms = _method(methods.get_app_cvms)
-    update_cvm_envs = _method(methods.update_cvm_envs)
+    start_cvm = _method(changes.start_cvm)
+    wait_for_cvm = _method(changes.wait_for_cvm)
+    update_cvm_envs = _method(changes.update_cvm_envs)
     patch_cvm = _method(patch.patch_cvm)
 
 

@@ -49,6 +49,13 @@ class _NoCookies(CookieJar):
         """Send none."""
 
 
+CONNECTIONS = 32
+"""Connections at most. Who finds them all taken waits as long as one request may take, and no longer."""
+
+KEPT = 30.0
+"""Seconds that an idle connection is kept: pauses between looks are half as long at most."""
+
+
 def _tls(url: str) -> ssl.SSLContext:
     """Certificates are always verified, against the roots that are given, else certifi's.
 
@@ -87,6 +94,12 @@ def _roots() -> tuple[str, str | None, str | None]:
         if path := os.environ.get(name):
             return (name, None, path) if Path(path).is_dir() else (name, path, None)
     return "certifi's roots", None, None
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(
+        max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS, keepalive_expiry=KEPT
+    )
 
 
 def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> TransportError:
@@ -153,6 +166,7 @@ class Connection(Generic[Http]):
         self._opening = threading.Lock()
         self._hidden = Hidden([key, *self._credentials_of(self.base_url)])
         self._hidden_elsewhere: dict[str, Hidden] = {}
+        self._gate = threading.BoundedSemaphore(CONNECTIONS)
 
     def _open(self, url: str) -> Http:
         raise NotImplementedError
@@ -192,7 +206,7 @@ class Connection(Generic[Http]):
             "follow_redirects": False,
             "cookies": _NoCookies(),
             "headers": {"User-Agent": f"phala-secrets/{__version__}", "Accept-Encoding": "identity"},
-            "limits": httpx.Limits(max_connections=32, max_keepalive_connections=32),
+            "limits": _limits(),
         }
 
     def _request(self, attempt: Attempt, *, stream: bool = False) -> dict[str, Any]:

@@ -6,28 +6,22 @@ mapping, or keywords, or, where a single id is all it needs, that id.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from phala_secrets.cloud import readers, records, requests, trust
+from phala_secrets.cloud import readers, requests
 from phala_secrets.cloud.arguments import Arguments, merged, required, whole
-from phala_secrets.cloud.ids import parse_cvm
-from phala_secrets.dstack.encryption import parse_sealed, seal
-from phala_secrets.dstack.env_vars import read_env_vars
-from phala_secrets.dstack.ids import parse_app_id, parse_hash
-from phala_secrets.dstack.key_proof import parse_signers
+from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.models import (
         AppCompose,
         CvmInfo,
         CvmState,
         GetAppEnvEncryptPubKeyResponse,
+        GetCvmContainersResponse,
         GetCvmOperationsResponse,
         GetKmsListResponse,
         GetKmsOnChainDetailResponse,
@@ -36,10 +30,7 @@ if TYPE_CHECKING:
         ListKmsContractNodesResponse,
         ListKmsContractsResponse,
         NextAppIdsResponse,
-        UpdateResult,
     )
-    from phala_secrets.dstack.env_vars import EnvVars
-    from phala_secrets.flow import Flow
 
 
 def get_kms_info(request: Arguments | str | None = None, /, *, kms_id: str | None = None) -> Call[KmsInfo]:
@@ -219,6 +210,19 @@ def get_cvm_operations(
     return call.read_by(readers.read("GetCvmOperationsResponse"))
 
 
+def get_cvm_containers(
+    request: Arguments | str | None = None,
+    /,
+    *,
+    id: str | None = None,
+) -> Call[GetCvmContainersResponse]:
+    """``GET /cvms/{id}/composition``: the containers, as docker describes them.
+
+    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    """
+    return requests.containers(_id(request, id)).read_by(readers.read("GetCvmContainersResponse"))
+
+
 def get_app_cvms(
     request: Arguments | str | None = None, /, *, app_id: str | None = None
 ) -> Call[tuple[CvmInfo, ...]]:
@@ -229,95 +233,3 @@ def get_app_cvms(
     """
     (app,) = required(merged(request, "app_id", {"app_id": app_id}), "app_id")
     return requests.app_cvms(app).read_by(readers.read_list("CvmInfo"))
-
-
-def update_cvm_envs(
-    request: Arguments | str | None = None,
-    /,
-    *,
-    id: str | None = None,
-    encrypted_env: str | None = None,
-    env_keys: Iterable[str] | None = None,
-    envs: EnvVars | None = None,
-    compose_hash: str | None = None,
-    transaction_hash: str | None = None,
-    trusted_signers: str | Iterable[str] | None = None,
-    kms: str | None = None,
-) -> Flow[UpdateResult]:
-    """``PATCH /cvms/{id}/envs``: replaces the CVM's whole environment and restarts it.
-
-    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. Either ``encrypted_env``
-    (hex, of ``encrypt_env_vars``) with its names in ``env_keys``; or ``envs``, plain values in
-    any of the shapes of ``encrypt_env_vars``, which are encrypted here: the app's key is fetched
-    (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
-    with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
-    root that the API publishes, which is as good as the API. ``compose_hash`` and
-    ``transaction_hash`` (hex) are for the second phase, after an approval on chain.
-
-    Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
-    UpdateCvmEnvsPreconditionRequired (465). Raises InputError and DeliveryError (the guest would
-    refuse ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError
-    or TransportError. Is sent again only where the CVM was busy or the rate limited.
-    """
-    given = {
-        "id": id,
-        "encrypted_env": encrypted_env,
-        "env_keys": env_keys,
-        "envs": envs,
-        "compose_hash": compose_hash,
-        "transaction_hash": transaction_hash,
-        "trusted_signers": trusted_signers,
-        "kms": kms,
-    }
-    arguments = merged(request, "id", given)
-    (cvm_id,) = required(arguments, "id")
-    if ("encrypted_env" in arguments) == ("envs" in arguments):
-        raise InputError(
-            "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
-        )
-    names = names_of(arguments, "env_keys")
-    second_phase = (hash_of(arguments, "compose_hash"), arguments.get("transaction_hash"))
-    if "encrypted_env" in arguments:
-        sealed = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
-    elif names is not None:
-        raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
-    else:
-        sealed, names = yield from seal_envs(cvm_id, arguments)
-    call = requests.update_envs(cvm_id, sealed, names, *second_phase)
-    accepted = readers.read("UpdateCvmEnvsInProgress")
-    asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
-    result: UpdateResult = yield call.read_by(accepted, status_465=asked)
-    return result
-
-
-def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
-    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
-    environment = read_env_vars(arguments["envs"])
-    first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
-    signers = arguments.get("trusted_signers")
-    policy = trust.Policy(
-        signers=() if signers is None else tuple(parse_signers(signers)),
-        kms=arguments.get("kms"),
-        app_id=parse_cvm(cvm_id).app_id,
-    )
-    cvm, first = yield first_requests
-    contracts = yield from trust.all_contracts(first)
-    key = yield from trust.prove_key(cvm, contracts, policy)
-    return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
-
-
-def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:
-    """Return a list of names, or None where it is not given; raise InputError for anything else."""
-    names = arguments.get(field)
-    if names is None:
-        return None
-    listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
-    if not all(isinstance(name, str) for name in listed):
-        raise InputError(f"{field} has to be a list of names", hint="pass the names that were encrypted")
-    return listed
-
-
-def hash_of(arguments: Mapping[str, Any], name: str) -> str | None:
-    """Return a hash in lower case without ``0x``, or None where it is not given; raise InputError."""
-    text = arguments.get(name)
-    return None if text is None else parse_hash(str(text), name)

@@ -252,6 +252,24 @@ class GetCvmOperationsResponse(Wire):
     total: int | None = None
 
 
+class CvmContainer(Wire):
+    """A container as docker describes it; ``status`` is like ``Up 3 minutes (healthy)``."""
+
+    names: tuple[str, ...] = ()
+    image: str | None = None
+    state: str | None = None
+    status: str | None = None
+
+
+class GetCvmContainersResponse(Wire):
+    """``GET /cvms/{id}/composition``; ``containers`` is None where they cannot be seen."""
+
+    is_online: bool = False
+    is_public: bool | None = None
+    error: str | None = None
+    containers: tuple[CvmContainer, ...] | None = None
+
+
 class UpdateCvmEnvsInProgress(Wire):
     """202: the update was accepted, and the CVM restarts."""
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import readers, requests
+from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import merged, required
-from phala_secrets.cloud.methods import hash_of, names_of, seal_envs
+from phala_secrets.cloud.changes import hash_of, names_of, seal_envs, timeout_of, unseen
+from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.dstack.encryption import parse_sealed
-from phala_secrets.errors import InputError
+from phala_secrets.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
     from phala_secrets.cloud.arguments import Arguments
+    from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.models import PatchResult
     from phala_secrets.dstack.env_vars import EnvVars
     from phala_secrets.flow import Flow
@@ -36,6 +39,8 @@ def patch_cvm(
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
     kms: str | None = None,
+    wait: bool | None = None,
+    timeout: int | None = None,
 ) -> Flow[PatchResult]:
     """``PATCH /cvms/{id}``: changes compose file and environment, in one operation with one restart.
 
@@ -44,12 +49,13 @@ def patch_cvm(
     replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
     (``trusted_signers``, ``kms``), or by ``encrypted_env`` (hex) with its names in ``allowed_envs``.
     After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex), and nothing else,
-    carry out what was sent before.
+    carry out what was sent before. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
 
     Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
     PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
     ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError or
-    TransportError. Is sent again only where the CVM was busy or the rate limited.
+    TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the CVM
+    was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -61,21 +67,38 @@ def patch_cvm(
         "transaction_hash": transaction_hash,
         "trusted_signers": trusted_signers,
         "kms": kms,
+        "wait": wait,
+        "timeout": timeout,
     }
     arguments = merged(request, "id", given)
     (cvm_id,) = required(arguments, "id")
-    if any(name in arguments for name in _SECOND):
-        call = _commit(cvm_id, arguments)
-    else:
-        changes = yield from _changes(cvm_id, arguments)
-        call = requests.patch_cvm(cvm_id, **changes)
+    seconds = timeout_of(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
-    result: PatchResult = yield call.read_by(accepted, status_465=asked)
+    patience: waiting.Patience | None = None
+    while True:
+        call = yield from _call(cvm_id, arguments)
+        try:
+            result: PatchResult = yield call.read_by(accepted, status_465=asked)
+            break
+        except ConflictError as error:
+            patience = patience or waiting.Patience(seconds)
+            if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
+                raise
+        yield from waiting.until_free(cvm_id, patience, unseen)
+    if arguments.get("wait") and result.status == "in_progress":
+        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
     return result
 
 
-def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Any:
+def _call(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[Call[Any]]:
+    if any(name in arguments for name in _SECOND):
+        return _commit(cvm_id, arguments)
+    changes = yield from _changes(cvm_id, arguments)
+    return requests.patch_cvm(cvm_id, **changes)
+
+
+def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:
     if beside := [name for name in _FIRST if name in arguments]:
         raise InputError(
             f"{', '.join(beside)} is given beside compose_hash",

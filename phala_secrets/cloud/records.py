@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.fields import Fields, identifier
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.progress import Revision
     from phala_secrets.dstack.compose_hash import Form
-
-T = TypeVar("T")
 
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _DEVICES = 64
@@ -30,9 +29,6 @@ _DEVICES = 64
 
 _NODES = 16
 """Nodes of one KMS contract: more are not asked."""
-
-_OPERATIONS = 20
-"""Newest operations looked through for ours: more do not begin while it runs."""
 
 _NAMES = 1024
 """Names that a guest takes."""
@@ -114,11 +110,15 @@ class Compose(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """202: the update is under way. ``inferred`` is whether its operations say so, and no answer."""
+    """202: the update is under way.
+
+    ``correlation_id`` is its operation. Where only a ``revision`` says that it was accepted, since the
+    response was lost, it may be empty.
+    """
 
     correlation_id: str
     allowed_envs_changed: bool | None = None
-    inferred: bool = False
+    revision: Revision | None = None
 
 
 class Precondition(NamedTuple):
@@ -127,23 +127,6 @@ class Precondition(NamedTuple):
     compose_hash: str
     app_id: str
     device_id: str | None
-
-
-class State(NamedTuple):
-    """What a CVM is doing now. The texts are the guest's and the API's: untrusted."""
-
-    status: str
-    boot_progress: str
-    boot_error: str
-    shutdown_progress: str
-
-
-class Operation(NamedTuple):
-    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``."""
-
-    correlation_id: str
-    status: str
-    error: str
 
 
 def cvm(cvm_id: str) -> Call[Cvm]:
@@ -179,26 +162,6 @@ def measured(cvm_id: str) -> Call[str | None]:
 def compose(cvm_id: str) -> Call[Compose]:
     """A CVM's app-compose."""
     return requests.compose_file(cvm_id).read_by(compose_of)
-
-
-def state(cvm_id: str) -> Call[State]:
-    """What a CVM is doing now."""
-    return requests.state(cvm_id).read_by(_state)
-
-
-def newest_operation(cvm_id: str) -> Call[str]:
-    """The correlation id of a CVM's newest operation, empty where there was none yet."""
-    return requests.operations(cvm_id, "1").read_by(_newest)
-
-
-def operation(cvm_id: str, correlation_id: str) -> Call[Operation | None]:
-    """One of a CVM's newest operations, or None where it is not among them (yet)."""
-
-    def find(answer: Any) -> Operation | None:
-        read = (_operation(row) for row in rows(answer))
-        return next((one for one in read if one.correlation_id == correlation_id), None)
-
-    return requests.operations(cvm_id, str(_OPERATIONS)).read_by(find)
 
 
 def update(
@@ -333,23 +296,6 @@ def _check_names(names: list[Any]) -> None:
             f"Phala Cloud's answer is no app-compose: allowed_envs has {problem}",
             hint="check api-url; if it is right, look at the CVM's names in the dashboard",
         )
-
-
-def _state(answer: Any) -> State:
-    fields = Fields(answer, "state of a CVM")
-    words = map(fields.words, ("boot_progress", "boot_error", "shutdown_progress"))
-    return State(fields.text("status"), *words)
-
-
-def _operation(answer: Any) -> Operation:
-    fields = Fields(answer, "operation")
-    error = fields.words("error_message")
-    return Operation(fields.identifier("correlation_id"), fields.text("status"), error)
-
-
-def _newest(answer: Any) -> str:
-    listed = rows(answer)
-    return _operation(listed[0]).correlation_id if listed else ""
 
 
 def _accepted(answer: Any) -> Accepted:

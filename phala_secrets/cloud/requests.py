@@ -81,6 +81,11 @@ def revisions(app_id: str, page_size: str) -> Call[Any]:
     return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/revisions", params={"page_size": page_size})
 
 
+def revision(app_id: str, revision_id: str) -> Call[Any]:
+    """One of them, with its ciphertext."""
+    return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/revisions/{segment(revision_id)}")
+
+
 def compose_file(cvm_id: str) -> Call[Any]:
     return Call("GET", f"{_cvm(cvm_id)}/compose_file")
 
@@ -95,7 +100,7 @@ def containers(cvm_id: str) -> Call[Any]:
 
 def start(cvm_id: str) -> Call[Any]:
     """Start a stopped CVM. Never repeated unasked."""
-    return Call("POST", f"{_cvm(cvm_id)}/start", repeatable=False, when_busy=False)
+    return Call("POST", f"{_cvm(cvm_id)}/start", version=API_VERSION, repeatable=False, when_busy=False)
 
 
 def state(cvm_id: str) -> Call[Any]:

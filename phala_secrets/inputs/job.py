@@ -57,6 +57,8 @@ class Job(NamedTuple):
     prepare_only: bool
     compose_hash: str | None
     wait: bool
+    wait_for: str
+    start: bool
     wait_timeout: int
     max_parallel: int
     fail_fast: bool
@@ -109,6 +111,8 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         prepare_only=given.flag("prepare-only"),
         compose_hash=hash_of(given, "compose-hash"),
         wait=given.flag("wait"),
+        wait_for=given.choice("wait-for"),
+        start=given.flag("start"),
         wait_timeout=given.number("wait-timeout"),
         max_parallel=given.number("max-parallel"),
         fail_fast=given.flag("fail-fast"),

@@ -205,8 +205,18 @@ _INPUTS = (
         ),
         Input("wait", "wait until the CVM runs with the new environment", "bool", default="true"),
         Input(
+            "wait-for",
+            "what to wait for: `running`, or `containers`, all of them up, and healthy where they have a "
+            "health check",
+            "choice",
+            default="running",
+            choices=("running", "containers"),
+        ),
+        Input("start", "start a CVM that is still stopped after the update", "bool", default="false"),
+        Input(
             "wait-timeout",
-            "how long to wait, in seconds or as `10m`; in seconds",
+            "how long to wait for the update, in seconds or as `10m`, and as long again for another "
+            "operation in the way",
             "duration",
             "TIME",
             default="600",

@@ -11,6 +11,7 @@ from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import Finding, PhalaSecretsError
 
 if TYPE_CHECKING:
+    from phala_secrets.cloud.wait import Seen
     from phala_secrets.flow import Flow
     from phala_secrets.run.context import Run, Target
 
@@ -18,31 +19,31 @@ _CONCURRENCY = "another run has updated this CVM meanwhile: let one run at a tim
 _NAMES_LISTED = 20
 
 
-def look(run: Run, target: Target, seconds: float) -> Flow[str]:
-    """Report names or a compose hash that are not those sent. Return what was said of other names."""
+def look(run: Run, target: Target, seconds: float, seen: Seen | None = None) -> Flow[None]:
+    """Report names or a compose hash that are not those sent. ``seen`` may have shown the hash already."""
     name = target.name
     expected = target.approval.compose_hash if target.approval else target.plan.compose_hash
     try:
+        if seen and expected and seen.compose_hash == expected:
+            return run.output_of(target, {"compose-hash": expected})
         cvm: records.Cvm = yield Within(records.cvm(target.id), seconds)
         now = bare(cvm.compose_hash)
         run.output_of(target, {"compose-hash": now})
         if expected and now == expected:
-            return ""
+            return None
         compose: records.Compose = yield Within(records.compose(target.id), seconds)
     except PhalaSecretsError as error:
         run.tell(
             Finding(f"{name}: the names could not be read again: {error.marked}", "compare them yourself")
         )
-        return ""
+        return None
     names = compose.allowed_envs
     if names is not None and set(names) != set(target.plan.names):
         other = ", ".join(sorted(set(names) ^ set(target.plan.names))[:_NAMES_LISTED])
-        said = f"{name}: the names are no longer those that were sent: {other}"
-        run.tell(Finding(said, _CONCURRENCY))
-        return said
-    if expected:
+        run.tell(Finding(f"{name}: the names are no longer those that were sent: {other}", _CONCURRENCY))
+    elif expected:
         run.tell(_other_hash(target, now, expected))
-    return ""
+    return None
 
 
 def _other_hash(target: Target, now: str, expected: str) -> Finding:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from phala_secrets.cloud import records
+from phala_secrets.cloud import progress, records
 from phala_secrets.cloud.call import Within
-from phala_secrets.cloud.history import revision_with
 from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import AnswerError, DeliveryError, Finding, InputError, PhalaSecretsError
 from phala_secrets.run.plan import Change
@@ -113,7 +112,7 @@ def confirm(target: Target, seconds: float) -> Flow[None]:
     if not change:
         return
     cvm: records.Cvm = yield Within(records.cvm(target.id), seconds)
-    expected = target.approval.compose_hash if target.approval else target.plan.compose_hash
+    expected = target.expected_hash
     if expected and bare(cvm.compose_hash) == expected:
         return
     compose: records.Compose = yield Within(records.compose(target.id), seconds)
@@ -134,9 +133,10 @@ def with_way_back(run: Run, target: Target, error: PhalaSecretsError, seconds: f
         return error
     revision = ""
     with suppress(PhalaSecretsError):
-        revision = run.client.send(
-            revision_with(target.app_id, target.cvm.vm_uuid or "", before), within=seconds
-        )
+        uuid = progress.bare_uuid(target.cvm.vm_uuid)
+        listed = run.client.send(progress.revisions(target.app_id), within=seconds)
+        of_before = (one.id for one in listed if (one.vm_uuid, one.compose_hash) == (uuid, before))
+        revision = next(of_before, "")
     what = f"compose hash {before}" + (f", revision {revision}" if revision else "")
     hint = f"{error.marked_hint}; to go back, deploy what ran before: {what}"
     return error.saying(error.marked, hint=hint)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phala_secrets.dstack.environment import Environment
 from phala_secrets.errors import CancelledError, Finding, InputError, PhalaSecretsError
+from phala_secrets.run.looks import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.ids import CvmRef
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.cloud.trust import ProvenKey
     from phala_secrets.inputs.job import Job
@@ -46,20 +48,20 @@ class Target:
     """One CVM of a run: what the API says of it, its key, its plan, and what became of it.
 
     ``named`` is whether only a name (or the CVM's own id) says which app it is of, so that the API
-    picked the app. ``leads`` is whether the run's outputs are about this one. ``last_operation`` is
-    empty where there was none, and None while nobody has asked. ``compose`` is today's app-compose, with
-    the compose file of ``change`` in it where one is deployed. ``asked`` is whether the service has the
-    update, and waits for its approval.
+    picked the app; ``ref`` is how the user named the CVM, None where ``app`` did. ``leads`` is whether
+    the run's outputs are about this one. ``compose`` is today's app-compose, with the compose file of
+    ``change`` in it where one is deployed. ``asked`` is whether the service has the update, and waits for
+    its approval.
     """
 
     cvm: Cvm
     app_id: str
     named: bool
+    ref: CvmRef | None = None
     leads: bool = False
     compose: Compose | None = None
     change: Change | None = field(default=None, repr=False)
     asked: bool = False
-    last_operation: str | None = None
     key: ProvenKey = field(init=False)
     plan: Plan = field(init=False)
     sealed: str = field(default="", repr=False)
@@ -76,6 +78,11 @@ class Target:
     @property
     def name(self) -> str:
         return self.cvm.name
+
+    @property
+    def expected_hash(self) -> str:
+        """The compose hash that it is to have, or nothing where that cannot be told."""
+        return self.approval.compose_hash if self.approval else self.plan.compose_hash
 
     @property
     def exit_code(self) -> int:
@@ -124,6 +131,7 @@ class Run:
     """The newest one that was signed here (``0x``): known before it is sent."""
     told: set[Finding] = field(default_factory=set)
     approving: threading.Lock = field(default_factory=threading.Lock)
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def sent(self) -> bool:
@@ -142,6 +150,10 @@ class Run:
     def fleet(self) -> bool:
         """Whether it is about several CVMs."""
         return len(self.targets) > 1
+
+    def in_fleet(self, target: Target) -> str:
+        """Return what tells a CVM from the others of a fleet, or nothing for one that is alone."""
+        return f"{target.name} {target.id}" if self.fleet else ""
 
     @property
     def keys(self) -> dict[str, ProvenKey]:
@@ -172,7 +184,7 @@ class Run:
     def interrupted(self) -> CancelledError:
         """Return what an interrupt means for each of the CVMs at this moment."""
         sending = [target for target in self.targets if target.stage == "sending"]
-        accepted = [target for target in self.targets if target.correlation_id]
+        accepted = [target for target in self.targets if target.correlation_id or target.stage == "accepted"]
         known, hints = [], []
         if sending:
             known.append(f"the update may have been accepted for {_named(sending)}")

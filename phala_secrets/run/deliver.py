@@ -1,14 +1,19 @@
-"""Sending the update of one CVM, with an outcome that is known."""
+"""Sending the update of one CVM, with an outcome that is known.
+
+An update whose response is lost counts as accepted only where a revision of the CVM has our very
+ciphertext, which the nonce makes unique. An operation says nothing of what it brought.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from phala_secrets import flow
-from phala_secrets.cloud import records
+from phala_secrets.cloud import progress
+from phala_secrets.cloud.progress import Operation, Revision, bare_uuid
 from phala_secrets.cloud.records import Accepted, Precondition
-from phala_secrets.cloud.refusals import is_busy, may_have_happened, retry_after
-from phala_secrets.errors import ApiError, Finding, PhalaSecretsError, TransportError
+from phala_secrets.cloud.refusals import may_have_happened
+from phala_secrets.errors import Finding, PhalaSecretsError, TransportError
 from phala_secrets.flow import Flow, Pause, ask
 
 if TYPE_CHECKING:
@@ -17,69 +22,115 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.call import Call
     from phala_secrets.run.context import Target
 
+_REVISIONS = 10
+"""Newest revisions of a CVM looked through: as many others do not come within half a minute."""
+
+_NEAR = 120.0
+"""Seconds that an operation and its revision may be apart: both are made while the update is accepted."""
+
 
 def deliver(
-    target: Target, update: Call[Accepted | Precondition], tell: Callable[[Finding], None]
+    target: Target,
+    update: Call[Accepted | Precondition],
+    tell: Callable[[Finding], None],
+    *,
+    prepared: bool = False,
 ) -> Flow[Accepted | Precondition]:
-    """Send the update. Find out about a lost response, and send again an update that did not happen.
+    """Send the update once. Find out about a lost response.
 
-    The set is replaced whole, so the same ciphertext twice does no harm. Raise TransportError when
-    it cannot be found out whether it happened.
+    ``prepared`` is whether the ciphertext was made by an earlier run, which may have sent it. Raise
+    ConflictError while another operation is in the way, and TransportError when it cannot be found out
+    whether the update was accepted.
     """
-    before = target.last_operation
-    if before is None:
-        before = yield from ask(records.newest_operation(target.id))
+    keeps = target.change is not None and target.change.keeps_secrets
+    before = (yield from _earlier(target)) if prepared or keeps else frozenset[str]()
     target.stage = "sending"
-    lost: PhalaSecretsError | None = None
-    for tries in range(1, flow.TRIES + 1):
-        try:
-            return (yield from ask(update))
-        except PhalaSecretsError as refusal:
-            error, failed = refusal, flow.clock.monotonic()
-        if may_have_happened(error):
-            tell(Finding(f"the answer to the update was lost: {error.marked}", "its outcome is looked up"))
-            lost = error
-        looks = flow.LOOKS if error is lost else flow.LOOKS[:1]
-        if lost and (correlation_id := (yield from _find_out(target, before, lost, looks))):
-            tell(
-                Finding(
-                    f"Phala Cloud shows an operation that began meanwhile, taken for ours: {correlation_id}",
-                    "another run's would look alike: let one run at a time update this CVM (concurrency:)",
-                )
-            )
-            return Accepted(correlation_id, inferred=True)
-        pause = None
-        if error is lost or is_busy(error):
-            pause = flow.pause_before(tries, retry_after(error))
-        if pause is None:
-            if error is lost:
-                raise error.saying(f"{error.marked} (and the CVM's operations show that it did not happen)")
-            if lost:
-                raise error.saying(
-                    f"{error.marked} (and the answer to an earlier try was lost: {lost.marked})"
-                )
-            raise error
-        if error is lost:
-            tell(Finding("Phala Cloud's operations show that the update did not happen", "it is sent again"))
-        yield Pause(max(0.0, failed + pause - flow.clock.monotonic()))
-        if not lost:  # what is in the way is not ours
-            before = yield from ask(records.newest_operation(target.id))
-    raise AssertionError("pause_before ends the tries")
+    try:
+        return (yield from ask(update))
+    except PhalaSecretsError as error:
+        if not may_have_happened(error):
+            target.stage = "waiting"  # it was not read, or refused
+            raise
+        lost = error
+    tell(Finding(f"the response to the update was lost: {lost.marked}", "its outcome is looked up"))
+    if before is None:
+        raise _unknown(target, lost, "its revisions could not be read before")
+    revision = yield from _find(target, lost, before)
+    operation = yield from _operation_of(target, revision)
+    tell(
+        Finding(
+            f"Phala Cloud has accepted the update: revision {revision.id} holds what was sent",
+            "the run goes on",
+            severity="notice",
+        )
+    )
+    return Accepted(operation.correlation_id if operation else "", revision=revision)
 
 
-def _find_out(
-    target: Target, before: str, lost: PhalaSecretsError, looks: Sequence[float]
-) -> Flow[str | None]:
-    """Return the correlation id of an operation that came after ``before``, or None when there is none."""
-    for seconds in looks:
+def _earlier(target: Target) -> Flow[frozenset[str] | None]:
+    """Return the CVM's revisions of today, which are not this run's; None where they cannot be read."""
+    try:
+        listed = yield from ask(progress.revisions(target.app_id))
+    except PhalaSecretsError:
+        return None
+    return frozenset(one.id for one in listed)
+
+
+def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:
+    """Return the revision that has our ciphertext. Raise TransportError when none shows in time."""
+    ours, uuid = target.sealed.lower(), bare_uuid(target.cvm.vm_uuid)
+    others, why = set(before), "none of its newest revisions holds what was sent"
+    for seconds in flow.LOOKS:
         yield Pause(seconds)
         try:
-            newest = yield from ask(records.newest_operation(target.id))
-        except (TransportError, ApiError):
-            raise TransportError(
-                f"it is not known whether the update of {target.name!a} was accepted: {lost.marked}",
-                hint="look at the CVM's operations before running again; sending it twice does no harm",
-            ) from None
-        if newest and newest != before:
-            return newest
-    return None
+            listed = yield from ask(progress.revisions(target.app_id))
+            of_cvm = [one for one in listed if uuid and one.vm_uuid == uuid]
+            for revision in of_cvm[:_REVISIONS]:
+                if revision.id in others:
+                    continue
+                if not ours:  # the ciphertext is that of before: only the compose hash tells
+                    found = revision.compose_hash == target.expected_hash
+                else:
+                    sealed = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
+                    found = sealed == ours
+                if found:
+                    return revision
+                others.add(revision.id)
+        except PhalaSecretsError as error:  # there may be time for another look
+            why = f"its revisions could not be read: {error.marked}"
+    raise _unknown(target, lost, why)
+
+
+def _unknown(target: Target, lost: PhalaSecretsError, why: str) -> TransportError:
+    return TransportError(
+        f"it is not known whether the update of {target.name!a} was accepted: {lost.marked}; {why}",
+        hint="look at the CVM's operations and revisions, then run again; sending it twice does no harm",
+    )
+
+
+def _operation_of(target: Target, revision: Revision) -> Flow[Operation | None]:
+    try:
+        listed = yield from ask(progress.operations(target.id))
+    except PhalaSecretsError:
+        return None  # the wait will look again
+    return operation_of(revision, listed)
+
+
+def operation_of(revision: Revision, listed: Sequence[Operation]) -> Operation | None:
+    """Return the operation that made a revision, or None: an update of the same user, at the same time."""
+    fitting = [one for one in listed if _fits(revision, one)]
+    other_hash = {one.correlation_id: one.compose_hash != revision.compose_hash for one in fitting}
+    return min(fitting, key=lambda one: (other_hash[one.correlation_id], _apart(revision, one)), default=None)
+
+
+def _fits(revision: Revision, one: Operation) -> bool:
+    same_kind = "env" in one.kind or "update" in one.kind
+    same_user = one.by == revision.by or not one.by or not revision.by
+    return same_kind and same_user and _apart(revision, one) <= _NEAR
+
+
+def _apart(revision: Revision, one: Operation) -> float:
+    """Return the seconds between the two; what does not say when is far from all."""
+    if revision.created is None or one.started is None:
+        return float("inf")
+    return abs(revision.created - one.started)

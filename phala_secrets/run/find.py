@@ -63,24 +63,26 @@ def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:
         )
 
 
-def describe(job: Job, targets: Sequence[Target]) -> Flow[None]:
-    """Give the targets their app-compose, which those with one compose hash share.
+def find_again(job: Job, target: Target) -> Flow[tuple[Contract, ...]]:
+    """Give a target its CVM and app of now, as ``find`` would, and return the contracts of now."""
+    cvm, first = yield (records.cvm(target.ref.id if target.ref else target.id), records.contracts())
+    now = _of_reference(cvm, target.ref, job.policy) if target.ref else _target(cvm, job.app, named=False)
+    target.cvm, target.app_id, target.named = now.cvm, now.app_id, now.named
+    contracts = yield from trust.all_contracts(first)
+    return contracts
 
-    For an update the first one gets its newest operation, too. The others are asked when their
-    turn comes.
-    """
+
+def describe(job: Job, targets: Sequence[Target]) -> Flow[None]:
+    """Give the targets their app-compose, which those with one compose hash share."""
     if job.mode == "verify":
         return
     kinds = {_kind(target): target.id for target in targets}
-    newest = (records.newest_operation(targets[0].id),) if job.mode == "update" else ()
-    told = yield (*map(records.compose, kinds.values()), *newest)
+    told = yield tuple(map(records.compose, kinds.values()))
     composes: dict[str, Compose] = {}
-    for (kind, cvm_id), compose in zip(kinds.items(), told, strict=False):
+    for (kind, cvm_id), compose in zip(kinds.items(), told, strict=True):
         composes[kind] = yield from _as_measured(cvm_id, kind, compose)
     for target in targets:
         target.compose = composes[_kind(target)]
-    if newest:
-        targets[0].last_operation = told[-1]
 
 
 def _as_measured(cvm_id: str, compose_hash: str, compose: Compose) -> Flow[Compose]:
@@ -123,8 +125,8 @@ def _kind(target: Target) -> str:
 
 def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
     expected = policy.app_id or ref.app_id
-    return _target(cvm, expected, named=not (expected or policy.app_ids))
+    return _target(cvm, expected, named=not (expected or policy.app_ids), ref=ref)
 
 
-def _target(cvm: Cvm, expected: str | None, *, named: bool) -> Target:
-    return Target(cvm, trust.app_of(cvm, expected), named)
+def _target(cvm: Cvm, expected: str | None, *, named: bool, ref: CvmRef | None = None) -> Target:
+    return Target(cvm, trust.app_of(cvm, expected), named, ref)

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from phala_secrets.dstack.compose_hash import ordered
-from phala_secrets.dstack.encryption import seal
-from phala_secrets.dstack.ids import bare
-from phala_secrets.flow import together
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import approve, compose, find, reports
-from phala_secrets.run.plan import compare
-from phala_secrets.run.refuse import refuse_removal, refuse_several
+from phala_secrets.run import approve, compose, find, prepare, reports
+from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 
@@ -39,11 +34,13 @@ def verify(run: Run) -> None:
 
 def plan(run: Run) -> None:
     """Do everything but the update, and show what it would change, even where it would be refused."""
+    refuse_start(run)
     _collect(run)
     _prove(run)
-    _compare(run)
+    prepare.plan(run, run.targets)
     _finish(run, "planned")
-    review(run)
+    warn_of_stopped(run, run.targets)
+    review(run, run.targets)
     _refuse(run)
 
 
@@ -52,10 +49,10 @@ def encrypt(run: Run) -> None:
     _collect(run)
     review_early(run)
     _prove(run)
-    _compare(run)
-    review(run)
+    prepare.plan(run, run.targets)
+    review(run, run.targets)
     _refuse(run)
-    _seal(run)
+    prepare.encrypt(run, run.targets)
     first = run.targets[0]
     run.output("encrypted-env", first.sealed)
     if compose_hash := first.plan.compose_hash:
@@ -66,13 +63,15 @@ def encrypt(run: Run) -> None:
 
 def update(run: Run) -> None:
     """Put the secrets into every CVM, and wait until it runs with them."""
+    refuse_start(run)
     _collect(run)
     review_early(run)
     _prove(run)
-    _compare(run)
-    review(run)
+    prepare.plan(run, run.targets)
+    warn_of_stopped(run, run.targets)
+    review(run, run.targets)
     _refuse(run)
-    _seal(run)
+    prepare.encrypt(run, run.targets)
     update_all(run)
 
 
@@ -106,7 +105,7 @@ def _collect(run: Run) -> None:
 
 
 def _prove(run: Run) -> None:
-    """Find the CVMs and prove the key of each app, in as few round trips as that takes."""
+    """Find the CVMs and prove the key of each app."""
     with run.runner.group("The key"):
         run.runner.progress("finding the CVM and its KMS")
         run.targets, run.contracts = run.client.run(find.find(run.job))
@@ -115,19 +114,7 @@ def _prove(run: Run) -> None:
         run.output("cvm-id", first.id)
         run.output("app-id", first.app_id)
         run.runner.progress("fetching and proving the key")
-        run.client.run(
-            together(find.prove(run.job, run.targets, run.contracts), find.describe(run.job, run.targets))
-        )
-        compose.place(run, run.targets)
-        _spare_key(run)
-        run.output("kms", first.key.kms)
-        run.output("kms-signer", first.key.signer)
-        run.output("trust", first.key.trust)
-        run.output("public-key", first.key.public_key.hex())
-        for key in run.keys.values():
-            for finding in key.findings:
-                run.tell(finding)
-            run.runner.say(reports.proof_line(key))
+        prepare.prove(run, run.targets, run.contracts)
 
 
 def _spare(run: Run) -> None:
@@ -135,33 +122,6 @@ def _spare(run: Run) -> None:
     for one in run.targets:
         run.runner.secrets.spare((one.id, one.name, one.app_id, one.cvm.status, one.cvm.compose_hash))
         run.runner.secrets.spare((*one.cvm.device_ids, one.cvm.os_version, one.cvm.kms_address))
-
-
-def _spare_key(run: Run) -> None:
-    for key in run.keys.values():
-        run.runner.secrets.spare((key.kms, key.signer, key.public_key.hex(), key.kms_contract))
-
-
-def _compare(run: Run) -> None:
-    """Compare the names that each CVM has today with the new ones."""
-    job = run.job
-    for target in run.targets:
-        today = (target.compose.allowed_envs or ()) if target.compose else ()
-        names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
-        if target.change and target.change.keeps_secrets:
-            names = today
-        changes_file = target.change is not None and target.change.changes
-        target.plan = compare(
-            today, names, bare(target.cvm.compose_hash), target.compose, changes_file=changes_file
-        )
-    first = run.targets[0].plan
-    run.output("env-keys", list(first.names))
-    if job.mode in ("update", "plan"):
-        run.output("keys-added", list(first.added))
-        run.output("keys-removed", list(first.removed))
-        run.output("allowed-envs-changed", first.changes_names)
-        run.output("previous-compose-hash", first.previous_hash)
-        run.output("compose-hash", first.compose_hash)
 
 
 def _refuse(run: Run) -> None:
@@ -173,20 +133,6 @@ def _refuse(run: Run) -> None:
         target.approval = approve.prepared(run, target)
         if target.approval:
             run.output_of(target, target.approval.outputs)
-
-
-def _seal(run: Run) -> None:
-    """Encrypt to the key of each app, or take the ciphertext that was prepared."""
-    prepared = run.job.prepared
-    if run.job.deploy and run.job.deploy.keeps_secrets:
-        return
-    pairs = list(run.environment.as_dict().items())
-    sealed = {
-        app_id: prepared.encrypted_env if prepared else seal(pairs, key.public_key).hex()
-        for app_id, key in run.keys.items()
-    }
-    for target in run.targets:
-        target.sealed = sealed[target.app_id]
 
 
 def _finish(run: Run, status: str) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from phala_secrets.cloud.records import Compose
+    from phala_secrets.runners.files import Value
 
 
 class Change(NamedTuple):
@@ -69,6 +70,17 @@ class Plan:
     def changes_names(self) -> bool:
         """Whether the names change, or their order, and with them the compose hash."""
         return self.names != self.today
+
+    @property
+    def outputs(self) -> dict[str, Value]:
+        """What it changes, as outputs."""
+        return {
+            "keys-added": list(self.added),
+            "keys-removed": list(self.removed),
+            "allowed-envs-changed": self.changes_names,
+            "previous-compose-hash": self.previous_hash,
+            "compose-hash": self.compose_hash,
+        }
 
     def table(self) -> Table:
         """The plan as people read it."""

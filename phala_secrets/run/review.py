@@ -32,15 +32,15 @@ def review_early(run: Run) -> None:
         _judge(run, guest_check.review(run.environment, CERTAIN))
 
 
-def review(run: Run) -> None:
+def review(run: Run, targets: Sequence[Target]) -> None:
     """Judge by the generation of each guest, and by each app's compose file and pre-launch script."""
     findings: list[Finding] = []
-    for version in dict.fromkeys(target.cvm.os_version for target in run.targets):
+    for version in dict.fromkeys(target.cvm.os_version for target in targets):
         if unknown := unknown_generation(version):
             run.tell(unknown)
         if run.job.guest_check != "off":
             findings += guest_check.review(run.environment, generation_of(version))
-    for target in run.targets:
+    for target in targets:
         compose.review(run, target)
         findings += _of_app(run, target)
     _judge(run, [*findings, *pre_launch.registry_hints(run.environment.names)])

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records
 from phala_secrets.cloud.records import Accepted, Precondition
-from phala_secrets.errors import ApprovalRefusedError, Finding, PhalaSecretsError, TransportError, untrusted
-from phala_secrets.run import reports
+from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.cloud.wait import Patience
+from phala_secrets.errors import ApprovalRefusedError, ConflictError, Finding, PhalaSecretsError
+from phala_secrets.run import prepare, reports, wait
 from phala_secrets.run.aftermath import look
 from phala_secrets.run.approve import again, obtain
 from phala_secrets.run.compose import confirm, is_approved, outgoing, with_way_back
@@ -59,35 +61,17 @@ def _work(run: Run, target: Target) -> None:
 
 
 def _update(run: Run, target: Target) -> None:
-    """Send the update, get an approval if it takes one, and wait."""
-    result = _deliver_approved(run, target)
-    if isinstance(result, Precondition):
-        target.stage = "waiting"
-        target.asked = True
-        if not is_approved(target, result):
-            target.approval = _approve(run, target, result)
-        if not target.approval:
-            return
-        target.last_operation = None  # a confirmation takes its time: there may be newer operations
-        result = _deliver_approved(run, target)
-    if isinstance(result, Precondition):
-        raise ApprovalRefusedError(
-            "Phala Cloud asks again for the approval that it has just been shown",
-            status_code=465,
-            hint="run again later: what is approved by then is not sent again",
-        )
+    """Send the update, however long another operation is in the way, and wait for it."""
+    result = _send_when_free(run, target)
+    if result is None:
+        return
     _accepted(run, target, result)
     try:
-        if run.job.wait:
-            _wait(run, target)
+        seen = wait.for_update(run, target, result) if run.job.wait else None
     except PhalaSecretsError as error:
         run.client.run(look(run, target, _LAST_LOOK))
         raise with_way_back(run, target, error, _LAST_LOOK) from None
-    if (said := run.client.run(look(run, target, _READING))) and result.inferred:
-        raise TransportError(
-            f"{said}; the operation {target.correlation_id} was another run's, or came before one",
-            hint="run again, one run at a time (concurrency:)",
-        )
+    run.client.run(look(run, target, _READING, seen))
     try:
         run.client.run(confirm(target, _READING))
     except PhalaSecretsError as error:
@@ -95,16 +79,59 @@ def _update(run: Run, target: Target) -> None:
     target.stage = "over"
 
 
-def _deliver_approved(run: Run, target: Target) -> Accepted | Precondition:
-    """Send the update. Where the service wants a transaction for an older approval, approve once more."""
+def _send_when_free(run: Run, target: Target) -> Accepted | None:
+    """Send the update; while another operation is in the way, follow that to its end, and begin again."""
+    patience: Patience | None = None
+    while True:
+        try:
+            return _send(run, target)
+        except ConflictError as error:
+            if not is_busy(error):
+                raise
+            if patience is None:
+                patience = Patience(run.job.wait_timeout)
+                run.runner.say(
+                    f"{target.name} is busy; waiting up to {patience.seconds:.0f} s to begin again"
+                )
+            if patience.left <= 0:
+                raise error.saying(
+                    f"{target.name} is still busy after {patience.seconds:.0f} s, "
+                    f"so nothing was sent: {error.marked}"
+                ) from None
+            wait.until_free(run, target, patience, error)
+            prepare.begin_again(run, target)
+
+
+def _send(run: Run, target: Target) -> Accepted | None:
+    """Send the update, and get an approval if it takes one; None where that was prepared for others."""
+    result = _deliver(run, target)
+    if isinstance(result, Precondition):
+        target.stage = "waiting"
+        target.asked = True
+        if not is_approved(target, result):
+            target.approval = _approve(run, target, result)
+        if not target.approval:
+            return None
+        result = _deliver(run, target)
+    if isinstance(result, Precondition):
+        raise ApprovalRefusedError(
+            "Phala Cloud asks again for the approval that it has just been shown",
+            status_code=465,
+            hint="run again later: what is approved by then is not sent again",
+        )
+    return result
+
+
+def _deliver(run: Run, target: Target) -> Accepted | Precondition:
+    """Send the update once. Approve once more where the service wants an older approval's transaction."""
+    prepared = run.job.prepared is not None
     try:
-        return run.client.run(deliver(target, outgoing(run, target), run.runner.tell))
+        return run.client.run(deliver(target, outgoing(run, target), run.tell, prepared=prepared))
     except ApprovalRefusedError as refused:
         if not (target.approval and target.approval.made_before):
             raise
-        target.stage, target.last_operation = "waiting", None
         target.approval = again(run, target, refused)
-        return run.client.run(deliver(target, outgoing(run, target), run.runner.tell))
+        return run.client.run(deliver(target, outgoing(run, target), run.tell, prepared=prepared))
 
 
 def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
@@ -123,31 +150,13 @@ def _accepted(run: Run, target: Target, result: Accepted) -> None:
     if result.allowed_envs_changed is not None:
         run.output_of(target, {"allowed-envs-changed": result.allowed_envs_changed})
     if not run.fleet or not run.job.wait:
-        run.runner.say(f"{target.name}: update accepted ({result.correlation_id})")
-
-
-def _wait(run: Run, target: Target) -> None:
-    from phala_secrets.run.wait import until_running
-
-    def show(what: str) -> None:
-        run.runner.progress(f"{target.name}: {untrusted(what)}", cvm=_in_fleet(run, target), change=True)
-
-    try:
-        run.client.run(until_running(target.id, target.correlation_id, run.job.wait_timeout, show))
-    except PhalaSecretsError as error:
-        accepted = f"the update was accepted ({target.correlation_id})"
-        raise error.saying(f"{target.name}: {accepted}, but {error.marked}") from None
-    target.status = "running"
-
-
-def _in_fleet(run: Run, target: Target) -> str:
-    """Return what tells a CVM from the others of a fleet, or nothing for one that is alone."""
-    return f"{target.name} {target.id}" if run.fleet else ""
+        operation = result.correlation_id or "its operation does not show yet"
+        run.runner.say(f"{target.name}: update accepted ({operation})")
 
 
 def _done(run: Run, target: Target, became: str) -> None:
     """Say the one line that each CVM of a fleet has in a log."""
-    if cvm := _in_fleet(run, target):
+    if cvm := run.in_fleet(target):
         run.runner.progress("", cvm=cvm)
         run.runner.say(f"{target.name}: {became}")
 

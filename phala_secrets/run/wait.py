@@ -1,147 +1,95 @@
-"""After an update was accepted: following its operation to its end, and the CVM until it runs.
-
-The state that shows just after an update may still be the old ``running``, so it never counts:
-only the update's own operation says when it is over.
-"""
+"""Waiting for one CVM of a run: for what is in the way, for the update, for a start, for its containers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from phala_secrets import flow
-from phala_secrets.cloud import records
-from phala_secrets.cloud.call import Within
+from phala_secrets.cloud import progress, wait
 from phala_secrets.cloud.refusals import retry_after
-from phala_secrets.errors import (
-    AnswerError,
-    BootError,
-    PhalaSecretsError,
-    RateLimitError,
-    ServerError,
-    TransportError,
-    WaitTimeoutError,
-    untrusted,
-)
-from phala_secrets.flow import Flow, Pause
+from phala_secrets.cloud.wait import STOPPED, Patience, Seen
+from phala_secrets.errors import BootError, PhalaSecretsError, untrusted
+from phala_secrets.flow import Flow, ask
+from phala_secrets.run import containers
+from phala_secrets.run.deliver import operation_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from phala_secrets.cloud.records import State
+    from phala_secrets.cloud.records import Accepted
+    from phala_secrets.errors import ConflictError
+    from phala_secrets.run.context import Run, Target
 
-_PASSING = (TransportError, ServerError, RateLimitError)
-"""Failures that may pass while there is time left."""
+
+def until_free(run: Run, target: Target, patience: Patience, busy: ConflictError) -> None:
+    """Follow the operation that is in the way to its end, for as long as there is patience."""
+
+    def show(what: str) -> None:
+        run.runner.say(f"{target.name}: {untrusted(what)}")
+
+    if retry_after(busy):
+        patience.missed(busy)
+    run.client.run(wait.until_free(target.id, patience, show))
 
 
-def until_running(
-    cvm_id: str, correlation_id: str, seconds: float, show: Callable[[str], None]
-) -> Flow[None]:
-    """Return when the operation is completed and the CVM runs. ``show`` gets each change of its state.
+def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
+    """Wait until the update is over, and what was asked for is up. Return what was seen at last.
 
-    Raise BootError with the guest's reason, WaitTimeoutError with what was last seen.
+    Raise BootError, and WaitTimeoutError, each saying that the update was accepted.
     """
-    watch = _Watch(seconds, show)
-    while watch.left > 0:
-        try:
-            watch.see((yield Within(records.state(cvm_id), watch.left)))
-            if watch.due:
-                watch.follow((yield Within(records.operation(cvm_id, correlation_id), watch.left)))
-            watch.show_state()
-            if watch.over and watch.arrived:
-                return
-            watch.check_boot()
-        except _PASSING as error:
-            watch.missed(error)
-        yield Pause(watch.pause())
-    raise WaitTimeoutError(
-        f"not running after {seconds:.0f} s; last seen: {untrusted(watch.shown or 'nothing')}",
-        hint="it may still come up: look at the CVM's logs, or raise wait-timeout",
+    show = _shown(run, target)
+    patience = Patience(run.job.wait_timeout)
+    try:
+        seen = run.client.run(
+            wait.until_up(
+                target.id,
+                wait.by_id(accepted.correlation_id) if accepted.correlation_id else _of(accepted),
+                patience.seconds,
+                show,
+                look=run.looks.of(target.app_id, target.id) if run.fleet else None,
+                may_rest=run.job.start or target.cvm.status == STOPPED,
+            )
+        )
+        if seen.status == STOPPED:
+            patience = Patience(run.job.wait_timeout)
+            seen = _start(run, target, patience)
+        if run.job.wait_for == "containers":
+            run.client.run(containers.until_up(target.id, patience, show))
+    except PhalaSecretsError as error:
+        what = f"the update was accepted ({accepted.correlation_id})"
+        raise error.saying(f"{target.name}: {what}, but {error.marked}") from None
+    target.status = "running"
+    return seen
+
+
+def _of(accepted: Accepted) -> wait.Pick:
+    """Follow the operation that made the revision that was found."""
+    revision = accepted.revision
+    return lambda listed: operation_of(revision, listed) if revision else None
+
+
+def _start(run: Run, target: Target, patience: Patience) -> Seen:
+    """Start a CVM that is still stopped after its update, or raise what to do about it."""
+    if not run.job.start:
+        raise BootError(
+            "the CVM is still stopped",
+            hint=f"start it: start: true does so after the update, and so does phala cvms start {target.id}",
+        )
+    show = _shown(run, target)
+    show("stopped, starting it")
+    newest = run.client.run(_newest(target.id))
+    run.client.run(wait.start(target.id, patience.seconds, show))
+    return run.client.run(
+        wait.until_up(target.id, wait.newer_than(newest), patience.seconds, show, what="the start")
     )
 
 
-class _Watch:
-    """What was seen of one CVM, and when to look again."""
+def _newest(cvm_id: str) -> Flow[str]:
+    """Return the correlation id of the newest operation, empty where there is none."""
+    listed = yield from ask(progress.operations(cvm_id))
+    return listed[0].correlation_id if listed else ""
 
-    def __init__(self, seconds: float, show: Callable[[str], None]) -> None:
-        self._deadline = flow.clock.monotonic() + seconds
-        self._show = show
-        self._pauses = iter(flow.POLL_AT_FIRST)
-        self._state: State | None = None
-        self._old_error: str | None = None
-        self._not_before = 0.0
-        self._checked = 0.0
-        self._nonsense = 0
-        self.shown = ""
-        self.over = False
 
-    @property
-    def left(self) -> float:
-        """Seconds until the time is up."""
-        return max(0.0, self._deadline - flow.clock.monotonic())
-
-    @property
-    def arrived(self) -> bool:
-        """Whether the CVM shows that it runs, which may still be the state before the update."""
-        return self._state is not None and self._state.status == "running"
-
-    @property
-    def due(self) -> bool:
-        """Whether to look at the operation: when the CVM runs, and every few seconds."""
-        now = flow.clock.monotonic()
-        if self.over or not (self.arrived or now - self._checked >= flow.POLL):
-            return False
-        self._checked = now
-        return True
-
-    def see(self, state: State) -> None:
-        """Take in the state of the CVM."""
-        self._state, self._nonsense = state, 0
-
-    def follow(self, operation: records.Operation | None) -> None:
-        """Take in the update's own operation. Raise BootError where it failed."""
-        if operation and operation.status == "failed":
-            reason = operation.error or (self._state and self._state.boot_error) or "no reason given"
-            raise BootError(f"the update failed: {untrusted(reason)}", hint="look at the CVM's serial log")
-        self.over = bool(operation and operation.status == "completed")
-
-    def missed(self, error: PhalaSecretsError) -> None:
-        """Keep the pause that a refusal asks for. Raise malformed responses that last."""
-        asked = min(retry_after(error) or 0.0, flow.LONGEST_PAUSE)
-        self._not_before = max(self._not_before, flow.clock.monotonic() + asked)
-        self._nonsense += isinstance(error, AnswerError)
-        if self._nonsense >= flow.NONSENSE:
-            raise error
-
-    def show_state(self) -> None:
-        """Show the state, if it has changed."""
-        if not self._state:
-            return
-        words = [self._state.status, self._state.boot_progress, self._state.shutdown_progress]
-        if self.arrived:
-            words = ["running", "" if self.over else "but the update is not over"]
-        what = ", ".join(filter(None, words))
-        if what != self.shown:
-            self.shown = what
-            self._show(what)
-
-    def check_boot(self) -> None:
-        """Raise BootError for an error that is new: one that was there at first may be of the boot before."""
-        if not self._state:
-            return
-        error = self._state.boot_error
-        if self._old_error is None:
-            self._old_error = error
-        elif error != self._old_error:
-            self._old_error = ""
-        if error and (self.over or error != self._old_error) and not self.arrived:
-            raise BootError(
-                f"the CVM failed to boot: {untrusted(error)}", hint="look at the CVM's serial log"
-            )
-
-    def pause(self) -> float:
-        """Return the seconds until the next look: the last one is shortly before the time is up."""
-        now = flow.clock.monotonic()
-        seconds = max(next(self._pauses, flow.POLL), self._not_before - now)
-        if seconds > self.left - flow.LAST_LOOK:  # whatever was asked for, there is one more look
-            seconds, self._not_before = max(flow.LAST_LOOK / 4, self.left - flow.LAST_LOOK), 0.0
-        return max(0.0, min(seconds, self.left))
+def _shown(run: Run, target: Target) -> Callable[[str], None]:
+    return lambda what: run.runner.progress(
+        f"{target.name}: {untrusted(what)}", cvm=run.in_fleet(target), change=True
+    )

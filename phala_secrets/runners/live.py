@@ -57,6 +57,6 @@ class Live:
     def _width(self) -> int:
         """One less than the terminal has: a line that wraps could not be taken back."""
         try:
-            return os.get_terminal_size(self._stream.fileno()).columns - 1 or 79
+            return max(0, os.get_terminal_size(self._stream.fileno()).columns - 1) or 79
         except (OSError, ValueError):
             return 79

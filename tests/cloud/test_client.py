@@ -411,6 +411,16 @@ def test_compose_file_and_plain_values_go_out_in_one_request(client: Client, cvm
     assert cvm.app_compose["docker_compose_file"] == COMPOSE
 
 
+def test_a_patch_waits_for_what_is_in_the_way_and_until_the_cvm_runs(client: Client, cvm: Cvm) -> None:
+    cvm.begin_operation("restart", 20.0)
+    result = client.patch_cvm("my-app", docker_compose_file=COMPOSE, envs={"OLD": "2"}, wait=True)
+    assert result.status == "in_progress"
+    assert (cvm.operation, cvm.environment) == (None, {"OLD": "2"})
+    cvm.begin_operation("restart", 2000.0)
+    with pytest.raises(ConflictError):
+        client.patch_cvm("my-app", docker_compose_file=COMPOSE, wait=True, timeout=5)
+
+
 def test_a_compose_file_alone_leaves_the_environment_as_it_is(client: Client, cvm: Cvm, cloud: Cloud) -> None:
     client.patch_cvm({"id": "my-app", "docker_compose_file": COMPOSE})
     assert sent(cloud) == ["PATCH /cvms/my-app"]
@@ -471,7 +481,7 @@ def test_an_approval_that_is_needed_is_an_answer(client: Client, cloud: Cloud, f
     assert (asked.status, asked.app_id) == ("precondition_required", cvm.app_id)
     assert (asked.compose_hash, asked.device_id) == (cvm.hash_with(["OLD", "NEW"]), cvm.device_id)
     assert (asked.kms_info or {})["slug"] == "kms-base-1"
-    approval = {"compose_hash": asked.compose_hash, "transaction_hash": "0x" + "ab" * 32}
+    approval: dict[str, Any] = {"compose_hash": asked.compose_hash, "transaction_hash": "0x" + "ab" * 32}
     with pytest.raises(ApprovalRefusedError) as refused:
         client.update_cvm_envs("on-chain", envs=envs, **approval)
     assert refused.value.status_code == 467

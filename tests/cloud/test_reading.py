@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phala_secrets.cloud import records, requests
+from phala_secrets.cloud import progress, records, requests
 from phala_secrets.cloud.call import Call, Response, read
 from phala_secrets.cloud.reading import Hidden, decode
 from phala_secrets.cloud.refusals import error_from
@@ -78,7 +78,7 @@ def test_brackets_in_a_text_do_not_nest() -> None:
         (records.contracts(), {"items": [{"id": "a", "contract_address": "b"}] * 1001}),
         (records.app_cvms("0x" + "ab" * 20), {"items": [CVM] * 5000}),
         (records.cvm("a"), {**CVM, "name": "x" * 2000}),
-        (records.newest_operation("a"), {"items": [{"correlation_id": "c", "status": "x"}] * 5000}),
+        (progress.operations("a"), {"items": [{"correlation_id": "c", "status": "x"}] * 5000}),
     ],
 )
 def test_what_no_service_says_is_no_response(call: Call[Any], body: dict[str, object]) -> None:
@@ -87,8 +87,8 @@ def test_what_no_service_says_is_no_response(call: Call[Any], body: dict[str, ob
 
 
 def test_of_what_a_guest_says_so_much_is_kept() -> None:
-    state = respond(records.state("a"), {"status": "error", "boot_error": "x" * 100_000})
-    assert isinstance(state, records.State)
+    state = respond(progress.state("a"), {"status": "error", "boot_error": "x" * 100_000})
+    assert isinstance(state, progress.State)
     assert len(state.boot_error) == 16 * 1024
 
 

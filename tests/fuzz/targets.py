@@ -23,7 +23,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel
 
 from phala_secrets.chain import rpc
-from phala_secrets.cloud import methods, readers, records, requests
+from phala_secrets.cloud import methods, progress, readers, records, requests
 from phala_secrets.cloud.call import Call, Response
 from phala_secrets.cloud.client import Client
 from phala_secrets.cloud.reading import Hidden
@@ -208,12 +208,12 @@ _CALLS: list[Any] = [
     records.contracts(),
     records.key("phala", _APP),
     records.compose("a"),
-    records.newest_operation("a"),
+    progress.operations("a"),
+    progress.state("a"),
+    progress.containers("a"),
     records.update("a", "00", ["A"]),
     records.nodes("phala"),
     records.measured("a"),
-    records.state("a"),
-    records.operation("a", "b"),
     methods.get_kms_info("phala"),
     methods.get_kms_list(),
     methods.get_kms_on_chain_detail("base"),

@@ -11,9 +11,10 @@ import pytest
 from eth_account import Account
 
 from phala_secrets.simulator.cloud import Cloud
+from phala_secrets.simulator.containers import Container
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
-from tests.support.faults import Fault
+from tests.support.faults import Fault, Kind
 from tests.support.faulty import FaultySimulator
 from tests.support.paper_chain import BASE_KMS, PaperChain
 from tests.support.step import Done, Step
@@ -303,6 +304,24 @@ def test_a_lost_response_is_looked_up_and_nothing_is_deployed_twice(
     assert done.code == 0, done.log
     assert len(cvm.operations) == 1
     assert cvm.environment == {"OLD": "2", "TOKEN": SECRET}
+
+
+@pytest.mark.parametrize("fault", ["reset_after", "reset_before"])
+def test_a_lost_response_without_a_ciphertext_is_known_by_the_compose_hash(
+    step: Step, cvm: Cvm, simulator: FaultySimulator, fault: Kind
+) -> None:
+    simulator.faults.add(Fault(fault, method="PATCH"))
+    done = deploy(step, BEFORE + "    init: true\n", env=None, keep_secrets="true")
+    assert (done.code, len(cvm.operations)) == ((0, 1) if fault == "reset_after" else (6, 0)), done.log
+
+
+def test_containers_that_do_not_come_up_stop_a_rolling_update(step: Step, cvm: Cvm, cloud: Cloud) -> None:
+    second = cloud.add_cvm("second", app_id=cvm.app_id, docker_compose_file=BEFORE, environment={"OLD": "1"})
+    cvm.looks.extend([[Container("dstack-web-1", "restarting", 1)]] * 200)
+    done = deploy(step, cvm=None, app=cvm.app_id, wait_for="containers", wait_timeout="60")
+    assert done.code == 8, done.log
+    assert "to go back" in done.log
+    assert second.operations == []
 
 
 # -- an Onchain KMS --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from phala_secrets.cloud import connection
 from phala_secrets.inputs.table import RESULT
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
@@ -174,7 +175,7 @@ def test_a_rate_limit_slows_a_fleet_down_and_loses_none(
 ) -> None:
     cloud.restart_seconds = 0
     replicas = fleet(cloud, 16)
-    cloud.rate_limit = RateLimit(per_second=80, burst=20, retry_after=retry_after)
+    cloud.rate_limit = RateLimit(per_second=40, burst=10, retry_after=retry_after)
     done = update(run, replicas[0].app_id, "--max-parallel", "8")
     assert done.code == 0, done.printed
     assert any(request.status == 429 for request in cloud.requests), "the limit has to have been met"
@@ -200,6 +201,39 @@ def test_two_hundred_go_through(run: Command, cloud: Cloud) -> None:
     assert len(done.json["results"]) == 200
     assert len({request.connection for request in cloud.requests}) <= 16, "one pool, kept"
     assert peak < 64 * 1024, "KiB"
+
+
+@pytest.mark.parametrize("lags", [True, False])
+def test_a_fleet_is_followed_with_few_requests(run: Command, cloud: Cloud, lags: bool) -> None:
+    """At most 5 n + 12 k for n CVMs of k apps, however many are under way at once."""
+    cloud.restart_seconds, cloud.progress_lags = 3.0, lags
+    web, mail = fleet(cloud, 20, "web"), fleet(cloud, 20, "mail")
+    run.write(".env", "OLD=2\n")
+    names = "\n".join(cvm.name for cvm in (*web, *mail))
+    done = run("update", "--env-file", ".env", "--max-parallel", "64", environ={"INPUT_CVM": names})
+    assert done.code == 0, done.printed
+    assert len(cloud.requests) <= 5 * 40 + 12 * 2
+    assert not [request for request in cloud.requests if "target" in request.query], "no stream"
+
+
+def test_a_fleet_goes_on_where_the_list_of_its_app_cannot_be_read(
+    run: Command, simulator: Simulator, cloud: Cloud
+) -> None:
+    replicas = fleet(cloud, 3)
+    simulator.faults.add(Fault("status", path="^/apps/", skip=1, times=None, status=403))
+    assert update(run, replicas[0].app_id, "--max-parallel", "3").code == 0
+
+
+def test_a_pool_of_one_connection_is_enough_for_64(
+    run: Command, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONNECTIONS", 1)
+    cloud.restart_seconds = 0.5
+    replicas = fleet(cloud, 64)
+    done = update(run, replicas[0].app_id, "--max-parallel", "64")
+    assert done.code == 0, done.printed
+    assert len({request.connection for request in cloud.requests}) == 1
+    assert all(cvm.environment == {"OLD": "2"} for cvm in replicas)
 
 
 @pytest.mark.parametrize(

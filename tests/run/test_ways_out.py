@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phala_secrets.cloud import records
+from phala_secrets.cloud import progress
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from tests.support.command import Command
@@ -56,7 +56,7 @@ def test_a_bug_after_the_update_says_how_far_the_run_had_got(
     def stumble(_: Any) -> None:
         raise RuntimeError("hunter2")
 
-    monkeypatch.setattr(records, "state", stumble)
+    monkeypatch.setattr(progress, "operations", stumble)
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"})
     assert done.code == 1
     assert "a bug in phala-secrets" in done.stderr
@@ -68,14 +68,14 @@ def test_a_bug_about_one_cvm_leaves_the_others(
     run: Command, cloud: Cloud, cvm: Cvm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = cloud.add_cvm("my-app-2", app_id=cvm.app_id, environment={"OLD": "1"})
-    really = records.state
+    really = progress.operations
 
     def stumble(cvm_id: str) -> Any:
         if cvm_id == cvm.id:
             raise RuntimeError
         return really(cvm_id)
 
-    monkeypatch.setattr(records, "state", stumble)
+    monkeypatch.setattr(progress, "operations", stumble)
     done = run(
         *("update", "--app", cvm.app_id, "--secrets", "OLD", "--no-fail-fast", "--json"), environ={"OLD": "2"}
     )

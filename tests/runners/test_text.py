@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
 from phala_secrets.inputs.table import OUTPUTS
+from phala_secrets.runners import files
 from phala_secrets.runners.files import (
     OutputFile,
     Value,

@@ -1,0 +1,187 @@
+"""The methods of both clients that change a CVM, and those that wait for one. They are like ``methods``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from phala_secrets.cloud import readers, records, requests, trust
+from phala_secrets.cloud import wait as waiting
+from phala_secrets.cloud.arguments import Arguments, merged, required, whole
+from phala_secrets.cloud.ids import parse_cvm
+from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.dstack.encryption import parse_sealed, seal
+from phala_secrets.dstack.env_vars import read_env_vars
+from phala_secrets.dstack.ids import parse_hash
+from phala_secrets.dstack.key_proof import parse_signers
+from phala_secrets.errors import ConflictError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.models import CvmInfo, UpdateResult
+    from phala_secrets.dstack.env_vars import EnvVars
+    from phala_secrets.flow import Flow
+
+_WAIT = 600
+"""Seconds: a real update takes minutes."""
+
+
+def start_cvm(request: Arguments | str | None = None, /, *, id: str | None = None) -> Call[CvmInfo]:
+    """``POST /cvms/{id}/start``: start a CVM that is stopped; ``wait_for_cvm`` waits until it runs.
+
+    ``id`` and errors are those of ``get_cvm_info``. ConflictError without an ``error_code`` is raised
+    while another operation runs. Is never sent twice.
+    """
+    (cvm_id,) = required(merged(request, "id", {"id": id}), "id")
+    return requests.start(cvm_id).read_by(readers.read("CvmInfo"))
+
+
+def wait_for_cvm(
+    request: Arguments | str | None = None,
+    /,
+    *,
+    id: str | None = None,
+    correlation_id: str | None = None,
+    timeout: int | None = None,
+) -> Flow[CvmInfo]:
+    """Wait until an operation is over and the CVM runs, and return the CVM.
+
+    ``correlation_id`` is that of an update; without it the operation counts that runs at first.
+    ``timeout`` is in seconds, 1 to 86400 (600).
+
+    Raises InputError before anything is sent, BootError when the operation or the boot failed,
+    WaitTimeoutError when the time is up, and ApiError when Phala Cloud refuses.
+    """
+    arguments = merged(request, "id", {"id": id, "correlation_id": correlation_id, "timeout": timeout})
+    (cvm_id,) = required(arguments, "id")
+    seconds = timeout_of(arguments)
+    info = requests.cvm(cvm_id).read_by(readers.read("CvmInfo"))  # checks the id
+    followed = arguments.get("correlation_id")
+    pick = waiting.by_id(followed) if followed else waiting.Current()
+    yield from waiting.until_up(cvm_id, pick, seconds, unseen)
+    result: CvmInfo = yield info
+    return result
+
+
+def timeout_of(arguments: Mapping[str, Any]) -> float:
+    """Return how many seconds to wait; raise InputError for another number."""
+    return float(whole(arguments, "timeout", 1, 86_400) or _WAIT)
+
+
+def unseen(_what: str) -> None:
+    """Show nothing: a library is silent."""
+
+
+def update_cvm_envs(
+    request: Arguments | str | None = None,
+    /,
+    *,
+    id: str | None = None,
+    encrypted_env: str | None = None,
+    env_keys: Iterable[str] | None = None,
+    envs: EnvVars | None = None,
+    compose_hash: str | None = None,
+    transaction_hash: str | None = None,
+    trusted_signers: str | Iterable[str] | None = None,
+    kms: str | None = None,
+    wait: bool | None = None,
+    timeout: int | None = None,
+) -> Flow[UpdateResult]:
+    """``PATCH /cvms/{id}/envs``: replaces the CVM's whole environment and restarts it.
+
+    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. Either ``encrypted_env``
+    (hex, of ``encrypt_env_vars``) with its names in ``env_keys``; or ``envs``, plain values in
+    any of the shapes of ``encrypt_env_vars``, which are encrypted here: the app's key is fetched
+    (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
+    with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
+    root that the API publishes, which is as good as the API. ``compose_hash`` and
+    ``transaction_hash`` (hex) are for the second phase, after an approval on chain. With ``wait``
+    an operation in the way is waited for, then ``envs`` are encrypted anew, and it returns when the
+    CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
+
+    Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
+    UpdateCvmEnvsPreconditionRequired (465). Raises InputError and DeliveryError (the guest would
+    refuse ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError
+    or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the
+    CVM was busy or the rate limited.
+    """
+    given = {
+        "id": id,
+        "encrypted_env": encrypted_env,
+        "env_keys": env_keys,
+        "envs": envs,
+        "compose_hash": compose_hash,
+        "transaction_hash": transaction_hash,
+        "trusted_signers": trusted_signers,
+        "kms": kms,
+        "wait": wait,
+        "timeout": timeout,
+    }
+    arguments = merged(request, "id", given)
+    seconds = timeout_of(arguments)
+    (cvm_id,) = required(arguments, "id")
+    if ("encrypted_env" in arguments) == ("envs" in arguments):
+        raise InputError(
+            "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
+        )
+    names = names_of(arguments, "env_keys")
+    second_phase = (hash_of(arguments, "compose_hash"), arguments.get("transaction_hash"))
+    sealed = arguments.get("encrypted_env")
+    if sealed is not None:
+        sealed = parse_sealed(str(sealed), "encrypted_env")
+    elif names is not None:
+        raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
+    patience: waiting.Patience | None = None
+    while True:
+        ciphertext = sealed
+        if ciphertext is None:
+            ciphertext, names = yield from seal_envs(cvm_id, arguments)
+        call = requests.update_envs(cvm_id, ciphertext, names, *second_phase)
+        accepted = readers.read("UpdateCvmEnvsInProgress")
+        asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
+        try:
+            result: UpdateResult = yield call.read_by(accepted, status_465=asked)
+            break
+        except ConflictError as error:
+            patience = patience or waiting.Patience(seconds)
+            if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
+                raise
+        yield from waiting.until_free(cvm_id, patience, unseen)
+    if arguments.get("wait") and result.status == "in_progress":
+        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
+    return result
+
+
+def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
+    environment = read_env_vars(arguments["envs"])
+    first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
+    signers = arguments.get("trusted_signers")
+    policy = trust.Policy(
+        signers=() if signers is None else tuple(parse_signers(signers)),
+        kms=arguments.get("kms"),
+        app_id=parse_cvm(cvm_id).app_id,
+    )
+    cvm, first = yield first_requests
+    contracts = yield from trust.all_contracts(first)
+    key = yield from trust.prove_key(cvm, contracts, policy)
+    return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
+
+
+def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:
+    """Return a list of names, or None where it is not given; raise InputError for anything else."""
+    names = arguments.get(field)
+    if names is None:
+        return None
+    listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
+    if not all(isinstance(name, str) for name in listed):
+        raise InputError(f"{field} has to be a list of names", hint="pass the names that were encrypted")
+    return listed
+
+
+def hash_of(arguments: Mapping[str, Any], name: str) -> str | None:
+    """Return a hash in lower case without ``0x``, or None where it is not given; raise InputError."""
+    text = arguments.get(name)
+    return None if text is None else parse_hash(str(text), name)

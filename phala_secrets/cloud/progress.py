@@ -1,0 +1,206 @@
+"""What a CVM is doing, and what was done to it: states, operations, revisions, containers.
+
+Plain records, as those of ``records``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from phala_secrets.cloud import requests
+from phala_secrets.cloud.fields import Fields
+from phala_secrets.cloud.rows import rows
+
+if TYPE_CHECKING:
+    from phala_secrets.cloud.call import Call
+
+_OPERATIONS = 20
+"""Newest operations looked through for ours: more do not begin while it runs."""
+
+_REVISIONS = 100
+"""Newest revisions of an app looked through for those of one CVM: a fleet makes one for each of its own."""
+
+_CONTAINERS = 200
+"""Containers of a CVM that are looked at."""
+
+_FAILED = ("failed", "error", "cancelled", "canceled", "timeout", "timed_out")
+
+
+class State(NamedTuple):
+    """What a CVM is doing now. The texts are the guest's and the API's: untrusted."""
+
+    status: str
+    boot_progress: str
+    boot_error: str
+    shutdown_progress: str
+
+
+class Row(NamedTuple):
+    """What an app's list shows of one of its CVMs."""
+
+    status: str
+    in_progress: bool
+    compose_hash: str
+
+
+class Operation(NamedTuple):
+    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``.
+
+    ``started`` is in seconds since the epoch, None where the API does not say. ``by`` is the user's name.
+    """
+
+    correlation_id: str
+    status: str
+    error: str
+    kind: str = ""
+    by: str = ""
+    started: float | None = None
+    compose_hash: str = ""
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "completed"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise."""
+        return self.status in _FAILED
+
+    @property
+    def over(self) -> bool:
+        return self.completed or self.failed
+
+
+class Revision(NamedTuple):
+    """What was accepted for a CVM. ``created`` is in seconds since the epoch, ``by`` the user's name."""
+
+    id: str
+    vm_uuid: str
+    by: str
+    created: float | None
+    compose_hash: str
+
+
+class Container(NamedTuple):
+    """A container as docker describes it: untrusted text (``Up 3 minutes (healthy)``)."""
+
+    name: str
+    state: str
+    status: str
+
+
+def state(cvm_id: str) -> Call[State]:
+    """What a CVM is doing now."""
+    return requests.state(cvm_id).read_by(_state)
+
+
+def app_states(app_id: str) -> Call[dict[str, Row]]:
+    """What each CVM of an app is doing now, by id."""
+    return requests.app_cvms(app_id).read_by(lambda answer: dict(_row(row) for row in rows(answer)))
+
+
+def start(cvm_id: str) -> Call[None]:
+    """Start a CVM. Its response is of no use here: the operation shows among the others."""
+    return requests.start(cvm_id).read_by(lambda _: None)
+
+
+def operations(cvm_id: str) -> Call[tuple[Operation, ...]]:
+    """A CVM's newest operations, newest first."""
+    call = requests.operations(cvm_id, str(_OPERATIONS))
+    return call.read_by(lambda answer: tuple(_operation(row) for row in rows(answer)[:_OPERATIONS]))
+
+
+def revisions(app_id: str) -> Call[tuple[Revision, ...]]:
+    """The newest revisions of an app's CVMs, newest first."""
+
+    def read(answer: Any) -> tuple[Revision, ...]:
+        listed = Fields(answer, "list of revisions").optional("revisions", list) or []
+        return tuple(_revision(row) for row in listed[:_REVISIONS])
+
+    return requests.revisions(app_id, str(_REVISIONS)).read_by(read)
+
+
+def revision_ciphertext(app_id: str, revision_id: str) -> Call[str]:
+    """The ciphertext of a revision, as hex in small letters; empty where it has none."""
+
+    def read(answer: Any) -> str:
+        text = Fields(answer, "revision").optional("encrypted_env", str) or ""
+        return text.lower().removeprefix("0x")
+
+    return requests.revision(app_id, revision_id).read_by(read)
+
+
+def containers(cvm_id: str) -> Call[tuple[Container, ...] | None]:
+    """The containers of a CVM, None where they cannot be seen."""
+    return requests.containers(cvm_id).read_by(_containers)
+
+
+def bare_uuid(text: str | None) -> str:
+    """Return a UUID as it compares: without dashes, in small letters."""
+    return (text or "").replace("-", "").lower()
+
+
+def _state(answer: Any) -> State:
+    fields = Fields(answer, "state of a CVM")
+    words = map(fields.words, ("boot_progress", "boot_error", "shutdown_progress"))
+    return State(fields.text("status"), *words)
+
+
+def _row(answer: Any) -> tuple[str, Row]:
+    fields = Fields(answer, "CVM")
+    in_progress = bool(fields.optional("in_progress", bool))
+    return fields.text("id"), Row(fields.text("status"), in_progress, _bare_hash(fields))
+
+
+def _operation(answer: Any) -> Operation:
+    fields = Fields(answer, "operation")
+    return Operation(
+        fields.identifier("correlation_id"),
+        fields.text("status"),
+        fields.words("error_message"),
+        kind=fields.optional("operation_type", str) or "",
+        by=fields.optional("triggered_by_username", str) or "",
+        started=_moment(fields.optional("started_at", str)),
+        compose_hash=_bare_hash(fields),
+    )
+
+
+def _revision(answer: Any) -> Revision:
+    fields = Fields(answer, "revision")
+    return Revision(
+        fields.identifier("revision_id"),
+        bare_uuid(fields.optional("vm_uuid", str)),
+        by=fields.part("triggered_by").optional("username", str) or "",
+        created=_moment(fields.optional("created_at", str)),
+        compose_hash=_bare_hash(fields),
+    )
+
+
+def _containers(answer: Any) -> tuple[Container, ...] | None:
+    listed = Fields(answer, "list of containers").optional("containers", list)
+    return None if listed is None else tuple(_container(row) for row in listed[:_CONTAINERS])
+
+
+def _container(answer: Any) -> Container:
+    fields = Fields(answer, "container")
+    names = [name for name in fields.optional("names", list) or [] if isinstance(name, str)]
+    return Container(
+        (names[0] if names else fields.optional("id", str) or "a container").removeprefix("/"),
+        fields.optional("state", str) or "",
+        fields.optional("status", str) or "",
+    )
+
+
+def _bare_hash(fields: Fields) -> str:
+    return (fields.optional("compose_hash", str) or "").lower().removeprefix("0x")
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
