@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _ADD_COMPOSE_HASH = "dfc77223"
 _ADD_DEVICE = "2a819728"
-_VERSION = "2:"
 
 
 def calldata_add_compose_hash(compose_hash: str) -> str:
@@ -88,6 +87,7 @@ def prepared_digest(
     env_keys: Sequence[str],
     compose_hash: str,
     encrypted_env: str,
+    docker_compose_file: str | None = None,
 ) -> str:
     """Return the digest over all that an approval is for: change any part, and it is another one.
 
@@ -95,7 +95,9 @@ def prepared_digest(
     ``jq -cSj .`` writes it), with exactly these arguments and ``"version": 2``. Hex is lower case
     without ``0x``: ``app_id`` (20 bytes), ``device_ids`` (32 each, sorted), ``public_key`` (32, the
     app's X25519 key), ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their order, which
-    counts in the compose hash; ``cvm_id`` is the service's own ``cvm_…``.
+    counts in the compose hash; ``cvm_id`` is the service's own ``cvm_…``. Where a compose file is
+    deployed with the secrets, its text is ``docker_compose_file``, and the version is 3: ``3:``, and
+    ``"version": 3``. Then ``encrypted_env`` is empty if the environment stays as it is.
 
     Raises ``InputError`` for malformed hex.
     """
@@ -103,8 +105,10 @@ def prepared_digest(
         ciphertext = bytes.fromhex(encrypted_env.removeprefix("0x")).hex()
     except ValueError:
         raise InputError("encrypted-env is not hex") from None
+    deployed = {} if docker_compose_file is None else {"docker_compose_file": docker_compose_file}
+    version = 3 if deployed else 2
     prepared = {
-        "version": 2,
+        "version": version,
         "app_id": parse_app_id(app_id),
         "cvm_id": cvm_id,
         "chain_id": chain_id,
@@ -113,9 +117,10 @@ def prepared_digest(
         "env_keys": list(env_keys),
         "compose_hash": parse_hash(compose_hash, "compose hash"),
         "encrypted_env": ciphertext,
+        **deployed,
     }
     line = json.dumps(prepared, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return _VERSION + hashlib.sha256(line.encode()).hexdigest()
+    return f"{version}:{hashlib.sha256(line.encode()).hexdigest()}"
 
 
 def parse_digest(text: str) -> str:
@@ -124,12 +129,13 @@ def parse_digest(text: str) -> str:
     Raise ``InputError`` for what is none, and for one of an earlier release.
     """
     digest = text.strip().lower()
-    if re.fullmatch(r"2:[0-9a-f]{64}", digest):
+    if re.fullmatch(r"[23]:[0-9a-f]{64}", digest):
         return digest
     if re.fullmatch(r"(?:0x)?[0-9a-f]{64}", digest):
         raise InputError("prepared-digest is of an earlier release", hint="prepare the update again")
     raise InputError(
-        f"invalid prepared-digest {text[:80]!a}", hint="give the output prepared-digest: 2: and 64 hex digits"
+        f"invalid prepared-digest {text[:80]!a}",
+        hint="give the output prepared-digest: 2: or 3:, and 64 hex digits",
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from phala_secrets import flow
-from phala_secrets.cloud import changes, methods
+from phala_secrets.cloud import changes, methods, patch
 from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
 from phala_secrets.cloud.connection import Connection, Trace
@@ -217,6 +217,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     start_cvm = _method(changes.start_cvm)
     wait_for_cvm = _method(changes.wait_for_cvm)
     update_cvm_envs = _method(changes.update_cvm_envs)
+    patch_cvm = _method(patch.patch_cvm)
 
 
 def create_async_client(

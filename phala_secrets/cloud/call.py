@@ -26,9 +26,10 @@ class Call(Generic[T]):
     """One request as data. ``path`` is quoted and relative to the API's URL, or absolute (a chain's RPC).
 
     ``parse`` gets the decoded JSON of a 2xx; ``others`` reads other statuses that are results and
-    no errors. ``repeatable`` is whether it may be sent again after it may have been read;
-    ``when_busy`` whether it is sent again unasked while the CVM is busy (409). ``given_by`` is the
-    input that an absolute ``path`` comes from. With ``whole``, ``parse`` gets the ``Response``.
+    no errors. ``headers`` are sent beside those of every request. ``repeatable`` is whether it may be
+    sent again after it may have been read; ``when_busy`` whether it is sent again unasked while the
+    CVM is busy (409). ``given_by`` is the input that an absolute ``path`` comes from. With ``whole``,
+    ``parse`` gets the ``Response``.
     """
 
     method: str
@@ -36,6 +37,7 @@ class Call(Generic[T]):
     parse: Callable[[Any], T] = as_it_is
     params: Mapping[str, str] = field(default_factory=dict)
     body: Any = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     version: str | None = None
     others: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
     repeatable: bool = True

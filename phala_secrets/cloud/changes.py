@@ -57,20 +57,21 @@ def wait_for_cvm(
     """
     arguments = merged(request, "id", {"id": id, "correlation_id": correlation_id, "timeout": timeout})
     (cvm_id,) = required(arguments, "id")
-    seconds = _timeout(arguments)
+    seconds = timeout_of(arguments)
     info = requests.cvm(cvm_id).read_by(readers.read("CvmInfo"))  # checks the id
     followed = arguments.get("correlation_id")
     pick = waiting.by_id(followed) if followed else waiting.Current()
-    yield from waiting.until_up(cvm_id, pick, seconds, _unseen)
+    yield from waiting.until_up(cvm_id, pick, seconds, unseen)
     result: CvmInfo = yield info
     return result
 
 
-def _timeout(arguments: Mapping[str, Any]) -> float:
+def timeout_of(arguments: Mapping[str, Any]) -> float:
+    """Return how many seconds to wait; raise InputError for another number."""
     return float(whole(arguments, "timeout", 1, 86_400) or _WAIT)
 
 
-def _unseen(_what: str) -> None:
+def unseen(_what: str) -> None:
     """Show nothing: a library is silent."""
 
 
@@ -121,14 +122,14 @@ def update_cvm_envs(
         "timeout": timeout,
     }
     arguments = merged(request, "id", given)
-    seconds = _timeout(arguments)
-    cvm_id = arguments.get("id", "")
+    seconds = timeout_of(arguments)
+    (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
             "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
         )
-    names = _names(arguments.get("env_keys"))
-    second_phase = (_hash(arguments, "compose_hash"), arguments.get("transaction_hash"))
+    names = names_of(arguments, "env_keys")
+    second_phase = (hash_of(arguments, "compose_hash"), arguments.get("transaction_hash"))
     sealed = arguments.get("encrypted_env")
     if sealed is not None:
         sealed = parse_sealed(str(sealed), "encrypted_env")
@@ -138,9 +139,10 @@ def update_cvm_envs(
     while True:
         ciphertext = sealed
         if ciphertext is None:
-            ciphertext, names = yield from _seal(cvm_id, arguments)
+            ciphertext, names = yield from seal_envs(cvm_id, arguments)
         call = requests.update_envs(cvm_id, ciphertext, names, *second_phase)
-        accepted, asked = readers.read("UpdateCvmEnvsInProgress"), readers.read_precondition
+        accepted = readers.read("UpdateCvmEnvsInProgress")
+        asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
         try:
             result: UpdateResult = yield call.read_by(accepted, status_465=asked)
             break
@@ -148,13 +150,14 @@ def update_cvm_envs(
             patience = patience or waiting.Patience(seconds)
             if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
                 raise
-        yield from waiting.until_free(cvm_id, patience, _unseen)
+        yield from waiting.until_free(cvm_id, patience, unseen)
     if arguments.get("wait") and result.status == "in_progress":
-        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, _unseen)
+        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
     return result
 
 
-def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
     environment = read_env_vars(arguments["envs"])
     first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
     signers = arguments.get("trusted_signers")
@@ -170,15 +173,18 @@ def _seal(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str
     return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
 
 
-def _names(names: Any) -> list[str] | None:
+def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:
+    """Return a list of names, or None where it is not given; raise InputError for anything else."""
+    names = arguments.get(field)
     if names is None:
         return None
     listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
     if not all(isinstance(name, str) for name in listed):
-        raise InputError("env_keys has to be a list of names", hint="pass the names that were encrypted")
+        raise InputError(f"{field} has to be a list of names", hint="pass the names that were encrypted")
     return listed
 
 
-def _hash(arguments: Mapping[str, Any], name: str) -> str | None:
+def hash_of(arguments: Mapping[str, Any], name: str) -> str | None:
+    """Return a hash in lower case without ``0x``, or None where it is not given; raise InputError."""
     text = arguments.get(name)
     return None if text is None else parse_hash(str(text), name)

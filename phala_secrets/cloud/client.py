@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from phala_secrets import flow
-from phala_secrets.cloud import changes, methods
+from phala_secrets.cloud import changes, methods, patch
 from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
 from phala_secrets.cloud.connection import Connection, Trace
 from phala_secrets.cloud.deadline import in_time
@@ -256,6 +256,7 @@ class Client(Connection[httpx.Client]):
     start_cvm = _method(changes.start_cvm)
     wait_for_cvm = _method(changes.wait_for_cvm)
     update_cvm_envs = _method(changes.update_cvm_envs)
+    patch_cvm = _method(patch.patch_cvm)
 
 
 def raise_first(outcomes: list[Any]) -> list[Any]:

@@ -215,7 +215,7 @@ class Connection(Generic[Http]):
     def _request(self, attempt: Attempt, *, stream: bool = False) -> dict[str, Any]:
         """Return what httpx is to send."""
         call = attempt.call
-        headers = {"Accept": "text/event-stream" if stream else "application/json"}
+        headers = {"Accept": "text/event-stream" if stream else "application/json", **call.headers}
         if not call.absolute:
             headers["X-API-Key"] = self._key.reveal()
             headers["X-Phala-Version"] = call.version or self.version

@@ -339,6 +339,27 @@ class CvmAttestation(Wire):
     compose_file: str | None = None
 
 
+class PatchCvmInProgress(Wire):
+    """202: the change was accepted, and the CVM restarts once."""
+
+    status: Literal["in_progress"] = "in_progress"
+    correlation_id: str
+
+
+class PatchCvmPreconditionRequired(Wire):
+    """465: ``compose_hash`` has to be approved on chain first. It has no credentials to commit with."""
+
+    status: Literal["precondition_required"] = "precondition_required"
+    compose_hash: str
+    app_id: str
+    device_id: str | None = None
+    kms_info: dict[str, Any] | None = None
+    message: str | None = None
+
+
+PatchResult = PatchCvmInProgress | PatchCvmPreconditionRequired
+
+
 class AppCompose(Wire):
     """``GET /cvms/{id}/compose_file``: the app-compose, every field kept as the API gave it."""
 

@@ -12,7 +12,7 @@ from phala_secrets.dstack.key_proof import EnvEncryptPublicKey
 from phala_secrets.errors import AnswerError
 
 if TYPE_CHECKING:
-    from phala_secrets.cloud.models import GetAppEnvEncryptPubKeyResponse, UpdateCvmEnvsPreconditionRequired
+    from phala_secrets.cloud.models import GetAppEnvEncryptPubKeyResponse
 
 
 def read(model: str) -> Callable[[Any], Any]:
@@ -25,12 +25,9 @@ def read_list(model: str) -> Callable[[Any], Any]:
     return lambda answer: tuple(_validate(model, row) for row in rows(answer))
 
 
-def read_precondition(answer: Any) -> UpdateCvmEnvsPreconditionRequired:
-    """Read a 465."""
-    result: UpdateCvmEnvsPreconditionRequired = _validate(
-        "UpdateCvmEnvsPreconditionRequired", precondition_fields(answer)
-    )
-    return result
+def read_precondition(model: str) -> Callable[[Any], Any]:
+    """Return the reader of a 465, which leaves out the credentials that it may have to commit with."""
+    return lambda answer: _validate(model, precondition_fields(answer))
 
 
 def read_key(app_id: str, answer: Any) -> GetAppEnvEncryptPubKeyResponse:

@@ -173,7 +173,35 @@ def update(
     transaction_hash: str | None = None,
 ) -> Call[Accepted | Precondition]:
     """The update itself, sent once. 465 is a result of it, and no error."""
-    call = requests.update_envs(cvm_id, encrypted_env, names, compose_hash, transaction_hash)
+    return _update(requests.update_envs(cvm_id, encrypted_env, names, compose_hash, transaction_hash))
+
+
+def patch(
+    cvm_id: str,
+    compose_file: str,
+    encrypted_env: str | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    prepare_only: bool = False,
+) -> Call[Accepted | Precondition]:
+    """The update of a compose file, and of the environment where one is given, sent once."""
+    return _update(
+        requests.patch_cvm(
+            cvm_id,
+            docker_compose_file=compose_file,
+            encrypted_env=encrypted_env,
+            allowed_envs=names,
+            prepare_only=prepare_only,
+        )
+    )
+
+
+def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accepted | Precondition]:
+    """The second half of that, once it is approved, sent once."""
+    return _update(requests.commit_patch(cvm_id, compose_hash, transaction_hash))
+
+
+def _update(call: Call[Any]) -> Call[Accepted | Precondition]:
     reader: Call[Accepted | Precondition] = call.read_by(_accepted, status_465=_precondition)
     return replace(reader, when_busy=False)
 

@@ -140,6 +140,33 @@ def update_envs(
     return Call("PATCH", f"{_cvm(cvm_id)}/envs", body=_present(body), repeatable=False)
 
 
+def patch_cvm(
+    cvm_id: str,
+    *,
+    docker_compose_file: str | None = None,
+    encrypted_env: str | None = None,
+    allowed_envs: Sequence[str] | None = None,
+    prepare_only: bool = False,
+) -> Call[Any]:
+    """Change what is given, in one operation with one restart. Never repeated unasked.
+
+    With ``prepare_only`` the service is told that an approval is given elsewhere.
+    """
+    body = {
+        "docker_compose_file": docker_compose_file,
+        "encrypted_env": encrypted_env,
+        "allowed_envs": None if allowed_envs is None else list(allowed_envs),
+    }
+    headers = {"X-Prepare-Only": "true"} if prepare_only else {}
+    return Call("PATCH", _cvm(cvm_id), body=_present(body), headers=headers, repeatable=False)
+
+
+def commit_patch(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Any]:
+    """Carry out what ``patch_cvm`` prepared, which is approved by now. Never repeated unasked."""
+    headers = {"X-Compose-Hash": compose_hash, "X-Transaction-Hash": transaction_hash}
+    return Call("PATCH", _cvm(cvm_id), headers=headers, repeatable=False)
+
+
 # -- a chain's RPC ---------------------------------------------------------------------------------
 
 

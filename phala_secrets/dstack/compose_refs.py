@@ -11,8 +11,19 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from phala_secrets.dstack.compose_yaml import (
+    NAME,
+    Parts,
+    UnreadableError,
+    fields,
+    interpolated,
+    parse,
+    parts,
+    text_of,
+    values,
+)
 from phala_secrets.dstack.generations import STRICTEST
 from phala_secrets.dstack.pre_launch import FOR_PHALA, pulls_at_each_boot
 from phala_secrets.errors import Finding
@@ -20,23 +31,15 @@ from phala_secrets.errors import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+    from phala_secrets.dstack.compose_yaml import Node
 
-    Node = MappingNode | ScalarNode | SequenceNode
-
-_MAX_CHARACTERS = 1024 * 1024
 _NAMES_LISTED = 10
 _IMAGE_SHOWN = 80
 
 _NOT_PULLED = ("build", "if_not_present", "missing", "never")
 """Pull policies under which ``docker compose pull`` leaves an image that is there."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_VARIABLE = re.compile(rf"\$(?:{_NAME.pattern}|\{{[^{{}}]*\}})")
-_TOKEN = re.compile(
-    rf"\$\$|\$(?P<bare>{_NAME.pattern})|\$\{{(?P<braced>{_NAME.pattern})(?P<operator>:?[-?+])?|(?P<end>\}})"
-)
-
+_WHOLE_VARIABLE = re.compile(rf"\$(?:{NAME.pattern}|\{{[^{{}}]*\}})")
 
 _FOLDER = "/dstack"
 """Where the launcher runs Compose, so where relative paths start."""
@@ -70,21 +73,21 @@ def references(app_compose: Mapping[str, Any]) -> References:
     """Read the compose file and the scripts of an app-compose. Never raises: see ``References.problem``."""
     scripts = [app_compose.get(field) for field in ("pre_launch_script", "bash_script")]
     mentioned = frozenset(
-        word for script in scripts if isinstance(script, str) for word in _NAME.findall(script)
+        word for script in scripts if isinstance(script, str) for word in NAME.findall(script)
     )
     text = app_compose.get("docker_compose_file")
     if not isinstance(text, str):
         problem = "" if isinstance(scripts[1], str) else "there is none"
         return References(mentioned=mentioned, problem=problem)
     try:
-        root = _compose(text)
-    except _UnreadableError as error:
+        root = parse(text)
+    except UnreadableError as error:
         return References(mentioned=mentioned, problem=str(error))
     handed_on, paths, images = _searched(root)
     by_operator: dict[str, set[str]] = {operator: set() for operator in ("", "?", ":?", "default")}
-    for value in _scalars(root):
-        for name, operator in _interpolated(value):
-            by_operator[operator].add(name)
+    for value in values(root):
+        for reference in interpolated(value.value):
+            by_operator[reference.operator].add(reference.name)
     demanded = by_operator["?"] | by_operator[":?"]
     required = handed_on | demanded | by_operator[""]
     return References(
@@ -103,10 +106,10 @@ def images(app_compose: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the images that the compose file names, each once, as written. Untrusted text."""
     text = app_compose.get("docker_compose_file")
     try:
-        root = _compose(text) if isinstance(text, str) else None
-    except _UnreadableError:
+        root = parse(text) if isinstance(text, str) else None
+    except UnreadableError:
         return ()
-    named = (_image(node) for node, part in _parts(root) if part == "service")
+    named = (text_of(fields(node).get("image")) for node, part in parts(root, _PARTS) if part == "service")
     return tuple(dict.fromkeys(image for image in named if image))
 
 
@@ -176,7 +179,7 @@ def _unused(refs: References, names: Iterable[str]) -> Iterator[Finding]:
 def mutable_images(refs: References) -> list[Finding]:
     """Return the notice for images that are named by tag, where each boot pulls them."""
     # A whole reference in a variable may well have a digest.
-    listed = _listed(image[:_IMAGE_SHOWN] for image in refs.by_tag if not _VARIABLE.fullmatch(image))
+    listed = _listed(image[:_IMAGE_SHOWN] for image in refs.by_tag if not _WHOLE_VARIABLE.fullmatch(image))
     if not refs.pulls or not listed:
         return []
     return [
@@ -195,68 +198,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_NAMES_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-# Interpolation
-
-
-def _interpolated(value: str) -> Iterator[tuple[str, str]]:
-    """Each name that ``value`` refers to, and what it takes.
-
-    ``?`` or ``:?`` demand it, ``default`` is for one that has a default or is in one, empty is for others.
-    """
-    depth = 0
-    for token in _TOKEN.finditer(value):
-        name = token["bare"] or token["braced"]
-        if name:
-            operator = token["operator"] or ""
-            yield name, operator if depth == 0 and operator in ("", "?", ":?") else "default"
-        if token["braced"]:
-            depth += 1
-        elif token["end"] and depth:
-            depth -= 1
-
-
-# YAML
-
-
-class _UnreadableError(Exception):
-    """What keeps a compose file from being read; quotes nothing of it."""
-
-
-def _compose(text: str) -> Node | None:
-    """Parse into nodes, where an alias is its anchor's node again: nothing multiplies, no tag is acted on."""
-    import yaml
-
-    if len(text) > _MAX_CHARACTERS:
-        raise _UnreadableError("it is too large")
-    line = ""
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        node = cast("Node | None", yaml.compose(text, Loader=loader))
-    except yaml.MarkedYAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-    except (yaml.YAMLError, UnicodeError, RecursionError):
-        pass
-    else:
-        return node
-    raise _UnreadableError(f"it is not YAML that can be read{line}")
-
-
-def _scalars(root: Node | None) -> Iterator[str]:
-    """Every scalar that is a value, and not a key."""
-    seen: set[int] = set()
-    waiting = [root] if root else []
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.id == "scalar":
-            yield node.value
-        else:
-            waiting += [item[1] if node.id == "mapping" else item for item in node.value]
-
-
-_PARTS: dict[str, dict[str, str]] = {
+_PARTS: Parts = {
     "file": {"services": "services", "secrets": "sources", "configs": "sources"},
     "services": {"*": "service"},
     "service": {"environment": "variables", "build": "build", "env_file": "path", "volumes": "path"},
@@ -265,7 +207,7 @@ _PARTS: dict[str, dict[str, str]] = {
     "sources": {"*": "source"},
     "source": {"environment": "name", "file": "path"},
     "name": {},
-    "path": {"path": "path", "source": "path"},
+    "path": {"-": "path", "path": "path", "source": "path"},
 }
 """What each part of a compose file is made of, as far as it is searched."""
 
@@ -275,7 +217,7 @@ def _searched(root: Node | None) -> tuple[set[str], list[str], list[str]]:
     names: set[str] = set()
     paths: list[str] = []
     images: list[str] = []
-    for node, part in _parts(root):
+    for node, part in parts(root, _PARTS):
         if part == "variables":
             names.update(_without_value(node))
         elif part == "name":
@@ -285,28 +227,6 @@ def _searched(root: Node | None) -> tuple[set[str], list[str], list[str]]:
         elif part == "service":
             images += _image_by_tag(node)
     return names, paths, images
-
-
-def _parts(root: Node | None) -> Iterator[tuple[Node, str]]:
-    """Every part that is searched, once; a merged mapping (``<<``) counts as part of its heir."""
-    seen: set[tuple[int, str]] = set()
-    waiting = [(root, "file")] if root else []
-    while waiting:
-        node, part = waiting.pop()
-        if (id(node), part) in seen:
-            continue
-        seen.add((id(node), part))
-        yield node, part
-        if node.id == "mapping":
-            for key, value in node.value:
-                if key.id != "scalar":
-                    continue
-                if key.tag.endswith(":merge"):
-                    waiting += [(heir, part) for heir in (value.value if value.id == "sequence" else [value])]
-                elif inner := _PARTS[part].get("*") or _PARTS[part].get(key.value):
-                    waiting.append((value, inner))
-        elif part == "path" and node.id == "sequence":
-            waiting += [(item, part) for item in node.value]
 
 
 def _without_value(node: Node) -> Iterator[str]:
@@ -320,26 +240,16 @@ def _without_value(node: Node) -> Iterator[str]:
 
 
 def _name(node: Node) -> Iterator[str]:
-    if node.id == "scalar" and _NAME.fullmatch(node.value):
+    if node.id == "scalar" and NAME.fullmatch(node.value):
         yield node.value
 
 
 def _image_by_tag(service: Node) -> Iterator[str]:
-    own = _own(service)
-    image = _image(service)
-    if image and "@" not in image and "build" not in own and own.get("pull_policy") not in _NOT_PULLED:
+    own = fields(service)
+    image = text_of(own.get("image"))
+    pulled = "build" not in own and text_of(own.get("pull_policy")) not in _NOT_PULLED
+    if image and "@" not in image and pulled:
         yield image
-
-
-def _image(service: Node) -> str | None:
-    image = _own(service).get("image")
-    return image if isinstance(image, str) else None
-
-
-def _own(service: Node) -> dict[Any, Any]:
-    """The fields of a service itself, without those that it inherits."""
-    fields = service.value if service.id == "mapping" else ()
-    return {key.value: value.value for key, value in fields if key.id == "scalar"}
 
 
 def _holds_environment(path: str) -> bool:

@@ -103,6 +103,27 @@ class Files:
             problem = "cannot be read (no path leads there)"
         raise _refusal(f"{origin} {problem}", remedy, origin)
 
+    def write(self, path: str, text: str, origin: Origin) -> None:
+        """Write a file that everybody may read, where one may be read.
+
+        Raises:
+            InputError: It cannot be written. The message begins with ``origin``.
+        """
+        try:
+            self._refuse_outside(path, (self.folder / path).resolve(), origin, by_checkout=False)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+            with os.fdopen(os.open(self.folder / path, flags, 0o644), "w", encoding="utf-8") as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise _refusal(f"{origin} is not a regular file", "Name another path.", origin)
+                self._refuse_outside(path, _real_path(stream.fileno()), origin, by_checkout=False)
+                os.truncate(stream.fileno(), 0)
+                os.fchmod(stream.fileno(), 0o644)  # a later step is not root, and the umask may be strict
+                stream.write(text)
+        except OSError as error:
+            raise _refusal(
+                f"{origin} cannot be written ({error.strerror})", "Name another path.", origin
+            ) from None
+
     def _refuse_outside(self, path: str, real: Path, origin: Origin, by_checkout: bool) -> None:
         root = self.root
         if root is None or root.takes(Path(path), real, by_checkout=by_checkout):

@@ -11,6 +11,7 @@ from phala_secrets.cloud.ids import CvmRef, parse_cvm, parse_url
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.key_proof import parse_signer
 from phala_secrets.errors import InputError
+from phala_secrets.inputs.deploy import Deploy, read_deploy
 from phala_secrets.inputs.files import Files, Root
 from phala_secrets.inputs.login import log_in, owners_key
 from phala_secrets.inputs.place import on_azure, person_at_terminal, root_of
@@ -31,7 +32,11 @@ Mode = Literal["update", "plan", "encrypt", "verify"]
 
 
 class Job(NamedTuple):
-    """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret."""
+    """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret.
+
+    ``prepared_file`` is where to write what is prepared, or where it was read. ``undeployed`` is the
+    compose file that ``phala.toml`` names, where nobody asked for it.
+    """
 
     mode: Mode
     api_url: str
@@ -40,6 +45,9 @@ class Job(NamedTuple):
     app: str | None
     sources: Sources
     prepared: Prepared | None
+    prepared_file: str
+    deploy: Deploy | None
+    undeployed: str
     policy: trust.Policy
     folder: Path
     root: Root | None
@@ -67,14 +75,20 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     login = log_in(given, environ, folder, project)
     cvms, app = _target(given, project)
     prepared = read_prepared(given, files)
+    deploy = read_deploy(mode, given, files, prepared)
+    keeps = deploy is not None and deploy.keeps_secrets
     sources = _sources(given, environ, login.api_key)
     if prepared and sources.given:
+        name = "prepared-file" if prepared.whole else "encrypted-env"
         raise InputError(
-            "both encrypted-env and a source are given", hint="the ciphertext is sent in place of a source"
+            f"both {name} and a source are given",
+            hint="the ciphertext is sent in place of a source",
         )
+    if keeps and sources.given:
+        raise InputError("keep-secrets is true, but a source is given", hint="leave one of them out")
     if prepared and mode == "encrypt":
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
-    if mode != "verify" and not prepared and not sources.given:
+    if mode != "verify" and not prepared and not sources.given and not keeps:
         sources = replace(sources, env_files=_default_files(given, environ, project), by_checkout=True)
     policy = replace(_policy(given, cvms, app), cloud_root=known.expected_root(login.api_url))
     policy.check()
@@ -86,6 +100,9 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         app=app,
         sources=sources,
         prepared=prepared,
+        prepared_file=given.text("prepared-file"),
+        deploy=deploy,
+        undeployed="" if deploy or mode not in ("update", "plan") else project.seen("compose_file"),
         policy=policy,
         folder=folder,
         root=root,
@@ -147,7 +164,10 @@ def _default_files(given: Given, environ: Mapping[str, str], project: Project) -
     named = bool(given.text("cvm") or given.text("app"))
     files = project.texts("env_file") if not named or person_at_terminal(environ) else ()
     if not files:
-        raise InputError("no source is given", hint="give env-file, env, files, secrets or secrets-json")
+        hint = "give env-file, env, files, secrets or secrets-json"
+        if given.text("compose-file"):
+            hint += "; keep-secrets: true leaves the environment as it is"
+        raise InputError("no source is given", hint=hint)
     return files
 
 

@@ -9,23 +9,29 @@ from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
+from phala_secrets.inputs import prepared_file
 
 if TYPE_CHECKING:
     from phala_secrets.inputs.files import Files
     from phala_secrets.inputs.given import Given
+    from phala_secrets.inputs.prepared_file import PreparedFile
 
 WITHOUT_DIGEST = "none"
 """What ``prepared-digest`` says to do without one."""
 
 
 class Prepared(NamedTuple):
-    """A ciphertext made before (hex), its names, and what it was approved as."""
+    """A ciphertext made before (hex), its names, and what it was approved as.
+
+    ``whole`` is all that was prepared, where it came as one file. Then the ciphertext may be empty.
+    """
 
     encrypted_env: str
     env_keys: tuple[str, ...]
     digest: str | None = None
     compose_hash: str | None = None
     transaction_hash: str | None = None
+    whole: PreparedFile | None = None
 
 
 def read_prepared(given: Given, files: Files) -> Prepared | None:
@@ -34,6 +40,8 @@ def read_prepared(given: Given, files: Files) -> Prepared | None:
     Raises:
         InputError: It is invalid, incomplete, or without the digest that shows whose it is.
     """
+    if given.text("prepared-file") and not given.flag("prepare-only"):
+        return _from_file(given, files)
     text, names = _ciphertext(given, files), given.text("env-keys")
     digest = _digest(given)
     if not text:
@@ -53,11 +61,8 @@ def read_prepared(given: Given, files: Files) -> Prepared | None:
         compose_hash=hash_of(given, "compose-hash"),
         transaction_hash=_transaction(given),
     )
-    if prepared.compose_hash and not given.text("prepared-digest"):
-        raise InputError(
-            "prepared-digest is missing, so nothing shows that this is the ciphertext that was approved",
-            hint="give the digest that prepare-only gave out, or none to do without",
-        )
+    if prepared.compose_hash:
+        _require_digest(given)
     return prepared
 
 
@@ -81,6 +86,33 @@ def _ciphertext(given: Given, files: Files) -> str:
     if not text:
         raise InputError(f"{origin} holds no ciphertext in hex", hint="check the path", file=path)
     return text
+
+
+def _from_file(given: Given, files: Files) -> Prepared:
+    path = given.text("prepared-file")
+    for name in ("encrypted-env", "encrypted-env-file", "env-keys", "compose-hash"):
+        if given.text(name):
+            raise InputError(
+                f"{name} is given beside prepared-file", hint="leave it out: the file has it already"
+            )
+    _require_digest(given)
+    whole = prepared_file.parse(files.read(path, Origin("prepared-file", path)), path)
+    return Prepared(
+        encrypted_env=whole.encrypted_env,
+        env_keys=whole.env_keys,
+        digest=_digest(given),
+        compose_hash=whole.compose_hash,
+        transaction_hash=_transaction(given),
+        whole=whole,
+    )
+
+
+def _require_digest(given: Given) -> None:
+    if not given.text("prepared-digest"):
+        raise InputError(
+            "prepared-digest is missing, so nothing shows that this is the ciphertext that was approved",
+            hint="give the digest that prepare-only gave out, or none to do without",
+        )
 
 
 def _digest(given: Given) -> str | None:

@@ -25,6 +25,11 @@ class Project:
         """Return the first of these settings that it has, or nothing."""
         return next((text for name in names for text in self.texts(name)[:1]), "")
 
+    def seen(self, name: str) -> str:
+        """Return a setting of a file that was read already, or nothing: no file is read for it."""
+        value = self.__dict__.get("_settings", {}).get(name)
+        return value if isinstance(value, str) else ""
+
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a setting that is a text, or a list of them, without empty ones.
 

@@ -228,6 +228,27 @@ _INPUTS = (
         Input("fail-fast", "stop at the first CVM that fails", "bool", default="true"),
     ),
     *_group(
+        "The compose file",
+        ("update", "plan"),
+        Input(
+            "compose-file",
+            "a docker compose file, to deploy in the same operation as the secrets",
+            metavar="FILE",
+        ),
+        Input(
+            "keep-secrets",
+            "with `compose-file` and no source: leave the encrypted environment and its names as they are",
+            "bool",
+            default="false",
+        ),
+        Input(
+            "require-digest",
+            "refuse a compose file with an image that is not named by digest",
+            "bool",
+            default="false",
+        ),
+    ),
+    *_group(
         "An approval on chain",
         ("update", "plan"),
         Input(
@@ -244,13 +265,19 @@ _INPUTS = (
             "bool",
             default="false",
         ),
+        Input(
+            "prepared-file",
+            "one file with all that the second half needs: written with `prepare-only`, otherwise read, in "
+            "place of `encrypted-env`, `env-keys` and `compose-hash`",
+            metavar="FILE",
+        ),
         Input("encrypted-env", "a ciphertext made before, to send in place of a source", metavar="HEX"),
         Input("encrypted-env-file", "a file with that ciphertext", metavar="FILE"),
         Input("env-keys", "the names in that ciphertext, a JSON list", metavar="JSON"),
         Input(
             "prepared-digest",
             "the digest that `prepare-only` gave out; any difference from it is refused. Required with "
-            "`compose-hash`; `none` to do without",
+            "`compose-hash` and `prepared-file`; `none` to do without",
             metavar="SHA256",
             protects=True,
         ),
@@ -349,7 +376,7 @@ _OUTPUTS = (
         ),
         Output(
             "prepared-digest",
-            "SHA-256 over app, CVM, chain, device, key, names, compose hash and ciphertext, in hex "
+            "SHA-256 over app, CVM, chain, device, key, names, compose hash, ciphertext, compose file in hex "
             "(`prepare-only`)",
         ),
     ),

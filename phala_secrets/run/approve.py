@@ -49,6 +49,8 @@ def obtain(run: Run, target: Target, said: Precondition) -> Approval | Preparati
     if run.job.prepare_only and not asked.approved:
         preparation = _prepare(run, target, asked)
         run.output_of(target, preparation.outputs)
+        if run.job.prepared_file:
+            _write(run, target, asked)
         return preparation
     for remark in asked.remarks:
         run.runner.say(remark)
@@ -77,6 +79,7 @@ def prepared(run: Run, target: Target) -> Approval | None:
         return None
     from phala_secrets.chain import register
 
+    _check_file(target, given)
     if not given.digest:
         run.tell(
             Finding(
@@ -141,7 +144,7 @@ def _settle(run: Run, target: Target, asked: Asked) -> str:
         return register.ALREADY_REGISTERED
     if not (run.job.private_key and run.job.policy.rpc_url):
         raise ApprovalRequiredError(
-            f"the names changed, so the owner of the app {asked.app_id} has to approve "
+            f"the compose hash changes, so the owner of the app {asked.app_id} has to approve "
             f"{asked.missing} on chain {asked.chain_id} first",
             hint="approve it here: private-key and rpc-url, both; "
             "or elsewhere: prepare-only: true outputs all that it takes",
@@ -216,7 +219,54 @@ def _digest(
         env_keys=names,
         compose_hash=compose_hash,
         encrypted_env=sealed,
+        docker_compose_file=target.change.text if target.change else None,
     )
+
+
+def _write(run: Run, target: Target, asked: Asked) -> None:
+    """Write all that the second half needs into one file."""
+    from phala_secrets.dstack.environment import Origin
+    from phala_secrets.inputs.files import Files
+    from phala_secrets.inputs.prepared_file import PreparedFile
+
+    job, change = run.job, target.change
+    prepared_file = PreparedFile(
+        app_id=target.app_id,
+        cvm_id=target.id,
+        chain_id=asked.chain_id,
+        device_ids=asked.devices,
+        public_key=target.key.public_key.hex(),
+        env_keys=target.plan.names,
+        compose_hash=asked.compose_hash,
+        encrypted_env=target.sealed,
+        docker_compose_file=change.text if change else None,
+    )
+    origin = Origin("prepared-file", job.prepared_file)
+    Files(job.folder, job.root).write(job.prepared_file, prepared_file.text(), origin)
+
+
+def _check_file(target: Target, given: Prepared) -> None:
+    """Raise ProofError where a prepared-file is for another CVM, or the app has changed since."""
+    from phala_secrets.dstack.compose_hash import candidates
+
+    if not given.whole:
+        return
+    of_file = (given.whole.app_id, given.whole.cvm_id, given.whole.chain_id, given.whole.public_key)
+    if of_file != (target.app_id, target.id, target.key.chain_id, target.key.public_key.hex()):
+        raise ProofError(
+            f"prepared-file is for {given.whole.cvm_id} of the app {given.whole.app_id}, "
+            f"not for {target.id} of {target.app_id}, or for a key that the app no longer has",
+            hint="prepare it again for this CVM",
+        )
+    compose = target.compose
+    if compose and compose.form:
+        possible = candidates(compose.content, given.env_keys, compose.form)
+        if given.compose_hash not in possible:
+            raise ProofError(
+                f"{given.compose_hash} was prepared, but with today's app-compose it would be "
+                f"{next(iter(possible))}",
+                hint="the app has changed since: prepare it again",
+            )
 
 
 def _check_digest(target: Target, given: Prepared) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.trust import ProvenKey
     from phala_secrets.dstack.attestation import Attestation
     from phala_secrets.inputs.job import Job
-    from phala_secrets.run.plan import Plan
+    from phala_secrets.run.plan import Change, Plan
     from phala_secrets.runners.base import Runner
     from phala_secrets.runners.files import Value
 
@@ -50,7 +50,9 @@ class Target:
 
     ``named`` is whether only a name (or the CVM's own id) says which app it is of, so that the API
     picked the app; ``ref`` is how the user named the CVM, None where ``app`` did. ``leads`` is whether
-    the run's outputs are about this one.
+    the run's outputs are about this one. ``compose`` is today's app-compose, with the compose file of
+    ``change`` in it where one is deployed. ``asked`` is whether the service has the update, and waits for
+    its approval.
     """
 
     cvm: Cvm
@@ -59,6 +61,8 @@ class Target:
     ref: CvmRef | None = None
     leads: bool = False
     compose: Compose | None = None
+    change: Change | None = field(default=None, repr=False)
+    asked: bool = False
     key: ProvenKey = field(init=False)
     plan: Plan = field(init=False)
     sealed: str = field(default="", repr=False)
@@ -78,6 +82,11 @@ class Target:
     @property
     def name(self) -> str:
         return self.cvm.name
+
+    @property
+    def expected_hash(self) -> str:
+        """The compose hash that it is to have, or nothing where that cannot be told."""
+        return self.approval.compose_hash if self.approval else self.plan.compose_hash
 
     @property
     def exit_code(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets import flow
-from phala_secrets.cloud import progress, records
+from phala_secrets.cloud import progress
 from phala_secrets.cloud.progress import Operation, Revision, bare_uuid
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.cloud.refusals import may_have_happened
@@ -19,6 +19,7 @@ from phala_secrets.flow import Flow, Pause, ask
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from phala_secrets.cloud.call import Call
     from phala_secrets.run.context import Target
 
 _REVISIONS = 10
@@ -29,7 +30,11 @@ _NEAR = 120.0
 
 
 def deliver(
-    target: Target, tell: Callable[[Finding], None], *, prepared: bool = False
+    target: Target,
+    update: Call[Accepted | Precondition],
+    tell: Callable[[Finding], None],
+    *,
+    prepared: bool = False,
 ) -> Flow[Accepted | Precondition]:
     """Send the update once. Find out about a lost response.
 
@@ -37,11 +42,11 @@ def deliver(
     ConflictError while another operation is in the way, and TransportError when it cannot be found out
     whether the update was accepted.
     """
-    before = (yield from _earlier(target)) if prepared else frozenset[str]()
+    keeps = target.change is not None and target.change.keeps_secrets
+    before = (yield from _earlier(target)) if prepared or keeps else frozenset[str]()
     target.stage = "sending"
-    call = records.update(target.id, target.sealed, target.plan.names, *(target.approval or ()))
     try:
-        return (yield from ask(call))
+        return (yield from ask(update))
     except PhalaSecretsError as error:
         if not may_have_happened(error):
             target.stage = "waiting"  # it was not read, or refused
@@ -83,8 +88,12 @@ def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Fl
             for revision in of_cvm[:_REVISIONS]:
                 if revision.id in others:
                     continue
-                found = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
-                if found == ours:
+                if not ours:  # the ciphertext is that of before: only the compose hash tells
+                    found = revision.compose_hash == target.expected_hash
+                else:
+                    sealed = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
+                    found = sealed == ours
+                if found:
                     return revision
                 others.add(revision.id)
         except PhalaSecretsError as error:  # there may be time for another look

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import approve, find, prepare, reports
+from phala_secrets.run import approve, compose, find, prepare, reports
 from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
@@ -102,8 +102,9 @@ MODES: dict[str, Callable[[Run], None]] = {
 def _collect(run: Run) -> None:
     """Read the sources, mask every value, and hold them to the limits of the guest."""
     job = run.job
-    if job.prepared:
+    if job.prepared or (job.deploy and job.deploy.keeps_secrets):
         hold_to_limits(run)
+        compose.check(run)
         return
     run.environment, findings = gather(
         job.sources, environ=run.environ, root=job.root, folder=job.folder, stdin=run.stdin
@@ -113,6 +114,7 @@ def _collect(run: Run) -> None:
     for finding in findings:
         run.tell(finding)
     hold_to_limits(run)
+    compose.check(run)
 
 
 def _pass_attest_over(run: Run) -> None:

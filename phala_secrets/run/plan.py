@@ -1,9 +1,9 @@
-"""What an update would change: names added, kept and removed."""
+"""What an update would change: names added, kept and removed, and the compose file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.compose_hash import hash_with
 from phala_secrets.runners.report import Table
@@ -13,6 +13,29 @@ if TYPE_CHECKING:
 
     from phala_secrets.cloud.records import Compose
     from phala_secrets.runners.files import Value
+
+
+class Change(NamedTuple):
+    """The compose file that a CVM is to have, and the one that it has, None where that is not known.
+
+    ``keeps_secrets`` is whether the environment and its names stay as they are.
+    """
+
+    text: str
+    before: str | None
+    keeps_secrets: bool
+
+    @property
+    def changes(self) -> bool:
+        """Whether the file is another one, and with it the compose hash."""
+        return self.text != self.before
+
+    @property
+    def diff(self) -> list[str]:
+        """What changes, line by line."""
+        from phala_secrets.dstack.line_diff import line_diff
+
+        return line_diff(self.before or "", self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +48,18 @@ class Plan:
     removed: tuple[str, ...]
     previous_hash: str
     compose_hash: str
+    changes_file: bool = False
+    """Whether the compose file is another one."""
 
     @property
     def kept(self) -> tuple[str, ...]:
         """The names that stay."""
         return tuple(name for name in self.names if name not in self.added)
+
+    @property
+    def changes_hash(self) -> bool:
+        """Whether what is measured changes."""
+        return self.changes_names or self.changes_file
 
     @property
     def reordered(self) -> bool:
@@ -61,14 +91,20 @@ class Plan:
 
 
 def compare(
-    today: Sequence[str], names: Sequence[str], previous_hash: str = "", compose: Compose | None = None
+    today: Sequence[str],
+    names: Sequence[str],
+    previous_hash: str = "",
+    compose: Compose | None = None,
+    *,
+    changes_file: bool = False,
 ) -> Plan:
     """Return the plan for a CVM that has the names ``today`` and is to have ``names``, both in order.
 
-    ``previous_hash`` is its compose hash of today. The one to come is empty where today's app-compose
-    cannot be shown to have that hash.
+    ``previous_hash`` is its compose hash of today, and ``compose`` has the compose file that it is to have,
+    which is another one where ``changes_file``. The hash to come is empty where today's app-compose
+    cannot be shown to have today's hash.
     """
-    compose_hash = previous_hash if tuple(today) == tuple(names) else ""
+    compose_hash = previous_hash if tuple(today) == tuple(names) and not changes_file else ""
     if not compose_hash and compose and compose.form:
         compose_hash = hash_with(compose.content, names, compose.form)
     before, after = set(today), set(names)
@@ -79,4 +115,5 @@ def compare(
         removed=tuple(name for name in today if name not in after),
         previous_hash=previous_hash,
         compose_hash=compose_hash,
+        changes_file=changes_file,
     )

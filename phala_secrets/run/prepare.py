@@ -10,7 +10,7 @@ from phala_secrets.dstack.encryption import seal
 from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import ProofError
 from phala_secrets.flow import together
-from phala_secrets.run import approve, find, reports
+from phala_secrets.run import approve, compose, find, reports
 from phala_secrets.run.plan import compare
 from phala_secrets.run.refuse import refuse_new_removal, refuse_removal
 from phala_secrets.run.review import review
@@ -36,6 +36,7 @@ def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) ->
     """Prove the key of each app, and look up what each CVM has today, in as few round trips as that takes."""
     known = {target.app_id: target.key for target in targets if hasattr(target, "key")}
     run.client.run(together(find.prove(run.job, targets, contracts), find.describe(run.job, targets)))
+    compose.place(run, targets)
     for target in targets:
         key = target.key
         run.runner.secrets.spare((key.kms, key.signer, key.public_key.hex(), key.kms_contract))
@@ -57,7 +58,12 @@ def plan(run: Run, targets: Sequence[Target]) -> None:
     for target in targets:
         today = (target.compose.allowed_envs or ()) if target.compose else ()
         names = job.prepared.env_keys if job.prepared else ordered(today, run.environment.names)
-        target.plan = compare(today, names, bare(target.cvm.compose_hash), target.compose)
+        if target.change and target.change.keeps_secrets:
+            names = today
+        changes_file = target.change is not None and target.change.changes
+        target.plan = compare(
+            today, names, bare(target.cvm.compose_hash), target.compose, changes_file=changes_file
+        )
         run.output_of(target, {"env-keys": list(target.plan.names)})
         if job.mode in ("update", "plan"):
             run.output_of(target, target.plan.outputs)
@@ -66,6 +72,8 @@ def plan(run: Run, targets: Sequence[Target]) -> None:
 def encrypt(run: Run, targets: Sequence[Target]) -> None:
     """Encrypt to the key of each app, or take the ciphertext that was prepared."""
     prepared = run.job.prepared
+    if run.job.deploy and run.job.deploy.keeps_secrets:
+        return
     pairs = list(run.environment.as_dict().items())
     keys = {target.app_id: target.key for target in targets}
     sealed = {
@@ -84,7 +92,7 @@ def begin_again(run: Run, target: Target) -> None:
     """
     prepared = run.job.prepared
     app_id, key, first = target.app_id, target.key, target.plan
-    target.approval = None
+    target.approval, target.asked = None, False
     contracts = run.client.run(find.find_again(run.job, target))
     spare(run, [target])
     run.output_of(target, {"cvm-id": target.id, "app-id": target.app_id})

@@ -41,6 +41,7 @@ def told(run: Run, status: str) -> Report:
     if status == "planned":
         first = run.targets[0]
         report.tables = [first.plan.table()]
+        report.diff = first.change.diff if first.change else []
         report.facts += _changes(first.plan, first.key)
         if run.fleet:
             report.tables.append(_differences(run.targets))
@@ -96,8 +97,8 @@ def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
     return [("The approval in the explorer", link)] if link else []
 
 
-def prepared(target: Target, preparation: Preparation) -> Report:
-    """The report of ``prepare-only``: for those who approve."""
+def prepared(target: Target, preparation: Preparation, file: str) -> Report:
+    """The report of ``prepare-only``: for those who approve. ``file`` is the prepared-file, if any."""
     from phala_secrets.chain.networks import chain_name
 
     asked, outputs = preparation.asked, preparation.outputs
@@ -123,10 +124,11 @@ def prepared(target: Target, preparation: Preparation) -> Report:
         "2. Whoever approves compares hash and device with those above, and passes the digest on, "
         "apart from the ciphertext:"
     )
-    commit = (
-        "3. Within 14 days another run commits this very ciphertext: encrypted-env, env-keys, "
-        "compose-hash, transaction-hash and prepared-digest."
-    )
+    if file:
+        what = f"prepared-file: {file}, prepared-digest and transaction-hash (or rpc-url)."
+    else:
+        what = "encrypted-env, env-keys, compose-hash, transaction-hash and prepared-digest."
+    commit = f"3. Within 14 days another run commits this very ciphertext: {what}"
     report.advice = [
         (approve, outputs["calldata"]),
         (compare, f"prepared-digest: {outputs['prepared-digest']}"),
@@ -160,11 +162,12 @@ def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
     facts += [("added", ", ".join(plan.added))] if plan.added else []
     facts += [("removed", ", ".join(plan.removed))] if plan.removed else []
     facts += [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
-    if plan.changes_names and plan.compose_hash:
+    facts += [("compose file", "another one")] if plan.changes_file else []
+    if plan.changes_hash and plan.compose_hash:
         facts.append(("compose hash", f"{plan.previous_hash} → {plan.compose_hash}"))
     if key:
-        needed = "not needed: the names stay the same"
-        if plan.changes_names:
+        needed = "not needed: compose file and names stay the same"
+        if plan.changes_hash:
             needed = (
                 "needed, unless it was given before" if key.chain_id else "not needed: the KMS is central"
             )

@@ -9,6 +9,7 @@ from phala_secrets.dstack import guest_check, pre_launch
 from phala_secrets.dstack.compose_refs import missing_and_unused, mutable_images, references
 from phala_secrets.dstack.generations import CERTAIN, generation_of, unknown_generation
 from phala_secrets.errors import DeliveryError
+from phala_secrets.run import compose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ def review(run: Run, targets: Sequence[Target]) -> None:
         if run.job.guest_check != "off":
             findings += guest_check.review(run.environment, generation_of(version))
     for target in targets:
+        compose.review(run, target)
         findings += _of_app(run, target)
     _judge(run, [*findings, *pre_launch.registry_hints(run.environment.names)])
 
@@ -50,11 +52,11 @@ def _of_app(run: Run, target: Target) -> list[Finding]:
     content, names = target.compose.content, target.plan.names
     refs = references(content)
     empty = [name for name, value in run.environment.as_dict().items() if not value]
+    own = [] if target.change else [*missing_and_unused(refs, names, empty), *mutable_images(refs)]
     unasked = pre_launch.root_access(target.compose.allowed_envs or (), names)
     return [
         *pre_launch.review(content, run.environment),
-        *missing_and_unused(refs, names, empty),
-        *mutable_images(refs),
+        *own,
         *([unasked] if unasked else []),
     ]
 

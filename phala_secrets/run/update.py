@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records
@@ -13,6 +12,7 @@ from phala_secrets.errors import ApprovalRefusedError, ConflictError, Finding, P
 from phala_secrets.run import prepare, reports, wait
 from phala_secrets.run.aftermath import look
 from phala_secrets.run.approve import again, obtain
+from phala_secrets.run.compose import confirm, is_approved, outgoing, with_way_back
 from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
@@ -72,10 +72,14 @@ def _update(run: Run, target: Target) -> None:
     _accepted(run, target, result)
     try:
         seen = wait.for_update(run, target, result) if run.job.wait else None
-    except PhalaSecretsError:
+    except PhalaSecretsError as error:
         run.client.run(look(run, target, _LAST_LOOK))
-        raise
+        raise with_way_back(run, target, error, _LAST_LOOK) from None
     run.client.run(look(run, target, _READING, seen))
+    try:
+        run.client.run(confirm(target, _READING))
+    except PhalaSecretsError as error:
+        raise with_way_back(run, target, error, _LAST_LOOK) from None
     target.stage = "over"
     if run.job.attest:
         from phala_secrets.run import attest
@@ -111,7 +115,9 @@ def _send(run: Run, target: Target) -> Accepted | None:
     result = _deliver(run, target)
     if isinstance(result, Precondition):
         target.stage = "waiting"
-        target.approval = _approve(run, target, result)
+        target.asked = True
+        if not is_approved(target, result):
+            target.approval = _approve(run, target, result)
         if not target.approval:
             return None
         result = _deliver(run, target)
@@ -126,14 +132,14 @@ def _send(run: Run, target: Target) -> Accepted | None:
 
 def _deliver(run: Run, target: Target) -> Accepted | Precondition:
     """Send the update once. Approve once more where the service wants an older approval's transaction."""
-    sending = partial(deliver, target, run.tell, prepared=run.job.prepared is not None)
+    prepared = run.job.prepared is not None
     try:
-        return run.client.run(sending())
+        return run.client.run(deliver(target, outgoing(run, target), run.tell, prepared=prepared))
     except ApprovalRefusedError as refused:
         if not (target.approval and target.approval.made_before):
             raise
         target.approval = again(run, target, refused)
-        return run.client.run(sending())
+        return run.client.run(deliver(target, outgoing(run, target), run.tell, prepared=prepared))
 
 
 def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
@@ -142,7 +148,7 @@ def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
     if isinstance(got, Approval):
         return got
     target.status, target.stage = "precondition_required", "over"
-    run.runner.report(reports.prepared(target, got))
+    run.runner.report(reports.prepared(target, got, run.job.prepared_file))
     return None
 
 

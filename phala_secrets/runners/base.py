@@ -177,6 +177,8 @@ class Runner:
         for table in report.tables:
             for line in self.columns(table):
                 self._write(f"  {line}")
+        for line in report.diff:
+            self._write(f"  {self.clean(line)}")
         for sentence, paste in report.advice:
             self._write(self.clean(sentence))
             if paste:
@@ -213,6 +215,10 @@ class Runner:
             if not any(fnmatchcase(name, glob) for glob in self._no_mask)
         }
         self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
+
+    def counts_as_secret(self, name: str, line: str) -> bool:
+        """Return whether a line of the value of a variable is secret."""
+        return self.secrets.is_secret(line) and not any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""

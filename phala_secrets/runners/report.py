@@ -19,11 +19,13 @@ class Table:
 
 @dataclass(slots=True)
 class Report:
-    """A headline, facts (label and value), tables, advice, and lines to paste. Never a value of a source."""
+    """A headline, facts, tables, a diff, advice, and lines to paste. Never a value of a source."""
 
     title: str
     facts: list[tuple[str, str]] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    diff: list[str] = field(default_factory=list)
+    """Lines with ``+``, ``-`` or a space in front."""
     advice: list[tuple[str, str]] = field(default_factory=list)
     """A sentence, and the line to paste that belongs to it (or nothing)."""
     links: list[tuple[str, str]] = field(default_factory=list)

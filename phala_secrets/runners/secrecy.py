@@ -140,6 +140,10 @@ class Secrets:
         """Take in names, ids, slugs and statuses: a line that equals one is not secret."""
         self._spared.update(text for text in texts if text)
 
+    def is_secret(self, line: str) -> bool:
+        """Return whether a line of a value is secret, and no name that the run knows."""
+        return is_secret(line) and line.strip() not in self._spared
+
     def owner_in(self, text: str, *, strict: bool = False, ours: bool = False) -> str | None:
         """Return whose secret a text shows, in any spelling; ``strict`` finds beginnings and ends, too.
 

@@ -20,7 +20,7 @@ from phala_secrets.simulator.firmware import Boot, Firmware
 from phala_secrets.simulator.generations import OS_VERSIONS
 from phala_secrets.simulator.guest import Started, seal, start
 from phala_secrets.simulator.identity import Device, Identity, Plan
-from phala_secrets.simulator.operation import Effect, Operation, Revision
+from phala_secrets.simulator.operation import Effect, Operation, Pending, Revision
 from phala_secrets.simulator.prelaunch import Launch
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Cvm:
         """What the next looks at ``/composition`` show, one each, before ``containers`` does."""
         self.deployer_type = "eoa"
         """Who owns the app on chain: ``eoa``, ``safe``, …"""
-        self.pending: dict[str, tuple[list[str], datetime]] = {}
-        """The compose hash that waits for an approval: its names, and until when."""
+        self.pending: dict[str, Pending] = {}
+        """What waits for an approval, by the compose hash that it would make."""
         self.firmware = Firmware()
         self.boots: list[Boot] = []
         """Those that ended with a guest that runs, oldest first."""
@@ -118,9 +118,9 @@ class Cvm:
         """SHA-256 of the measured app-compose, as hex."""
         return self.hash_with(self.allowed_envs)
 
-    def hash_with(self, allowed_envs: Sequence[str]) -> str:
-        """Return the compose hash that other names would make."""
-        compose = {**self.app_compose, "allowed_envs": list(allowed_envs)}
+    def hash_with(self, allowed_envs: Sequence[str], **changes: Any) -> str:
+        """Return the compose hash that other names, and ``changes`` of the app-compose, would make."""
+        compose = {**self.app_compose, **changes, "allowed_envs": list(allowed_envs)}
         return compose_hash(compose, self._world.compose_form, normalised=self._world.compose_normalised)
 
     @property
@@ -236,11 +236,24 @@ class Cvm:
 
     def update(self, sealed: bytes, allowed_envs: Sequence[str]) -> Operation:
         """Take a new environment, and restart. The caller has seen to it that no operation runs."""
+        return self.change({"allowed_envs": list(allowed_envs)}, sealed, "update_envs")
+
+    def change(self, changes: Mapping[str, Any], sealed: bytes | None, operation_type: str) -> Operation:
+        """Take ``changes`` of the app-compose, a new environment where there is one, and restart once.
+
+        The caller has seen to it that no operation runs.
+        """
         with self._world.changed:
-            self._sealed = sealed
-            self.app_compose = {**self.app_compose, "allowed_envs": list(allowed_envs)}
+            if sealed is not None:
+                self._sealed = sealed
+            if (
+                changes.get("docker_compose_file", self.app_compose["docker_compose_file"])
+                != (self.app_compose["docker_compose_file"])
+            ):
+                self.containers = of_compose(changes["docker_compose_file"])
+            self.app_compose = {**self.app_compose, **changes}
             stays = self.status == "stopped" and not self._world.update_starts_stopped
-            operation = self.begin_operation("update_envs", effect="stop" if stays else "boot")
+            operation = self.begin_operation(operation_type, effect="stop" if stays else "boot")
             self._record("update", operation.triggered_by)
             return operation
 

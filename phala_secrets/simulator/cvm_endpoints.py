@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.simulator import attestation_shapes, cvm_shapes, operation_shapes
 from phala_secrets.simulator.composefile import with_defaults
+from phala_secrets.simulator.patches import patch_cvm
 from phala_secrets.simulator.routing import Route, page_of, route
 from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.updates import refuse_while_busy, update_envs
@@ -106,6 +107,10 @@ def _update_envs(cloud: Cloud, request: Request, reference: str) -> Answer:
     return update_envs(cloud, cloud.find_cvm(reference), request.body)
 
 
+def _patch_cvm(cloud: Cloud, request: Request, reference: str) -> Answer:
+    return patch_cvm(cloud, cloud.find_cvm(reference), request)
+
+
 def _start(cloud: Cloud, request: Request, reference: str) -> Answer:
     """Start a CVM; one that runs is left alone, as nobody states what else happens (*inferred*)."""
     cvm = cloud.find_cvm(reference)
@@ -126,6 +131,7 @@ ROUTES: tuple[Route, ...] = (
     route("GET", "cvms/*/state", _get_state),
     route("GET", "cvms/*/operations", _list_operations),
     route("GET", "cvms/*/operation-status", _get_operation_status),
+    route("PATCH", "cvms/*", _patch_cvm),
     route("PATCH", "cvms/*/envs", _update_envs),
     route("POST", "cvms/*/start", _start),
 )

@@ -1,12 +1,25 @@
-"""What happens to a CVM: an operation while it runs, and a revision of what was accepted."""
+"""What happens to a CVM: what waits for an approval, an operation, a revision of what was accepted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 Effect = Literal["boot", "stop", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An update that waits for its compose hash to be registered.
+
+    ``changes`` are of the app-compose; ``sealed`` is the new environment, ``None`` where it stays.
+    """
+
+    changes: Mapping[str, Any]
+    sealed: bytes | None = field(repr=False)
+    expires: datetime
 
 
 @dataclass(slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.simulator import approval
+from phala_secrets.simulator import precondition
 from phala_secrets.simulator.composefile import new_names
 from phala_secrets.simulator.guest import SEALED_OVERHEAD
-from phala_secrets.simulator.kms_shapes import kms_node
+from phala_secrets.simulator.operation import Pending
 from phala_secrets.simulator.wire import Answer, RefusalError, invalid
 
 if TYPE_CHECKING:
@@ -37,7 +36,13 @@ def update_envs(cloud: Cloud, cvm: Cvm, body: bytes) -> Answer:
         names = old if update.names is None else new_names(old, update.names, cloud.allowed_envs_order)
     changed = names != old  # their order is measured as well
     if changed and cvm.kms.is_on_chain:
-        _approve(cloud, cvm, update, names)
+        changes = {"allowed_envs": names}
+        if update.compose_hash is None or update.transaction_hash is None:
+            raise precondition.ask(cloud, cvm, Pending(changes, update.sealed, precondition.expiry(cloud)))
+        waiting = precondition.waiting(cloud, cvm, update.compose_hash)
+        if waiting.changes != changes:
+            raise precondition.unknown(update.compose_hash)
+        precondition.settle(cloud, cvm, update.compose_hash, update.transaction_hash)
     with cloud.changed:
         refuse_while_busy(cvm)
         operation = cvm.update(update.sealed, names)
@@ -53,29 +58,51 @@ def update_envs(cloud: Cloud, cvm: Cvm, body: bytes) -> Answer:
 
 
 def _parse(body: bytes, *, takes_empty: bool) -> _Update:
+    content = object_of(body)
+    if "encrypted_env" not in content:
+        raise invalid(("body", "encrypted_env"), "Field required", "missing")
+    empty = takes_empty and content["encrypted_env"] == ""
+    return _Update(
+        sealed=b"" if empty else sealed_of(content),
+        names=names_of(content, "env_keys"),
+        compose_hash=text_of(content, "compose_hash"),
+        transaction_hash=text_of(content, "transaction_hash"),
+    )
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """Return the object that a body is, or raise a 422."""
     try:
         content = json.loads(body)
     except ValueError:
         raise invalid(("body",), "JSON decode error", "json_invalid") from None
     if not isinstance(content, dict):
         raise invalid(("body",), "Input should be a valid dictionary", "model_type")
-    if "encrypted_env" not in content:
-        raise invalid(("body", "encrypted_env"), "Field required", "missing")
-    text = _text(content, "encrypted_env") or ""
+    return content
+
+
+def sealed_of(content: dict[str, Any]) -> bytes:
+    """Return the ciphertext of a body, or raise a 422."""
+    text = text_of(content, "encrypted_env") or ""
     try:
         sealed = bytes.fromhex(text)
     except ValueError:
         raise invalid(("body", "encrypted_env"), "Not a hex string") from None
-    empty = takes_empty and text == "" and content["encrypted_env"] is not None
-    if not empty and (len(sealed) * 2 != len(text) or len(sealed) <= SEALED_OVERHEAD):
+    if len(sealed) * 2 != len(text) or len(sealed) <= SEALED_OVERHEAD:
         raise invalid(("body", "encrypted_env"), "Not an encrypted environment")
-    names = content.get("env_keys")
+    return sealed
+
+
+def names_of(content: dict[str, Any], field: str) -> list[str] | None:
+    """Return the names of a body, ``None`` where it has none; raise a 422 for what is no list of them."""
+    names = content.get(field)
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise invalid(("body", "env_keys"), "Input should be a valid list of strings", "list_type")
-    return _Update(sealed, names, _text(content, "compose_hash"), _text(content, "transaction_hash"))
+        raise invalid(("body", field), "Input should be a valid list of strings", "list_type")
+    return names
 
 
-def _text(content: dict[str, Any], name: str) -> str | None:
+def text_of(content: dict[str, Any], name: str) -> str | None:
+    """Return a text of a body, ``None`` where it has none; raise a 422 for anything else."""
     value = content.get(name)
     if value is not None and not isinstance(value, str):
         raise invalid(("body", name), "Input should be a valid string", "string_type")
@@ -86,47 +113,3 @@ def refuse_while_busy(cvm: Cvm) -> None:
     """Raise a 409 without a code while another operation runs."""
     if cvm.operation is not None:
         raise RefusalError(409, "Another operation is in progress for this CVM")
-
-
-def _approve(cloud: Cloud, cvm: Cvm, update: _Update, names: list[str]) -> None:
-    """Raise a 465 that asks for an approval, unless one is shown that holds."""
-    if update.compose_hash is None or update.transaction_hash is None:
-        raise _precondition(cloud, cvm, names)
-    compose_hash = update.compose_hash.removeprefix("0x").lower()
-    with cloud.changed:
-        pending, expires = cvm.pending.get(compose_hash, ([], cloud.now()))
-    if cloud.now() >= expires or pending != names:
-        raise approval.refused(466, f"Compose hash {compose_hash} is invalid or expired")
-    approval.verify(cloud, cvm, compose_hash, update.transaction_hash)
-    with cloud.changed:
-        cvm.pending.clear()
-
-
-def _precondition(cloud: Cloud, cvm: Cvm, names: list[str]) -> RefusalError:
-    with cloud.changed:
-        compose_hash = cvm.hash_with(names)
-        # A newer preparation takes the place of an older one, which is a 466 from now on.
-        cvm.pending = {compose_hash: (names, cloud.now() + timedelta(seconds=cloud.approval_seconds))}
-    message = "Compose hash registration required"
-    asked: dict[str, Any] = {
-        "compose_hash": compose_hash,
-        "app_id": cvm.app_id,
-        "device_id": cvm.device_id,
-        "kms_info": kms_node(cvm.kms, cvm.kms.nodes[0]),
-    }
-    if cloud.flat_preconditions:
-        return RefusalError(465, {"message": message, **asked})
-    texts = {
-        "compose_hash": "Register this compose hash on chain",
-        "app_id": "The app's contract",
-        "device_id": "The device has to be allowed as well",
-        "kms_info": "The KMS of the app",
-    }
-    details = [{"field": field, "value": value, "message": texts[field]} for field, value in asked.items()]
-    return RefusalError(
-        465,
-        message,
-        "ERR-01-005",
-        details=details,
-        suggestions=["Call addComposeHash, then repeat the request with compose_hash and transaction_hash"],
-    )

@@ -56,7 +56,7 @@ class World:
 
         # The app-compose.
         self.allowed_envs_order: Order = "sent"
-        """How ``/envs`` orders names (*inferred*): as ``sent``, as ``kept`` from before, or ``sorted``."""
+        """How an update orders names (*inferred*): as ``sent``, as ``kept`` from before, or ``sorted``."""
         self.compose_form: Form = "compact"
         self.compose_normalised = False
         """Whether what is empty is left out of the measured document; the service leaves nothing out."""
@@ -74,6 +74,8 @@ class World:
         """How long a compose hash waits for its approval."""
         self.already_registered = True
         """Whether ``/envs`` takes ``already-registered`` for a transaction (*inferred*); otherwise 467."""
+        self.commit_tokens_unasked = True
+        """Whether a 465 of ``PATCH /cvms/{id}`` has a commit token unasked (*inferred*)."""
         self.every_device_checked = True
         """Whether an approval needs every enabled device allowed (*inferred*); otherwise one is enough."""
         self.rpc_urls: dict[int, str] = {}

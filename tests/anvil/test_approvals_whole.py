@@ -437,6 +437,49 @@ def test_a_safe_approves_and_another_run_commits(make: Callable[..., App], chain
     assert done.outputs["transaction-hash"] == transaction
 
 
+COMPOSE = f"services:\n  web:\n    image: nginx@sha256:{'ab' * 32}\n    environment:\n      NEW: ${{NEW}}\n"
+
+
+def test_a_compose_file_and_secrets_are_approved_at_once(app: App) -> None:
+    app.step.write("docker-compose.yml", COMPOSE)
+    expected = app.cvm.hash_with(["OLD", "NEW"], docker_compose_file=COMPOSE)
+    done = app.update(compose_file="docker-compose.yml")
+    assert done.code == 0, done.log
+    assert (app.sent, app.allows(expected)) == (1, True)
+    assert app.cvm.compose_hash == expected
+    assert app.cvm.environment == {"OLD": "2", "NEW": SECRET}
+
+
+def test_a_compose_file_goes_through_both_halves_as_one_file(make: Callable[..., App], chain: Chain) -> None:
+    safe = chain.deploy("Safe", chain.funder)
+    app = make(owned_by=safe)
+    app.step.write("docker-compose.yml", COMPOSE)
+    prepared = app.update(
+        compose_file="docker-compose.yml",
+        prepare_only="true",
+        prepared_file="prepared.json",
+        private_key=None,
+    )
+    assert prepared.outputs["status"] == "precondition_required", prepared.log
+    path = app.step.workspace / "prepared.json"
+    assert path.stat().st_mode & 0o777 == 0o644
+    given: dict[str, Any] = {
+        "prepared_file": "prepared.json",
+        "prepared_digest": prepared.outputs["prepared-digest"],
+        "env": None,
+        "private_key": None,
+    }
+    assert app.update(**given).code == 7
+    for call in json.loads(prepared.outputs["safe-transaction"])["transactions"]:
+        arguments = (call["to"], int(call["value"]), bytes.fromhex(call["data"][2:]))
+        chain.send(safe, "execute(address,uint256,bytes)", *arguments)
+    done = app.update(**given)
+    assert done.code == 0, done.log
+    assert app.cvm.compose_hash == prepared.outputs["compose-hash"]
+    assert app.cvm.app_compose["docker_compose_file"] == COMPOSE
+    assert app.cvm.environment == {"OLD": "2", "NEW": SECRET}
+
+
 def test_a_transaction_that_approves_something_else_is_not_taken(app: App) -> None:
     prepared = app.update(prepare_only="true")
     names = ("encrypted-env", "env-keys", "compose-hash", "prepared-digest")

@@ -28,6 +28,8 @@ from phala_secrets import (
     DeliveryError,
     InputError,
     NotFoundError,
+    PatchCvmInProgress,
+    PatchCvmPreconditionRequired,
     PhalaSecretsError,
     ProofError,
     RateLimitError,
@@ -50,6 +52,8 @@ from tests.support.faulty import FaultySimulator as Simulator
 APP_ID = "a1" * 20
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 KEY = "phak_canary_5ec2e7"
+COMPOSE = "services:\n  web:\n    image: nginx:1.29\n"
+SEALED = {"id": "my-app", "encrypted_env": "ab" * 60, "allowed_envs": ["A"]}
 
 Connect = Callable[..., Client]
 
@@ -356,6 +360,18 @@ def test_answers_are_frozen(client: Client, cvm: Cvm) -> None:
         ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": "A"}, "list of names"),
         ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": 5}, "list of names"),
         ("update_cvm_envs", {"id": "my-app", "encrypted_env": "ab" * 60, "env_keys": [5]}, "list of names"),
+        ("patch_cvm", {"docker_compose_file": COMPOSE}, "id is missing"),
+        ("patch_cvm", {"id": "my-app"}, "nothing to change"),
+        ("patch_cvm", {"id": "my-app", "docker_compose_file": b"services: {}"}, "not text"),
+        ("patch_cvm", {"id": "my-app", "encrypted_env": "ab" * 60}, "belong together"),
+        ("patch_cvm", {"id": "my-app", "docker_compose_file": COMPOSE, "allowed_envs": ["A"]}, "belong tog"),
+        ("patch_cvm", {"id": "my-app", "encrypted_env": "ab" * 60, "allowed_envs": "A"}, "list of names"),
+        ("patch_cvm", {"id": "my-app", "encrypted_env": "xy", "allowed_envs": ["A"]}, "not a ciphertext"),
+        ("patch_cvm", {**SEALED, "envs": {"A": "1"}}, "both given"),
+        ("patch_cvm", {"id": "my-app", "compose_hash": "ab" * 32}, "belong together"),
+        ("patch_cvm", {"id": "my-app", "transaction_hash": "0x12"}, "belong together"),
+        ("patch_cvm", {**SEALED, "compose_hash": "ab" * 32, "transaction_hash": "0x12"}, "is given beside"),
+        ("patch_cvm", {"id": "my-app", "compose_hash": "ab", "transaction_hash": "0x12"}, "compose_hash"),
         (
             "update_cvm_envs",
             {"id": "my-app", "encrypted_env": "ab" * 60, "compose_hash": "ab"},
@@ -386,6 +402,54 @@ def test_ids_go_into_paths_quoted(client: Client, cloud: Cloud) -> None:
 
 
 # Updates
+
+
+def test_compose_file_and_plain_values_go_out_in_one_request(client: Client, cvm: Cvm, cloud: Cloud) -> None:
+    result = client.patch_cvm("my-app", docker_compose_file=COMPOSE, envs={"NEW": "a b"})
+    assert isinstance(result, PatchCvmInProgress)
+    assert result.correlation_id == cvm.operations[-1].correlation_id
+    assert sent(cloud)[2:] == [f"GET /kms/phala/pubkey/{APP_ID}", "PATCH /cvms/my-app"]
+    assert cvm.wait().environment == {"NEW": "a b"}
+    assert cvm.app_compose["docker_compose_file"] == COMPOSE
+
+
+def test_a_patch_waits_for_what_is_in_the_way_and_until_the_cvm_runs(client: Client, cvm: Cvm) -> None:
+    cvm.begin_operation("restart", 20.0)
+    result = client.patch_cvm("my-app", docker_compose_file=COMPOSE, envs={"OLD": "2"}, wait=True)
+    assert result.status == "in_progress"
+    assert (cvm.operation, cvm.environment) == (None, {"OLD": "2"})
+    cvm.begin_operation("restart", 2000.0)
+    with pytest.raises(ConflictError):
+        client.patch_cvm("my-app", docker_compose_file=COMPOSE, wait=True, timeout=5)
+
+
+def test_a_compose_file_alone_leaves_the_environment_as_it_is(client: Client, cvm: Cvm, cloud: Cloud) -> None:
+    client.patch_cvm({"id": "my-app", "docker_compose_file": COMPOSE})
+    assert sent(cloud) == ["PATCH /cvms/my-app"]
+    assert cvm.wait().environment == {"OLD": "1"}
+    key = client.get_app_env_encrypt_pub_key(kms="phala", app_id=APP_ID).app_env_encrypt_pubkey
+    client.patch_cvm("my-app", encrypted_env=encrypt_env_vars({"B": "2"}, key), allowed_envs=("B",))
+    assert cvm.wait().environment == {"B": "2"}
+    assert cvm.app_compose["docker_compose_file"] == COMPOSE
+
+
+def test_an_approved_patch_is_committed_without_a_body(client: Client, cloud: Cloud) -> None:
+    cloud.add_kms("kms-base", 8453, BASE)
+    cvm = cloud.add_cvm("on-chain", kms="kms-base", environment={"OLD": "1"})
+    asked = client.patch_cvm("on-chain", docker_compose_file=COMPOSE, envs={"NEW": "1"})
+    assert isinstance(asked, PatchCvmPreconditionRequired)
+    assert asked.compose_hash == cvm.hash_with(["NEW"], docker_compose_file=COMPOSE)
+    assert "commit" not in repr(asked)
+    approval: dict[str, Any] = {
+        "compose_hash": f"0x{asked.compose_hash}",
+        "transaction_hash": "0x" + "ab" * 32,
+    }
+    with pytest.raises(ApprovalRefusedError):
+        client.patch_cvm("on-chain", **approval)
+    cloud.approved_transactions.add(approval["transaction_hash"])
+    assert client.patch_cvm("on-chain", **approval).status == "in_progress"
+    assert cloud.requests[-1].body == b""
+    assert cvm.wait().environment == {"NEW": "1"}
 
 
 def test_plain_values_are_proven_and_encrypted_on_the_way(client: Client, cvm: Cvm, cloud: Cloud) -> None:

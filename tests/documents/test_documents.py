@@ -126,16 +126,13 @@ def test_a_pem_key_arrives_and_is_decoded_as_the_readme_says(step: Step, cloud: 
 def test_an_approval_made_elsewhere_is_committed_as_the_readme_says(step: Step, cloud: Cloud) -> None:
     address = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
     cvm = cloud.add_cvm("my-app", kms=cloud.add_kms("kms-base", 8453, address), environment={"OLD": "1"})
-    prepared = step(env="OLD=1\nNEW=2", prepare_only="true")
+    prepared = step(env="OLD=1\nNEW=2", prepare_only="true", prepared_file="prepared.json")
     assert (prepared.code, prepared.outputs["status"]) == (0, "precondition_required"), prepared.log
     assert set(prepared.outputs) <= set(ACTION["outputs"])
-    step.write("prepared.hex", prepared.outputs["encrypted-env"])
     transaction = "0x" + "ab" * 32
     cloud.approved_transactions.add(transaction)
     values = {
         "PHALA_CLOUD_API_KEY": cloud.api_key,
-        "PREPARED_ENV_KEYS": prepared.outputs["env-keys"],
-        "PREPARED_COMPOSE_HASH": prepared.outputs["compose-hash"],
         "APPROVAL_TRANSACTION": transaction,
         "PREPARED_DIGEST": prepared.outputs["prepared-digest"],
     }

@@ -378,14 +378,14 @@ def test_approval(machine: dict[str, str], secrets: dict[str, str], cloud: Cloud
         run.artifacts = prepare.artifacts
         run.run()
 
-    ciphertext = (artifact / "encrypted-env").read_text()
-    (artifact / "encrypted-env").write_text(
-        ciphertext[:-3] + ("0" if ciphertext[-3] != "0" else "1") + ciphertext[-2:]
-    )
+    content = (artifact / "prepared.json").read_text()
+    sealed = json.loads(content)["encrypted_env"]
+    forged = sealed[:-3] + ("0" if sealed[-3] != "0" else "1") + sealed[-2:]
+    (artifact / "prepared.json").write_text(content.replace(sealed, forged))
     with pytest.raises(AssertionError, match="prepared-digest"):
         commit("forged")
     assert cvm.environment == {"DATABASE_URL": "old"}
 
-    (artifact / "encrypted-env").write_text(ciphertext)
+    (artifact / "prepared.json").write_text(content)
     commit("commit")
     assert cvm.environment == VALUES

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.usefixtures("time_passes")
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/library.md").read_text()
-QUICK, QUICK_ASYNC, WORKFLOW, LOOKUPS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+QUICK, QUICK_ASYNC, WORKFLOW, LOOKUPS, PATCH = BLOCKS
 APP_ID = "a1" * 20
 SENT = {"DATABASE_URL": "postgres://...", "API_SECRET": "s3cr3t"}
 
@@ -99,6 +100,21 @@ def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm
     assert len(re.findall(r"'app_id': '[0-9a-f]{40}'", ids)) == 3
 
 
+@pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
+def test_the_documented_patch_runs_as_it_stands(
+    simulator: Simulator, cvm: Cvm, form: type[str], tmp_path: Path
+) -> None:
+    compose = "services:\n  web:\n    image: nginx:1.29\n"
+    (tmp_path / "docker-compose.yml").write_text(compose)
+    before = (
+        f"from pathlib import Path\nimport os\nos.chdir({str(tmp_path)!r})\n"
+        "from phala_secrets import create_client\nclient = create_client()\n"
+    )
+    assert run(simulator, form(before + PATCH)) == "in_progress\n"
+    assert cvm.wait().environment == {"API_SECRET": "s3cr3t"}
+    assert cvm.app_compose["docker_compose_file"] == compose
+
+
 def first_cells(heading: str) -> list[str]:
     section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
@@ -125,6 +141,6 @@ def test_the_page_names_every_error_and_answer() -> None:
     answers = [
         name
         for name in phala_secrets.__all__
-        if re.match(r"(Get|List|Next|Update)\w+(Response|Result)", name)
+        if re.match(r"(Get|List|Next|Patch|Update)\w+(Response|Result)", name)
     ]
     assert [name for name in errors + answers if f"`{name}`" not in PAGE] == []

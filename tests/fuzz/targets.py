@@ -237,7 +237,8 @@ _CALLS: list[Any] = [
     methods.get_cvm_operations("a"),
     methods.get_app_cvms(_APP),
     requests.update_envs("a", "00", ["A"]).read_by(
-        readers.read("UpdateCvmEnvsInProgress"), status_465=readers.read_precondition
+        readers.read("UpdateCvmEnvsInProgress"),
+        status_465=readers.read_precondition("UpdateCvmEnvsPreconditionRequired"),
     ),
     *(
         requests.rpc("https://rpc.example", request)

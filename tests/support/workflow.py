@@ -79,7 +79,7 @@ class Workflow:
             outputs = self._inject(given, env)
             self.outputs.append(outputs)
         elif action == "actions/upload-artifact":
-            shutil.copytree(self.workspace / given["path"], self.artifacts / given["name"])
+            self._upload(given["path"].split(), self.artifacts / given["name"])
             outputs = {}
         elif action == "actions/download-artifact":
             shutil.copytree(self.artifacts / given["name"], self.workspace / given["path"])
@@ -91,6 +91,15 @@ class Workflow:
             assert "${{" not in step["run"], "what a script is filled in with is run"
             outputs = self._execute(["bash", "-e", "-c", step["run"]], {**self._base, **env})
         contexts["steps"][step.get("id")] = {"outputs": outputs}
+
+    def _upload(self, paths: list[str], artifact: Path) -> None:
+        """A folder as the artifact, or files in it: from the least folder that has them all."""
+        if len(paths) == 1 and (self.workspace / paths[0]).is_dir():
+            shutil.copytree(self.workspace / paths[0], artifact)
+            return
+        artifact.mkdir(parents=True)
+        for path in paths:
+            shutil.copy(self.workspace / path, artifact)
 
     def _inject(self, given: Mapping[str, str], env: Mapping[str, str]) -> dict[str, str]:
         assert set(given) <= set(_ACTION["inputs"]), set(given) - set(_ACTION["inputs"])

@@ -25,6 +25,7 @@ from phala_secrets import (
     ListKmsContractNodesResponse,
     ListKmsContractsResponse,
     NextAppIdsResponse,
+    PatchResult,
     UpdateCvmEnvsInProgress,
     UpdateCvmEnvsPreconditionRequired,
     UpdateResult,
@@ -59,6 +60,7 @@ def every_method(client: Client) -> None:
     assert_type(client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app", target="running"), Iterator[CvmStateEvent])
     assert_type(client.update_cvm_envs("my-app", envs={"A": "1"}), UpdateResult)
+    assert_type(client.patch_cvm("my-app", docker_compose_file="services: {}"), PatchResult)
 
 
 async def every_method_awaited(client: AsyncClient) -> None:
@@ -79,6 +81,7 @@ async def every_method_awaited(client: AsyncClient) -> None:
     assert_type(await client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app"), AsyncIterator[CvmStateEvent])
     assert_type(await client.update_cvm_envs({"id": "my-app", "envs": {"A": "1"}}), UpdateResult)
+    assert_type(await client.patch_cvm({"id": "my-app", "envs": {"A": "1"}}), PatchResult)
 
 
 def the_functions(key: EnvEncryptPublicKey) -> None:

@@ -1,0 +1,137 @@
+"""The method ``patch_cvm`` of both clients: compose file and secrets in one step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phala_secrets.cloud import readers, requests
+from phala_secrets.cloud import wait as waiting
+from phala_secrets.cloud.arguments import merged, required
+from phala_secrets.cloud.changes import hash_of, names_of, seal_envs, timeout_of, unseen
+from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.dstack.encryption import parse_sealed
+from phala_secrets.errors import ConflictError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from phala_secrets.cloud.arguments import Arguments
+    from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.models import PatchResult
+    from phala_secrets.dstack.env_vars import EnvVars
+    from phala_secrets.flow import Flow
+
+_FIRST = ("docker_compose_file", "envs", "encrypted_env", "allowed_envs")
+_SECOND = ("compose_hash", "transaction_hash")
+
+
+def patch_cvm(
+    request: Arguments | str | None = None,
+    /,
+    *,
+    id: str | None = None,
+    docker_compose_file: str | None = None,
+    envs: EnvVars | None = None,
+    encrypted_env: str | None = None,
+    allowed_envs: Iterable[str] | None = None,
+    compose_hash: str | None = None,
+    transaction_hash: str | None = None,
+    trusted_signers: str | Iterable[str] | None = None,
+    kms: str | None = None,
+    wait: bool | None = None,
+    timeout: int | None = None,
+) -> Flow[PatchResult]:
+    """``PATCH /cvms/{id}``: changes compose file and environment, in one operation with one restart.
+
+    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. What is not given stays as it is:
+    ``docker_compose_file``, the text of a compose file, is sent as given; the environment is
+    replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
+    (``trusted_signers``, ``kms``), or by ``encrypted_env`` (hex) with its names in ``allowed_envs``.
+    After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex), and nothing else,
+    carry out what was sent before. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
+
+    Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
+    PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
+    ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError or
+    TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the CVM
+    was busy or the rate limited.
+    """
+    given = {
+        "id": id,
+        "docker_compose_file": docker_compose_file,
+        "envs": envs,
+        "encrypted_env": encrypted_env,
+        "allowed_envs": allowed_envs,
+        "compose_hash": compose_hash,
+        "transaction_hash": transaction_hash,
+        "trusted_signers": trusted_signers,
+        "kms": kms,
+        "wait": wait,
+        "timeout": timeout,
+    }
+    arguments = merged(request, "id", given)
+    (cvm_id,) = required(arguments, "id")
+    seconds = timeout_of(arguments)
+    accepted = readers.read("PatchCvmInProgress")
+    asked = readers.read_precondition("PatchCvmPreconditionRequired")
+    patience: waiting.Patience | None = None
+    while True:
+        call = yield from _call(cvm_id, arguments)
+        try:
+            result: PatchResult = yield call.read_by(accepted, status_465=asked)
+            break
+        except ConflictError as error:
+            patience = patience or waiting.Patience(seconds)
+            if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
+                raise
+        yield from waiting.until_free(cvm_id, patience, unseen)
+    if arguments.get("wait") and result.status == "in_progress":
+        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
+    return result
+
+
+def _call(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[Call[Any]]:
+    if any(name in arguments for name in _SECOND):
+        return _commit(cvm_id, arguments)
+    changes = yield from _changes(cvm_id, arguments)
+    return requests.patch_cvm(cvm_id, **changes)
+
+
+def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:
+    if beside := [name for name in _FIRST if name in arguments]:
+        raise InputError(
+            f"{', '.join(beside)} is given beside compose_hash",
+            hint="leave it out: what is committed is what was sent before",
+        )
+    compose_hash = hash_of(arguments, "compose_hash")
+    if not compose_hash or "transaction_hash" not in arguments:
+        raise InputError("compose_hash and transaction_hash belong together", hint="pass both, or neither")
+    (transaction_hash,) = required(arguments, "transaction_hash")
+    return requests.commit_patch(cvm_id, compose_hash, transaction_hash)
+
+
+def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+    """Return what to change, by the names of ``requests.patch_cvm``."""
+    changes: dict[str, Any] = {}
+    if "docker_compose_file" in arguments:
+        if not isinstance(arguments["docker_compose_file"], str):
+            raise InputError("docker_compose_file is not text", hint="pass the content of the file")
+        changes["docker_compose_file"] = arguments["docker_compose_file"]
+    names = names_of(arguments, "allowed_envs")
+    if ("encrypted_env" in arguments) != (names is not None):
+        raise InputError(
+            "encrypted_env and allowed_envs belong together", hint="pass both, or envs: plain values"
+        )
+    if names is not None:
+        if "envs" in arguments:
+            raise InputError("envs and encrypted_env are both given", hint="pass one of them")
+        changes["encrypted_env"] = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
+        changes["allowed_envs"] = names
+    elif "envs" in arguments:
+        changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments)
+    if not changes:
+        raise InputError(
+            "there is nothing to change", hint="pass docker_compose_file, envs, or encrypted_env"
+        )
+    return changes

@@ -1,0 +1,194 @@
+"""Reading a compose file as YAML nodes, which know their lines.
+
+An alias is its anchor's node again and no tag is acted on, so nothing multiplies and nothing is made
+while it is read. What else a parser that acts would stumble over, ``hold_to_plain`` finds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+    Node = MappingNode | ScalarNode | SequenceNode
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A variable's name."""
+
+_MAX_CHARACTERS = 1024 * 1024
+_MAX_DEPTH = 64
+"""Levels: a compose file has about ten."""
+_MAX_NODES = 100_000
+"""Nodes once each alias is written out: 200 KB of plain YAML have fewer."""
+
+_TOKEN = re.compile(
+    rf"\$\$|\$(?P<bare>{NAME.pattern})|\$\{{(?P<braced>{NAME.pattern})(?P<operator>:?[-?+])?|(?P<end>\}})"
+)
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp", "binary")
+)
+"""Those of plain data. Compose's own (``!reset``, ``!override``) are for several files."""
+
+Parts: TypeAlias = "Mapping[str, Mapping[str, str]]"
+"""What each part of a compose file is made of: its parts by key, ``*`` for any, ``-`` for items of a list."""
+
+
+class UnreadableError(Exception):
+    """What keeps a compose file from being read; quotes nothing of it. ``line`` counts from 1."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem if line is None else f"{problem} (line {line})")
+        self.problem = problem
+        self.line = line
+
+
+class Reference(NamedTuple):
+    """A variable in a value. ``position`` is where it begins.
+
+    ``operator`` is ``?`` or ``:?`` where it is demanded, ``default`` where it has a default or is in
+    one, and empty otherwise.
+    """
+
+    name: str
+    operator: str
+    position: int
+
+
+def parse(text: str) -> Node | None:
+    """Return the root, or None of an empty document. Raise UnreadableError."""
+    import yaml
+
+    if len(text) > _MAX_CHARACTERS:
+        raise UnreadableError("it is too large")
+    line = None
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        node = cast("Node | None", yaml.compose(text, Loader=loader))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+    except (yaml.YAMLError, UnicodeError, RecursionError):
+        pass
+    else:
+        return node
+    raise UnreadableError("it is not YAML that can be read", line)
+
+
+def hold_to_plain(root: Node) -> None:
+    """Raise UnreadableError for what is no plain data.
+
+    That is a tag of its own, a key that is no text or stands twice, an alias within its own anchor,
+    and what is nested too deeply or has too many nodes once each alias is written out.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Node, depth: int) -> int:
+        if depth > _MAX_DEPTH:
+            raise UnreadableError("it is nested too deeply", line_of(node))
+        known = sizes.get(id(node))
+        if known == 0:
+            raise UnreadableError("an alias stands within its own anchor", line_of(node))
+        if known:
+            return known
+        sizes[id(node)] = 0
+        if node.tag not in _TAGS:
+            raise UnreadableError("it has a tag, which is not read here", line_of(node))
+        total = 1
+        for child in _children(node):
+            total += size(child, depth + 1)
+            if total > _MAX_NODES:
+                raise UnreadableError("its aliases make it too large", line_of(node))
+        sizes[id(node)] = total
+        return total
+
+    size(root, 1)
+
+
+def _children(node: Node) -> Iterator[Node]:
+    """The nodes within a node, keys too. Raise UnreadableError for a key that is no text or stands twice."""
+    if node.id == "sequence":
+        yield from node.value
+    elif node.id == "mapping":
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.id != "scalar":
+                raise UnreadableError("a key is not a text", line_of(key))
+            if key.value in seen:
+                raise UnreadableError("a key stands twice", line_of(key))
+            seen.add(key.value)
+            yield key
+            yield value
+
+
+def values(root: Node | None) -> Iterator[ScalarNode]:
+    """Every scalar that is a value, and not a key, once."""
+    seen: set[int] = set()
+    waiting = [root] if root else []
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.id == "scalar":
+            yield cast("ScalarNode", node)
+        else:
+            waiting += [item[1] if node.id == "mapping" else item for item in node.value]
+
+
+def parts(root: Node | None, table: Parts) -> Iterator[tuple[Node, str]]:
+    """Every part in the table, once; a merged mapping (``<<``) counts as part of its heir."""
+    seen: set[tuple[int, str]] = set()
+    waiting = [(root, "file")] if root else []
+    while waiting:
+        node, part = waiting.pop()
+        if (id(node), part) in seen:
+            continue
+        seen.add((id(node), part))
+        yield node, part
+        inner = table.get(part, {})
+        if node.id == "mapping":
+            for key, value in node.value:
+                if key.id != "scalar":
+                    continue
+                if key.tag.endswith(":merge"):
+                    waiting += [(heir, part) for heir in (value.value if value.id == "sequence" else [value])]
+                elif name := inner.get("*") or inner.get(key.value):
+                    waiting.append((value, name))
+        elif node.id == "sequence" and "-" in inner:
+            waiting += [(item, inner["-"]) for item in node.value]
+
+
+def fields(node: Node) -> dict[str, Node]:
+    """The fields of a mapping itself, without those that it inherits; none of anything else."""
+    own = node.value if node.id == "mapping" else ()
+    return {key.value: value for key, value in own if key.id == "scalar"}
+
+
+def text_of(node: Node | None) -> str | None:
+    """The text of a scalar, and None of anything else."""
+    return node.value if node is not None and node.id == "scalar" else None
+
+
+def line_of(node: Node, position: int = 0) -> int:
+    """The line of a node, from 1; of a literal block that of the character at ``position``."""
+    line = int(node.start_mark.line) + 1
+    return line + 1 + node.value[:position].count("\n") if getattr(node, "style", None) == "|" else line
+
+
+def interpolated(value: str) -> Iterator[Reference]:
+    """Each variable that Compose puts into ``value``."""
+    depth = 0
+    for token in _TOKEN.finditer(value):
+        name = token["bare"] or token["braced"]
+        if name:
+            operator = token["operator"] or ""
+            demanding = depth == 0 and operator in ("", "?", ":?")
+            yield Reference(name, operator if demanding else "default", token.start())
+        if token["braced"]:
+            depth += 1
+        elif token["end"] and depth:
+            depth -= 1
