@@ -297,7 +297,7 @@ def test_a_secret_in_foreign_text_is_shown_nowhere(secret: str, tmp_path: Path) 
     step.runner.fail(
         ApiError(told, status_code=400, details=[told], hint=told, suggestions=[told], links=[told])
     )
-    step.runner.report(Report(told, [("app", told)], [Table([told], [[told]])], [(told, told)]))
+    step.runner.report(Report(told, [("app", told)], [Table([told], [[told]])], advice=[(told, told)]))
     shown = step.log[masks:] + step.summary.read_text()
     parts = [line[n : n + 6] for line in secret.split("\n") for n in range(0, len(line) - 5, 6)]
     for part in parts:
