@@ -14,9 +14,10 @@ from phala_secrets.cloud import known
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.measured_boot import os_measurements
-from tests.support.attested import APP_ID, LINKS, STALE, Sabotage
+from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage
 from tests.support.command import Command, Outcome
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.paper_chain import BASE_KMS, PaperChain
 
 Attest = Callable[..., Outcome]
 
@@ -202,6 +203,37 @@ def test_the_kms_is_that_of_the_known_root_where_none_is_named(
     done = update(PHALA_SECRETS_TRUSTED_KMS_CA=None)
     assert done.code == 0, done.printed
     assert "the published record of the Cloud KMS" in done.printed
+
+
+def test_the_kms_is_that_of_the_contract_where_an_rpc_reads_it(
+    update: Attest, inputs: dict[str, str], cloud: Cloud
+) -> None:
+    kms = cloud.add_kms("base-1", 8453, BASE_KMS)
+    cvm = cloud.add_cvm("on-chain", kms=kms, environment={"OLD": "1"})
+    with PaperChain() as chain:
+        chain.root, chain.apps, chain.ca = kms.root_public_key, {cvm.app_id}, bytes.fromhex(kms.ca_public_key)
+        rpc = ("--rpc-url", chain.url)
+        done = update(*rpc, cvm="on-chain", PHALA_SECRETS_TRUSTED_KMS_CA=None)
+        assert done.code == 0, done.printed
+        assert f"the KMS contract {BASE_KMS}" in done.json["attestation"]
+        chain.ca = bytes.fromhex(FOREIGN_CA)
+        refused = update(*rpc, cvm="on-chain", PHALA_SECRETS_TRUSTED_KMS_CA=None)
+        assert refused.code == 9
+        assert "which is not accepted" in refused.errors[-1]
+
+
+def test_the_public_evidence_of_the_app_serves_where_the_owners_route_has_none(
+    update: Attest, cvm: Cvm, cloud: Cloud
+) -> None:
+    def hide(request: Any, answer: Any) -> Any:
+        if request.path.endswith("/attestation"):
+            answer.body = {**answer.body, "app_certificates": None}
+        return answer
+
+    cloud.tamper = hide
+    done = update()
+    assert done.code == 0, done.printed
+    assert done.json["attested"] is True
 
 
 def test_in_a_fleet_8_comes_before_9_and_one_that_is_not_attested_has_failed(

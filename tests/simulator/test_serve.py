@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -42,6 +43,11 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
         signer = re.search(r"^trusted-signers: 0x(\w{66})", printed, re.MULTILINE)
         (guest, *_) = re.findall(r"guest +(\S+)", printed)
         assert exports["PHALA_CLOUD_API_KEY"] == "phak_mine"
+        assert httpx.get(exports["PHALA_SECRETS_PCCS_URL"] + "/sgx/certification/v4/rootcacrl").is_success
+        root = Path(exports["PHALA_SECRETS_ATTESTATION_ROOT"])
+        assert root.read_text().startswith("-----BEGIN CERTIFICATE-----")
+        assert re.fullmatch(r"[0-9a-f]{64}", exports["PHALA_SECRETS_TRUSTED_OS"])
+        assert re.fullmatch(r"3059[0-9a-f]{178}", exports["PHALA_SECRETS_TRUSTED_KMS_CA"])
         answer = httpx.get(
             exports["PHALA_CLOUD_API_PREFIX"] + "/kms/phala",
             headers={"X-API-Key": "phak_mine", "X-Phala-Version": "2026-06-23"},
@@ -51,6 +57,7 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
         assert httpx.get(guest).json()["environment"] == {"GREETING": "hello from before"}
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
+        assert not root.exists()
 
 
 def test_its_keys_are_the_same_every_time() -> None:

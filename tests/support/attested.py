@@ -41,6 +41,8 @@ class Sabotage:
 
             def tamper(request: Any, answer: Any) -> Any:
                 answer = before(request, answer)
+                if request.path.endswith("/attestations"):
+                    answer.body = {**answer.body, "instances": []}
                 if request.path.endswith("/attestation") and answer.body.get("app_certificates"):
                     answer.body = copy.deepcopy(answer.body)
                     lie(cloud, cvm, answer.body)

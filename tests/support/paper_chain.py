@@ -48,6 +48,8 @@ class PaperChain:
         self.kms = kms.lower()
         self.root = ""
         """The KMS root's public key, SEC1 hex."""
+        self.ca = b"ca"
+        """The CA key of the KMS, SPKI in DER."""
         self.apps: set[str] = set()
         self._approved = InOrder()
         self.devices: set[str] = set()
@@ -150,7 +152,7 @@ class PaperChain:
         return known[selector]()
 
     def _kms_info(self) -> str:
-        strings = [bytes.fromhex(self.root), b"ca", b"quote", b""]
+        strings = [bytes.fromhex(self.root), self.ca, b"quote", b""]
         head, tail = b"", b""
         for string in strings:
             head += (32 * len(strings) + len(tail)).to_bytes(32, "big")
