@@ -82,6 +82,19 @@ def test_packages_import_in_one_direction(path: Path) -> None:
             assert FLOOR[package] > floor, f"{here} imports {there}, which is not below it"
 
 
+ROOMS = {"dcap_qvl": {"dstack.quote"}}
+"""What costs to load, and the one module that may."""
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_what_costs_to_load_has_one_room(name: str) -> None:
+    assert {dotted(path) for path in MODULES if name in imports(path)} == ROOMS[name]
+    for path in MODULES:
+        top = ast.parse(path.read_text()).body
+        named = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        assert name not in named, f"{path} loads {name} as soon as it is imported"
+
+
 def test_no_cycle_inside_a_package() -> None:
     inner = [path for path in MODULES if path.parent != PACKAGE]
     below = {dotted(path): {name for name in imports(path) if name in NAMES} for path in inner}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from phala_secrets.dstack.event_log import Claims, parse_event_log
@@ -9,17 +10,22 @@ from phala_secrets.dstack.kms_record import KmsRecord, is_kms_record, parse_kms_
 from phala_secrets.errors import EvidenceError
 
 KIND = "phala-secrets evidence"
+_INSTANCE = re.compile(r"[0-9a-f]{40}")
 _MOST = 256
 """Certificates of one CVM, and instances of one app, that are looked through."""
 
 
 class Evidence(NamedTuple):
-    """What a CVM is attested by: a quote and an event log as they came, and why there are none."""
+    """What a CVM is attested by: a quote and an event log as they came, and why there are none.
+
+    ``collateral`` and ``instance_id`` are what an evidence file says beside them.
+    """
 
     quote: Any
     event_log: Any
     missing: str = ""
     collateral: Any = None
+    instance_id: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in an evidence file."""
@@ -76,7 +82,9 @@ def read(content: Any) -> Evidence | KmsRecord:
     if "quote" not in content:
         raise EvidenceError("the evidence has no quote", hint="give what evidence-file wrote")
     log = content.get("event_log", content.get("eventlog"))
-    return Evidence(content["quote"], log, collateral=content.get("collateral"))
+    named = content.get("instance_id")
+    instance = named if isinstance(named, str) and _INSTANCE.fullmatch(named) else ""
+    return Evidence(content["quote"], log, collateral=content.get("collateral"), instance_id=instance)
 
 
 def _rows(value: Any) -> list[dict[str, Any]]:

@@ -281,7 +281,13 @@ _INPUTS = (
             metavar="SHA256",
             protects=True,
         ),
-        Input("compose-hash", "the approved compose hash", metavar="HASH", protects=True),
+        Input(
+            "compose-hash",
+            "the approved compose hash; with `evidence-file`, the one that it has to show",
+            metavar="HASH",
+            protects=True,
+            words=("update", "plan", "verify"),
+        ),
         Input("transaction-hash", "the transaction that approved it", metavar="HASH"),
     ),
     *_group(

@@ -39,7 +39,7 @@ def verify_file(given: Given, runner: Runner) -> None:
     read = _read(wanted.evidence_file)
     at = given.text("at")
     moment = parse_time(at) if at else int(time.time())
-    found = _judged(read, wanted, _expected(given, wanted), moment, stored=bool(at))
+    found = _judged(read, wanted, _expected(given, wanted, read), moment, stored=bool(at))
     runner.output("attested", found.attested)
     runner.output("os-measurements", found.os_measurements or "")
     runner.output("attestation", found.as_text())
@@ -60,13 +60,14 @@ def _judged(
         return attest.judge(read, client.run(attest.collateral_for(read, wanted.pccs_url)), expected, moment)
 
 
-def _expected(given: Given, wanted: Attesting) -> Expected:
+def _expected(given: Given, wanted: Attesting, read: forms.Evidence | KmsRecord) -> Expected:
     app_ids = given.lines("app-id")
     compose_hash = given.text("compose-hash")
     cas = dict.fromkeys(wanted.kms_cas, "trusted-kms-ca")
     return Expected(
         app_id=parse_app_id(app_ids[0]) if app_ids else None,
         compose_hash=parse_hash(compose_hash, "compose-hash") if compose_hash else None,
+        instance_id=(read.instance_id or None) if isinstance(read, forms.Evidence) else None,
         trusted_os=wanted.trusted_os,
         kms_cas=cas or {known.published.ca: "the published record of the Cloud KMS"},
         allow_tcb=wanted.allow_tcb,

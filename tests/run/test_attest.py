@@ -264,6 +264,11 @@ def test_evidence_is_kept_and_verified_again_with_no_cvm_and_no_key(
     assert done.code == 0, done.printed
     assert done.json["os_measurements"] == os_measurements(cvm)
     assert list(cloud.requests) == []
+    required = verify(*common, "--compose-hash", cvm.compose_hash, PHALA_CLOUD_API_KEY=None)
+    assert (required.code, required.json["attested"]) == (0, True), required.printed
+    other = verify(*common, "--compose-hash", "ee" * 32, PHALA_CLOUD_API_KEY=None)
+    assert other.code == 3
+    assert "the compose hash is" in other.errors[-1]
     cloud.tee.pccs_is_down = True
     refused = verify(*common, attest="warn", **named)
     assert refused.code == 3
