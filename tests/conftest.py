@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from phala_secrets import create_client, flow
 from phala_secrets.simulator.cloud import Cloud
@@ -16,6 +17,10 @@ from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
+
+# `make fuzz` looks for more, guided by coverage. No deadline: the machine may be at work on something else.
+settings.register_profile("tests", max_examples=60, deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -177,11 +177,6 @@ def test_the_image_takes_nothing_without_a_hash_and_a_release_says_what_is_in_it
     assert any("attest-build-provenance" in step.get("uses", "") for step in steps)
 
 
-def test_the_entrypoint_is_only_that() -> None:
-    statements = ast.parse((ROOT / "entrypoint.py").read_text()).body
-    assert [type(statement) for statement in statements] == [ast.ImportFrom, ast.Expr]
-
-
 def test_files_name_no_machine_and_no_registry() -> None:
     machine = re.compile("|".join([r"/wo" + r"rk/", r"/ro" + r"ot/", r"/tmp/re" + r"f\b"]))
     registry = re.compile(r"py" + r"pi\.org|python" + r"hosted|np" + r"mjs|crates" + r"\.io")

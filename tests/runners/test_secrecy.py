@@ -8,7 +8,7 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from phala_secrets import flow
@@ -19,8 +19,6 @@ from phala_secrets.runners.base import Runner
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets, credentials_in, is_secret, secret_lines
 from tests.runners.test_text import LINE_ENDS, nasty
 from tests.support.clock import ManualClock
-
-a_hundred = settings(max_examples=150, deadline=None)
 
 
 def runner_of(**options: object) -> tuple[Runner, io.StringIO]:
@@ -61,7 +59,6 @@ def test_a_value_is_secret_line_by_line() -> None:
 
 
 @given(st.lists(nasty, max_size=4))
-@a_hundred
 def test_no_secret_line_holds_a_line_end(values: list[str]) -> None:
     lines = secret_lines(values)
     assert len(lines) == len(set(lines))
@@ -179,7 +176,6 @@ def test_beginnings_and_ends_are_found_in_untrusted_text_alone() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=40), nasty)
-@a_hundred
 def test_no_secret_is_left_in_what_is_shown(secret: str, around: str) -> None:
     secrets = Secrets()
     lines = secrets.learn("A", [secret])
@@ -189,7 +185,6 @@ def test_no_secret_is_left_in_what_is_shown(secret: str, around: str) -> None:
 
 
 @given(nasty, nasty)
-@a_hundred
 def test_no_text_breaks_the_search(text: str, secret: str) -> None:
     secrets = Secrets()
     secrets.learn("A", [secret, LINE_ENDS])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from phala_secrets.errors import ApiError, Finding, InputError, PhalaSecretsError
@@ -83,7 +83,6 @@ nasty = st.lists(
     ),
     max_size=12,
 ).map("".join)
-a_hundred = settings(max_examples=150, deadline=None)
 
 
 class Step:
@@ -117,7 +116,6 @@ class Step:
 
 
 @given(nasty)
-@a_hundred
 def test_foreign_text_is_one_printable_line(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
@@ -141,7 +139,6 @@ def test_a_long_line_is_cut() -> None:
 
 
 @given(nasty)
-@a_hundred
 def test_data_and_properties_come_back_as_they_were(text: str) -> None:
     assert "\n" not in escape_data(text)
     assert "\r" not in escape_data(text)
@@ -152,7 +149,6 @@ def test_data_and_properties_come_back_as_they_were(text: str) -> None:
 
 
 @given(nasty)
-@a_hundred
 @example("::error::x")
 @example("  ::::error::x")
 @example("a ##[error]x")
@@ -171,7 +167,6 @@ def test_no_text_forges_a_command(text: str) -> None:
 
 
 @given(nasty)
-@a_hundred
 def test_no_text_leaves_the_command_that_it_is_in(text: str) -> None:
     step = Step(verbose=True)
     step.runner.trace(text)
@@ -193,7 +188,6 @@ def test_no_text_leaves_the_command_that_it_is_in(text: str) -> None:
 
 
 @given(st.lists(nasty, max_size=4))
-@a_hundred
 def test_masks_are_registered_whole(values: list[str]) -> None:
     step = Step()
     step.runner.mask_variables({"A": values})
@@ -313,7 +307,6 @@ names = st.from_regex(r"[a-z]+(-[a-z]+)*", fullmatch=True)
 
 
 @given(st.lists(st.tuples(names, nasty), max_size=4))
-@a_hundred
 @example([("a", ""), ("b", "\n"), ("c", "x\ny\n"), ("d", "x\r\n"), ("e", "a<<b"), ("f", "\u2028")])
 def test_outputs_are_read_back_exactly(outputs: list[tuple[str, str]]) -> None:
     text = "".join(heredoc(name, value) for name, value in outputs)
@@ -557,7 +550,6 @@ def test_a_summary_beyond_what_github_takes_is_left_out(tmp_path: Path) -> None:
 
 
 @given(text=nasty.filter(bool))
-@a_hundred
 @example(text="a|b`c*d_e<f>&[g](h)~#@\n# x")
 def test_foreign_text_is_only_text_in_a_summary(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("summary")
@@ -597,7 +589,6 @@ def in_words(value: str) -> str:
 
 
 @given(outputs=st.lists(st.tuples(names, nasty), max_size=5))
-@a_hundred
 @example(outputs=[("a", "x\n")])
 @example(outputs=[("a", "\n")])
 @example(outputs=[("a", "x\u2028")])
@@ -735,7 +726,6 @@ def test_an_output_is_text_a_flag_or_json() -> None:
 
 
 @given(nasty)
-@a_hundred
 def test_json_is_one_line_in_which_no_runner_finds_a_command(text: str) -> None:
     line = as_json({"error": text, text: [text]})
     assert json.loads(line) == {"error": text, text: [text]}
