@@ -68,17 +68,15 @@ def passed_over(run: Run) -> None:
     )
 
 
-def before(run: Run) -> None:
-    """Note the evidence that each CVM has before the update.
-
-    Raises:
-        InputError: evidence is to be kept of several CVMs, in one file.
-    """
-    wanted = _wanted(run)
-    if wanted.evidence_file and run.fleet:
+def check(run: Run) -> None:
+    """Raise InputError where evidence is to be kept of several CVMs, in one file."""
+    if _wanted(run).evidence_file and run.fleet:
         raise InputError("evidence-file is of one CVM, and there are several", hint="leave it out")
-    for target in run.targets:
-        target.old_report_data = _report_data(run.client.run(_read(target, _READING)))
+
+
+def before(run: Run, target: Target) -> None:
+    """Note the evidence that a CVM has just before its update is sent."""
+    target.old_report_data = _report_data(run.client.run(_read(target, _READING)))
 
 
 def after(run: Run, target: Target) -> None:

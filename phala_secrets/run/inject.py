@@ -84,7 +84,7 @@ def update(run: Run) -> None:
     if run.job.attest:
         from phala_secrets.run import attest
 
-        attest.before(run)
+        attest.check(run)
     update_all(run)
 
 

@@ -132,6 +132,10 @@ def _send(run: Run, target: Target) -> Accepted | None:
 
 def _deliver(run: Run, target: Target) -> Accepted | Precondition:
     """Send the update once. Approve once more where the service wants an older approval's transaction."""
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.before(run, target)
     prepared = run.job.prepared is not None
     try:
         return run.client.run(deliver(target, outgoing(run, target), run.tell, prepared=prepared))
