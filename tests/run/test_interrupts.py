@@ -109,7 +109,7 @@ def test_an_interrupt_amid_the_lookup_says_that_it_may_have_been_accepted(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
-    fault = simulator.faults.add(Fault("stall", path="/operations$", seconds=30, skip=1))
+    fault = simulator.faults.add(Fault("stall", path="/revisions$", seconds=30))
     done = interrupt(run, signal.SIGTERM, lambda: fault.times == 0)
     assert done.code == 130, done.printed
     assert "may have been accepted for my-app" in done.errors[0]
