@@ -13,6 +13,7 @@ from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.dstack.encryption import parse_sealed, seal
 from phala_secrets.dstack.env_vars import read_env_vars
+from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.key_proof import parse_signers
 from phala_secrets.errors import ConflictError, InputError
@@ -133,6 +134,7 @@ def update_cvm_envs(
     sealed = arguments.get("encrypted_env")
     if sealed is not None:
         sealed = parse_sealed(str(sealed), "encrypted_env")
+        check_sealed(sealed)
     elif names is not None:
         raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
     patience: waiting.Patience | None = None

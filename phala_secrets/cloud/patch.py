@@ -10,6 +10,7 @@ from phala_secrets.cloud.arguments import merged, required
 from phala_secrets.cloud.changes import hash_of, names_of, seal_envs, timeout_of, unseen
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.dstack.encryption import parse_sealed
+from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
     if names is not None:
         if "envs" in arguments:
             raise InputError("envs and encrypted_env are both given", hint="pass one of them")
-        changes["encrypted_env"] = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
+        sealed = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
+        check_sealed(sealed)
+        changes["encrypted_env"] = sealed
         changes["allowed_envs"] = names
     elif "envs" in arguments:
         changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments)

@@ -43,6 +43,7 @@ def told(run: Run, status: str) -> Report:
         report.tables = [first.plan.table()]
         report.diff = first.change.diff if first.change else []
         report.facts += _changes(first.plan, first.key)
+        report.facts.append(("restart", "an update always restarts the CVM"))
         if run.fleet:
             report.tables.append(_differences(run.targets))
     _add_attestations(report, run.targets)

@@ -198,6 +198,27 @@ def waiting() -> list[bool]:
     return [verdict("seconds, the start of the step included", late, 6.0)]
 
 
+def fleet() -> list[bool]:
+    """400 CVMs, 64 at a time: seven waves of a restart each are ideal, and memory does not grow with them."""
+    took: dict[int, float] = {}
+    peak: dict[int, float] = {}
+    for size in (64, 400):
+        with tempfile.TemporaryDirectory() as name, Simulator(Cloud(restart_seconds=5.0)) as simulator:
+            first = simulator.cloud.add_cvm("web", environment={"OLD": "1"})
+            for number in range(1, size):
+                simulator.cloud.add_cvm(f"web-{number}", app_id=first.app_id, environment={"OLD": "1"})
+            (Path(name) / ".env").write_text("OLD=2\n")
+            command = (*DEFAULT[:5], "--app", first.app_id, "--env-file", ".env", "--max-parallel", "64")
+            contender = Contender("fleet", command)
+            contender.run(Path(name), environ_for(simulator))
+            took[size], peak[size] = contender.time, contender.peak
+    print(f"A fleet of 400 at 64 ({took[400]:.0f} s, {peak[400]:.0f} MiB; of 64 {peak[64]:.0f} MiB):")
+    return [
+        verdict("time, of seven restarts of 5 s", took[400] / 35, 1.6),
+        verdict("memory, of that for 64", peak[400] / peak[64], 1.25),
+    ]
+
+
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     results = [
@@ -206,6 +227,7 @@ def main() -> int:
         *many_variables(max(3, rounds // 3)),
         *parsing(),
         *waiting(),
+        *fleet(),
     ]
     return 0 if all(results) else 1
 
