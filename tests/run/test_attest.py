@@ -307,6 +307,14 @@ def test_a_file_that_is_no_evidence_is_told(
     assert verify("--evidence-file", "evidence.json", "--at", "noon", attest="warn").code in (2, 3)
 
 
+def test_evidence_that_cannot_be_kept_is_told_and_an_update_that_is_done_stays_done(
+    update: Attest, verify: Attest, cvm: Cvm
+) -> None:
+    done = update("--evidence-file", "no/such/folder/evidence.json")
+    assert (done.code, done.json["attested"]) == (0, True), done.printed
+    assert "evidence-file 'no/such/folder/evidence.json' cannot be written" in done.printed
+
+
 def test_one_file_holds_the_evidence_of_one_cvm(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
     cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
     done = update("--evidence-file", "evidence.json", cvm="my-app,other")
