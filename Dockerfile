@@ -8,11 +8,12 @@ COPY requirements/image.txt .
 RUN python -m pip --python /opt/phala-secrets/bin/python install --disable-pip-version-check --no-cache-dir \
         --no-compile --no-deps --only-binary :all: --require-hashes --requirement image.txt
 COPY phala_secrets phala_secrets
-# Tests and sources in C have no part in a run. Byte code is compiled here, since the container of a run may not be
+# Tests, sources in C, a parser of C and pycryptodome's public keys have no part in a run. Byte code is compiled here, since the container of a run may not be
 # able to write any, and is taken as it is (unchecked), since the layers of an image keep no reliable file times.
 RUN cd /opt/phala-secrets/lib/python3*/site-packages \
     && mv /build/phala_secrets . \
-    && find . -depth \( -name tests -o -name SelfTest -o -name '*.c' -o -name '*.h' -o -name '*.p[xy][xdi]' \) -exec rm -r {} + \
+    && find . -depth \( -name tests -o -name SelfTest -o -name '*.c' -o -name '*.h' -o -name '*.p[xy][xdi]' \
+        -o -name pycparser -o -path ./Crypto/PublicKey -o -path ./Crypto/Signature \) -exec rm -r {} + \
     && python -m compileall -q --invalidation-mode unchecked-hash . \
     && rm /opt/phala-secrets/bin/[!p]*
 
@@ -25,12 +26,14 @@ COPY --from=build /opt/phala-secrets /opt/phala-secrets
 COPY entrypoint.py /opt/phala-secrets/
 # The official base has a pip, which no run needs, and no byte code of its standard library, which would be compiled
 # anew at each start: importing every module once leaves that of what is used, and shows that nothing is missing.
-# (encodings.idna is what looking up a host takes, and UTF-16 the order of keys in a compose hash.) What the base sets for itself, such as GPG_KEY, is written down, so
-# that it is never taken for a variable of the user.
+# (encodings.idna is what looking up a host takes, UTF-8 with a mark what a file may begin with, and UTF-16 the order
+# of keys in a compose hash.) What the base sets for itself, such as GPG_KEY, is written down, so that it is never taken
+# for a variable of the user.
 RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
     && ln -s /opt/phala-secrets/entrypoint.py /usr/local/bin/phala-secrets \
     && { env | grep -E '^(GPG_KEY|PYTHON_[A-Z0-9_]+)=' > /opt/phala-secrets/image.env || true; } \
-    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_16_be, encodings.utf_16_le, dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
+    && /opt/phala-secrets/bin/python -I -c "import encodings.idna, encodings.utf_8_sig, encodings.utf_16_be, encodings.utf_16_le; \
+        import dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
         [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']"
 # -I: neither the workspace nor a PYTHON… variable of the job can bring code of its own. -B: nothing is written.
 # The first line of entrypoint.py says the same, for CIs that run a shell in the image and call phala-secrets there.
