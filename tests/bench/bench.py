@@ -186,8 +186,8 @@ def parsing() -> list[bool]:
     seconds = []
     with tempfile.TemporaryDirectory() as name:
         for size in (2**19, 2**20):
-            line = "NAME_%d='quoted value" + 300 * "x" + "' # and a comment\n"
-            text = "".join(line % n for n in range(size // len(line)))
+            line = "NAME_%04d='quoted value" + 300 * "x" + "' # and a comment\n"
+            text = "".join(line % n for n in range(size // len(line % 0)))
             (Path(name) / ".env").write_text(text)
             command = [OURS, "-IB", "-c", code]
             runs = (subprocess.run(command, cwd=name, capture_output=True, check=True) for _ in range(3))

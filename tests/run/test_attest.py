@@ -250,6 +250,22 @@ def test_in_a_fleet_8_comes_before_9_and_one_that_is_not_attested_has_failed(
     assert update("--no-fail-fast", cvm="my-app,other").code == 8
 
 
+def test_the_evidence_of_the_boot_before_is_read_just_before_each_update(
+    update: Attest, cvm: Cvm, cloud: Cloud
+) -> None:
+    other = cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
+    done = update(cvm="my-app,other")
+    assert done.code == 0, done.printed
+    for one in (cvm, other):
+        paths = [request.path for request in cloud.requests if f"/cvms/{one.id}/" in request.path]
+        sent = next(
+            at
+            for at, request in enumerate(cloud.requests)
+            if request.method == "PATCH" and f"/cvms/{one.id}/" in request.path
+        )
+        assert f"/cvms/{one.id}/attestation" in cloud.requests[sent - 1].path, paths
+
+
 # -- evidence files ---------------------------------------------------------------------------------
 
 
@@ -308,7 +324,7 @@ def test_a_file_that_is_no_evidence_is_told(
 
 
 def test_evidence_that_cannot_be_kept_is_told_and_an_update_that_is_done_stays_done(
-    update: Attest, verify: Attest, cvm: Cvm
+    update: Attest, cvm: Cvm
 ) -> None:
     done = update("--evidence-file", "no/such/folder/evidence.json")
     assert (done.code, done.json["attested"]) == (0, True), done.printed
