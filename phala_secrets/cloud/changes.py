@@ -19,7 +19,7 @@ from phala_secrets.dstack.key_proof import parse_signers
 from phala_secrets.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from phala_secrets.cloud.call import Call
     from phala_secrets.cloud.models import CvmInfo, UpdateResult
@@ -137,24 +137,49 @@ def update_cvm_envs(
         check_sealed(sealed)
     elif names is not None:
         raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
+
+    def prepare() -> Flow[Call[Any]]:
+        if sealed is not None:
+            return requests.update_envs(cvm_id, sealed, names, *second_phase)
+        ciphertext, sent = yield from seal_envs(cvm_id, arguments)
+        return requests.update_envs(cvm_id, ciphertext, sent, *second_phase)
+
+    accepted = readers.read("UpdateCvmEnvsInProgress")
+    asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
+    result: UpdateResult = yield from carry_out(
+        cvm_id, prepare, accepted, asked, wait=seconds if arguments.get("wait") else None
+    )
+    return result
+
+
+def carry_out(
+    cvm_id: str,
+    prepare: Callable[[], Flow[Call[Any]]],
+    accepted: Callable[[Any], Any],
+    asked: Callable[[Any], Any],
+    *,
+    wait: float | None,
+) -> Flow[Any]:
+    """Send a change. Return what ``accepted`` reads or, from a 465, ``asked``.
+
+    With ``wait``, in seconds for each, an operation in the way is waited for, and the change itself.
+    ``prepare`` is asked anew after another operation, since what it saw before may be old.
+    """
     patience: waiting.Patience | None = None
     while True:
-        ciphertext = sealed
-        if ciphertext is None:
-            ciphertext, names = yield from seal_envs(cvm_id, arguments)
-        call = requests.update_envs(cvm_id, ciphertext, names, *second_phase)
-        accepted = readers.read("UpdateCvmEnvsInProgress")
-        asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
+        call = yield from prepare()
         try:
-            result: UpdateResult = yield call.read_by(accepted, status_465=asked)
+            result: Any = yield call.read_by(accepted, status_465=asked)
             break
         except ConflictError as error:
-            patience = patience or waiting.Patience(seconds)
-            if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
+            if wait is None or not is_busy(error):
+                raise
+            patience = patience or waiting.Patience(wait)
+            if patience.left <= 0:
                 raise
         yield from waiting.until_free(cvm_id, patience, unseen)
-    if arguments.get("wait") and result.status == "in_progress":
-        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
+    if wait is not None and result.status == "in_progress":
+        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), wait, unseen)
     return result
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import readers, requests
-from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import merged, required
-from phala_secrets.cloud.changes import hash_of, names_of, seal_envs, timeout_of, unseen
-from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.cloud.changes import carry_out, hash_of, names_of, seal_envs, timeout_of
 from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.guest_check import check_sealed
-from phala_secrets.errors import ConflictError, InputError
+from phala_secrets.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,19 +74,13 @@ def patch_cvm(
     seconds = timeout_of(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
-    patience: waiting.Patience | None = None
-    while True:
-        call = yield from _call(cvm_id, arguments)
-        try:
-            result: PatchResult = yield call.read_by(accepted, status_465=asked)
-            break
-        except ConflictError as error:
-            patience = patience or waiting.Patience(seconds)
-            if not (arguments.get("wait") and is_busy(error)) or patience.left <= 0:
-                raise
-        yield from waiting.until_free(cvm_id, patience, unseen)
-    if arguments.get("wait") and result.status == "in_progress":
-        yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), seconds, unseen)
+    result: PatchResult = yield from carry_out(
+        cvm_id,
+        lambda: _call(cvm_id, arguments),
+        accepted,
+        asked,
+        wait=seconds if arguments.get("wait") else None,
+    )
     return result
 
 

@@ -82,8 +82,7 @@ class ComposeFile(NamedTuple):
 
     def finding(self, message: str, hint: str, line: int | None, *, warning: bool = False) -> Finding:
         """Return what is wrong at a line of it."""
-        severity = "warning" if warning else "error"
-        return Finding(message, hint, self.path, line, severity)  # type: ignore[arg-type]
+        return Finding(message, hint, self.path, line, "warning" if warning else "error")
 
 
 def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding]:
