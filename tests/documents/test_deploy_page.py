@@ -72,8 +72,7 @@ def test_the_two_halves_for_a_safe(step: Step, cloud: Cloud) -> None:
     prepare, commit = steps()[3:]
     with PaperChain() as chain:
         cloud.rpc_urls[8453] = chain.url
-        chain.root, chain.apps = kms.root_public_key, {cvm.app_id}
-        chain.approved, chain.devices = {cvm.compose_hash}, {cvm.device_id}
+        chain.hold(cvm)
         values = {**SECRETS, "PHALA_CLOUD_API_KEY": cloud.api_key, "RPC_URL": chain.url}
         done = step(environ=filled(prepare["env"], values), **filled(prepare["with"], values))
         assert done.outputs["status"] == "precondition_required", done.log

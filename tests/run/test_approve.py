@@ -41,10 +41,7 @@ def cvm(cloud: Cloud) -> Cvm:
 def chain(cvm: Cvm) -> Iterator[PaperChain]:
     """A chain that knows the app, has approved its present app-compose, and allows its device."""
     with PaperChain() as chain:
-        chain.root = cvm.kms.root_public_key
-        chain.apps = {cvm.app_id}
-        chain.approved = {cvm.compose_hash}
-        chain.devices = {cvm.device_id}
+        chain.hold(cvm)
         yield chain
 
 

@@ -46,10 +46,7 @@ def chain(owned: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
     """A chain that knows the app and its owner, and that the service looks approvals up on."""
     with PaperChain() as chain:
         cloud.rpc_urls[8453] = chain.url
-        chain.root = owned.kms.root_public_key
-        chain.apps = {owned.app_id}
-        chain.approved = {owned.compose_hash}
-        chain.devices = {owned.device_id}
+        chain.hold(owned)
         chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
         yield chain
 

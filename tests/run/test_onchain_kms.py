@@ -36,10 +36,7 @@ def chain(cvm: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
     """A chain that knows the app and its owner, and that the service looks approvals up on."""
     with PaperChain() as chain:
         cloud.rpc_urls[8453] = chain.url
-        chain.root = cvm.kms.root_public_key
-        chain.apps = {cvm.app_id}
-        chain.approved = {cvm.compose_hash}
-        chain.devices = {cvm.device_id}
+        chain.hold(cvm)
         chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
         yield chain
 

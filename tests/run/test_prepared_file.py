@@ -38,10 +38,7 @@ def cvm(cloud: Cloud) -> Cvm:
 def chain(cvm: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
     with PaperChain() as chain:
         cloud.rpc_urls[8453] = chain.url
-        chain.root = cvm.kms.root_public_key
-        chain.apps = {cvm.app_id}
-        chain.approved = {cvm.compose_hash}
-        chain.devices = {cvm.device_id}
+        chain.hold(cvm)
         yield chain
 
 

@@ -15,6 +15,8 @@ from typing import Any, Self
 import rlp
 from sha3 import keccak_256
 
+from phala_secrets.simulator.cvm import Cvm
+
 BASE_KMS = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 
 
@@ -91,6 +93,13 @@ class PaperChain:
     @approved.setter
     def approved(self, hashes: Iterable[str]) -> None:
         self._approved = hashes if isinstance(hashes, InOrder) else InOrder(hashes)
+
+    def hold(self, cvm: Cvm) -> None:
+        """Have a CVM's KMS and its app on it: the present app-compose approved, the device allowed."""
+        self.root = cvm.kms.root_public_key
+        self.apps = {cvm.app_id}
+        self.approved = InOrder([cvm.compose_hash])
+        self.devices = {cvm.device_id}
 
     def __enter__(self) -> Self:
         self._thread.start()
