@@ -279,15 +279,17 @@ class UpdateCvmEnvsInProgress(Wire):
     allowed_envs_changed: bool | None = None
 
 
-class UpdateCvmEnvsPreconditionRequired(Wire):
-    """465: the names changed, and ``compose_hash`` has to be approved on chain first."""
-
+class _PreconditionRequired(Wire):
     status: Literal["precondition_required"] = "precondition_required"
     compose_hash: str
     app_id: str
     device_id: str | None = None
     kms_info: dict[str, Any] | None = None
     message: str | None = None
+
+
+class UpdateCvmEnvsPreconditionRequired(_PreconditionRequired):
+    """465: the names changed, and ``compose_hash`` has to be approved on chain first."""
 
 
 UpdateResult = UpdateCvmEnvsInProgress | UpdateCvmEnvsPreconditionRequired
@@ -346,15 +348,8 @@ class PatchCvmInProgress(Wire):
     correlation_id: str
 
 
-class PatchCvmPreconditionRequired(Wire):
+class PatchCvmPreconditionRequired(_PreconditionRequired):
     """465: ``compose_hash`` has to be approved on chain first. It has no credentials to commit with."""
-
-    status: Literal["precondition_required"] = "precondition_required"
-    compose_hash: str
-    app_id: str
-    device_id: str | None = None
-    kms_info: dict[str, Any] | None = None
-    message: str | None = None
 
 
 PatchResult = PatchCvmInProgress | PatchCvmPreconditionRequired

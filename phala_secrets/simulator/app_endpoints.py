@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.simulator import app_shapes, approval, attestation_shapes, cvm_shapes, operation_shapes
 from phala_secrets.simulator.routing import Route, app_id_of, route
 from phala_secrets.simulator.versions import is_legacy
-from phala_secrets.simulator.wire import Answer, RefusalError, Request, boolean, integer, invalid
+from phala_secrets.simulator.wire import Answer, RefusalError, Request, boolean, integer, invalid, object_of
 
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud
@@ -65,22 +64,12 @@ def _revisions_of(cloud: Cloud, app: str) -> list[tuple[Cvm, Revision]]:
 
 def _is_allowed(cloud: Cloud, request: Request, app: str) -> Answer:
     cvm = _cvms_of(cloud, app)[0]
-    content = _object(request.body)
+    content = object_of(request.body)
     compose_hash = _hex(content, "compose_hash", None)
     device_id = _hex(content, "device_id", cvm.device_id)
     if not cvm.kms.is_on_chain:
         raise RefusalError(400, "The app has no contract")  # inferred: nothing says what happens
     return Answer(app_shapes.is_allowed(cvm, compose_hash, device_id, approval.ask(cloud, cvm)))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        raise invalid(("body",), "JSON decode error", "json_invalid") from None
-    if not isinstance(content, dict):
-        raise invalid(("body",), "Input should be a valid dictionary", "model_type")
-    return content
 
 
 def _hex(content: dict[str, Any], name: str, default: str | None) -> str:

@@ -14,12 +14,11 @@ from phala_secrets.simulator.composefile import new_names
 from phala_secrets.simulator.operation import Pending
 from phala_secrets.simulator.updates import (
     names_of,
-    object_of,
     refuse_while_busy,
     sealed_of,
     text_of,
 )
-from phala_secrets.simulator.wire import Answer, RefusalError, Request, invalid
+from phala_secrets.simulator.wire import Answer, RefusalError, Request, invalid, object_of
 
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from phala_secrets.simulator import precondition
 from phala_secrets.simulator.composefile import new_names
 from phala_secrets.simulator.guest import SEALED_OVERHEAD
 from phala_secrets.simulator.operation import Pending
-from phala_secrets.simulator.wire import Answer, RefusalError, invalid
+from phala_secrets.simulator.wire import Answer, RefusalError, invalid, object_of
 
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud
@@ -68,17 +67,6 @@ def _parse(body: bytes, *, takes_empty: bool) -> _Update:
         compose_hash=text_of(content, "compose_hash"),
         transaction_hash=text_of(content, "transaction_hash"),
     )
-
-
-def object_of(body: bytes) -> dict[str, Any]:
-    """Return the object that a body is, or raise a 422."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        raise invalid(("body",), "JSON decode error", "json_invalid") from None
-    if not isinstance(content, dict):
-        raise invalid(("body",), "Input should be a valid dictionary", "model_type")
-    return content
 
 
 def sealed_of(content: dict[str, Any]) -> bytes:

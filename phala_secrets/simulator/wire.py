@@ -95,6 +95,17 @@ def invalid(where: Sequence[str], message: str, kind: str = "value_error") -> Re
     return RefusalError(422, [{"loc": list(where), "msg": message, "type": kind}])
 
 
+def object_of(body: bytes) -> dict[str, Any]:
+    """Return the object that a body is, or raise a 422."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        raise invalid(("body",), "JSON decode error", "json_invalid") from None
+    if not isinstance(content, dict):
+        raise invalid(("body",), "Input should be a valid dictionary", "model_type")
+    return content
+
+
 def integer(request: Request, name: str, default: int, low: int, high: int) -> int:
     """The query parameter ``name``, from ``low`` to ``high``; raises a 422 otherwise."""
     text = request.query.get(name, [str(default)])[-1]
