@@ -32,6 +32,7 @@ METHODS = {
     "get_cvm_compose_file",
     "get_cvm_containers",
     "get_cvm_info",
+    "get_cvm_list",
     "get_cvm_operations",
     "get_cvm_state",
     "get_kms_contract",
@@ -67,7 +68,7 @@ def test_all_is_pinned() -> None:
         and not name.startswith("_")
     }
     assert len(of_errors) == 19
-    assert len(of_models) == 32
+    assert len(of_models) == 33
     more = {"Client", "AsyncClient", "EnvEncryptPublicKey", "Finding", "UpdateResult"}
     more |= {"Attestation", "Link", "PatchResult"}
     assert set(phala_secrets.__all__) == FUNCTIONS | of_errors | of_models | more

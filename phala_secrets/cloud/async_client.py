@@ -213,6 +213,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     get_cvm_attestation = _method(methods.get_cvm_attestation)
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_cvm_containers = _method(methods.get_cvm_containers)
+    get_cvm_list = _method(methods.get_cvm_list)
     get_app_cvms = _method(methods.get_app_cvms)
     start_cvm = _method(changes.start_cvm)
     wait_for_cvm = _method(changes.wait_for_cvm)

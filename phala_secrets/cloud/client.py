@@ -252,6 +252,7 @@ class Client(Connection[httpx.Client]):
     get_cvm_attestation = _method(methods.get_cvm_attestation)
     get_cvm_operations = _method(methods.get_cvm_operations)
     get_cvm_containers = _method(methods.get_cvm_containers)
+    get_cvm_list = _method(methods.get_cvm_list)
     get_app_cvms = _method(methods.get_app_cvms)
     start_cvm = _method(changes.start_cvm)
     wait_for_cvm = _method(changes.wait_for_cvm)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CvmState,
         GetAppEnvEncryptPubKeyResponse,
         GetCvmContainersResponse,
+        GetCvmListResponse,
         GetCvmOperationsResponse,
         GetKmsListResponse,
         GetKmsOnChainDetailResponse,
@@ -232,6 +233,20 @@ def get_cvm_containers(
     ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
     """
     return requests.containers(_id(request, id)).read_by(readers.read("GetCvmContainersResponse"))
+
+
+def get_cvm_list(
+    request: Arguments | None = None, /, *, page: int | None = None, page_size: int | None = None
+) -> Call[GetCvmListResponse]:
+    """``GET /cvms/paginated``: the CVMs of the API key's workspace.
+
+    ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
+    """
+    arguments = merged(request, "page", {"page": page, "page_size": page_size})
+    call = requests.cvms(
+        page=whole(arguments, "page", 1, 2**31), page_size=whole(arguments, "page_size", 1, 100)
+    )
+    return call.read_by(readers.read("GetCvmListResponse"))
 
 
 def get_app_cvms(

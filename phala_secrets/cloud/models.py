@@ -210,6 +210,16 @@ class CvmInfo(Wire):
     compose_hash: str | None = None
 
 
+class GetCvmListResponse(Wire):
+    """``GET /cvms/paginated``, from API version 2026-01-21."""
+
+    items: tuple[CvmInfo, ...]
+    total: int | None = None
+    page: int | None = None
+    page_size: int | None = None
+    pages: int | None = None
+
+
 class CvmState(Wire):
     """``GET /cvms/{id}/state``, and the ``state`` event of its stream."""
 

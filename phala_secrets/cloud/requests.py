@@ -72,6 +72,11 @@ def cvm(cvm_id: str) -> Call[Any]:
     return Call("GET", _cvm(cvm_id), version=API_VERSION)
 
 
+def cvms(**query: str | None) -> Call[Any]:
+    """A page of the workspace's CVMs. Take ``page`` and ``page_size``."""
+    return Call("GET", "/cvms/paginated", params=_present(query), version=API_VERSION)
+
+
 def app_cvms(app_id: str) -> Call[Any]:
     return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/cvms", version=API_VERSION)
 

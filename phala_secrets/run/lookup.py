@@ -15,9 +15,9 @@ from phala_secrets.runners.files import as_json
 from phala_secrets.runners.report import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from phala_secrets.cloud.models import KmsContract
+    from phala_secrets.cloud.models import CvmInfo, KmsContract
     from phala_secrets.inputs.command_line import Command
     from phala_secrets.inputs.given import Given
     from phala_secrets.runners.base import Runner
@@ -43,13 +43,18 @@ def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runn
 
 def _list(client: Client, given: Given) -> tuple[Any, Table]:
     app = given.text("app")
-    if not app:
-        raise InputError("no app is given", hint="give --app, an app id")
-    cvms = client.get_app_cvms(parse_app_id(app, "app"))
+    cvms = client.get_app_cvms(parse_app_id(app, "app")) if app else _all_cvms(client)
     rows = [
         {"id": cvm.id, "name": cvm.name, "app_id": cvm.app_id or "", "status": cvm.status} for cvm in cvms
     ]
     return rows, _table(("id", "name", "app_id", "status"), rows)
+
+
+def _all_cvms(client: Client) -> Sequence[CvmInfo]:
+    first = client.get_cvm_list(page=1, page_size=100)
+    pages = range(2, min(first.pages or 1, _MOST_PAGES) + 1)
+    rest = [client.get_cvm_list(page=number, page_size=100) for number in pages]
+    return [cvm for page in (first, *rest) for cvm in page.items]
 
 
 def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:

@@ -167,6 +167,7 @@ CALLS: list[tuple[str, dict[str, Any], bool, str]] = [
     ("get_cvm_attestation", {"id": "my-app"}, True, "GET /cvms/my-app/attestation"),
     ("get_cvm_state", {"id": "my-app"}, True, "GET /cvms/my-app/state"),
     ("get_cvm_operations", {"id": "my-app", "limit": 5}, False, "GET /cvms/my-app/operations?limit=5"),
+    ("get_cvm_list", {"page": 1, "page_size": 50}, False, "GET /cvms/paginated?page=1&page_size=50"),
     ("get_app_cvms", {"app_id": f"app_{APP_ID}"}, True, f"GET /apps/{APP_ID}/cvms"),
 ]
 
@@ -207,6 +208,7 @@ def test_what_the_methods_return(client: Client, cloud: Cloud, cvm: Cvm) -> None
     assert (len(bytes.fromhex(first.app_id)), first.nonce, second.nonce) == (20, 0, 1)
     found = client.get_cvm_info(cvm.vm_uuid)
     assert (found.id, found.app_id, found.status) == (cvm.id, APP_ID, "running")
+    assert [row.id for row in client.get_cvm_list().items] == [cvm.id]
     assert [row.id for row in client.get_app_cvms(APP_ID)] == [cvm.id]
     assert client.get_cvm_compose_file("my-app").allowed_envs == ("OLD",)
     assert client.get_cvm_state("my-app").status == "running"
@@ -279,6 +281,7 @@ LEAST: dict[str, Any] = {
     "get_cvm_attestation": {"is_online": False},
     "get_cvm_state": {"status": "running"},
     "get_cvm_operations": {"items": [{"correlation_id": "1", "status": "completed"}]},
+    "get_cvm_list": {"items": [{"id": "cvm_1", "name": "my-app", "status": "running"}]},
     "get_app_cvms": [{"id": "cvm_1", "name": "my-app", "status": "running", "kms_info": None}],
 }
 

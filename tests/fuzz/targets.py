@@ -235,6 +235,7 @@ _CALLS: list[Any] = [
     methods.get_cvm_compose_file("a"),
     methods.get_cvm_state("a"),
     methods.get_cvm_operations("a"),
+    methods.get_cvm_list(),
     methods.get_app_cvms(_APP),
     requests.update_envs("a", "00", ["A"]).read_by(
         readers.read("UpdateCvmEnvsInProgress"),

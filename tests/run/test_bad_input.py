@@ -375,7 +375,6 @@ LOOKUPS = {
         "next-app-ids 21", "COUNT: '21' is not a whole number from 1 to 20", "1 to 20", mode="kms", cvm=None
     ),
     "no number of app ids": Bad("next-app-ids ²", "COUNT: '\\xb2' is not", "1 to 20", mode="kms", cvm=None),
-    "no app to list": Bad("", "no app is given", "--app", mode="list", cvm=None),
     "bad app to list": Bad("--app x", "app: 'x' is not an app id", "40 hex digits", mode="list", cvm=None),
     "unknown app to list": Bad(f"--app {APP}", "App not found", "check", 5, 1, mode="list", cvm=None),
     "no port": Bad("--port x", "--port: 'x' is not a port", "--help", mode="simulate", cvm=None),

@@ -126,6 +126,15 @@ def test_list_shows_the_cvms_of_an_app(run: Command, cloud: Cloud, cvm: Cvm) -> 
     assert [row["id"] for row in matrix] == [cvm.id, twin.id]
 
 
+def test_list_shows_every_cvm_of_the_workspace_without_an_app(run: Command, cloud: Cloud) -> None:
+    names = [cloud.add_cvm(f"app-{number}").name for number in range(120)]
+    listed = run("list")
+    assert listed.code == 0, listed.printed
+    assert [line.split()[1] for line in listed.stdout.splitlines()[1:]] == names
+    assert [row["name"] for row in run("list", "--json").json] == names
+    assert [path for path in asked(cloud, "GET") if "paginated" in path]
+
+
 def test_kms_looks_up_what_there_is(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     base = cloud.add_kms("base-1", 8453, "0x" + "ab" * 20)
     listed = run("kms", "list")

@@ -39,6 +39,7 @@ JOBS = {
     "verify": ("verify", "--cvm", "my-app"),
 }
 LOOKUPS = {
+    "list of all": ("list",),
     "list": ("list", "--app", "{app}"),
     "kms list": ("kms", "list"),
     "kms pubkey": ("kms", "pubkey", "phala", "{app}"),

@@ -17,6 +17,7 @@ from phala_secrets import (
     CvmStateEvent,
     EnvEncryptPublicKey,
     GetAppEnvEncryptPubKeyResponse,
+    GetCvmListResponse,
     GetCvmOperationsResponse,
     GetKmsListResponse,
     GetKmsOnChainDetailResponse,
@@ -57,6 +58,7 @@ def every_method(client: Client) -> None:
     assert_type(client.get_cvm_compose_file(id="my-app"), AppCompose)
     assert_type(client.get_cvm_state("my-app"), CvmState)
     assert_type(client.get_cvm_operations("my-app", limit=5), GetCvmOperationsResponse)
+    assert_type(client.get_cvm_list(page_size=50), GetCvmListResponse)
     assert_type(client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app", target="running"), Iterator[CvmStateEvent])
     assert_type(client.update_cvm_envs("my-app", envs={"A": "1"}), UpdateResult)
@@ -78,6 +80,7 @@ async def every_method_awaited(client: AsyncClient) -> None:
     assert_type(await client.get_cvm_compose_file("my-app"), AppCompose)
     assert_type(await client.get_cvm_state("my-app"), CvmState)
     assert_type(await client.get_cvm_operations("my-app"), GetCvmOperationsResponse)
+    assert_type(await client.get_cvm_list(page=2), GetCvmListResponse)
     assert_type(await client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app"), AsyncIterator[CvmStateEvent])
     assert_type(await client.update_cvm_envs({"id": "my-app", "envs": {"A": "1"}}), UpdateResult)
