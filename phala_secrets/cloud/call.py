@@ -159,7 +159,7 @@ class Body:
         if self._size > MAX_BODY_BYTES:
             raise AnswerError(f"the answer is over {MAX_BODY_BYTES >> 20} MiB", hint="check the URL")
         if flow.clock.monotonic() > self._deadline:
-            raise TransportError("the answer took too long", hint="raise timeout, or run again")
+            raise TransportError("the answer took too long", hint="raise `timeout`, or run again")
 
     def add(self, chunk: bytes) -> None:
         """Keeps one more piece."""

@@ -130,7 +130,7 @@ def app_of(cvm: Cvm, expected: str | None) -> str:
     if expected and app_id != expected:
         raise ProofError(
             f"the CVM {cvm.name!a} belongs to the app {app_id}, not to {expected}",
-            hint="check cvm and app-id; if both are right, do not trust this API",
+            hint="check `cvm` and `app-id`; if both are right, do not trust this API",
         )
     return app_id
 
@@ -149,7 +149,7 @@ def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
     count = "lists no" if not found else f"lists {len(found)} times the"
     raise AnswerError(
         f"Phala Cloud {count} KMS for the CVM {cvm.name!a} ({where[:120]!a})",
-        hint="give its slug or id as kms, with trusted-signers",
+        hint="give its slug or id as `kms`, with `trusted-signers`",
     )
 
 

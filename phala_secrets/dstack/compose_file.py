@@ -216,7 +216,7 @@ def _checkout(compose: ComposeFile, root: Node) -> Iterator[Finding]:
         elif what := _path_of(node, part):
             message = f"the compose file {what} of the checkout, which a CVM does not have"
             hint = (
-                "put it into an image, or inline: `configs` and `secrets` take `content` or `environment`; "
+                "put it into an image, or inline: configs and secrets take `content` or `environment`; "
                 "what the guest has is named by its absolute path"
             )
             yield compose.finding(message, hint, line_of(node))

@@ -9,44 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from phala_secrets import __version__
 from phala_secrets.errors import InputError
+from phala_secrets.inputs.modes import (
+    COMMAND,
+    EXIT_CODES,
+    LOOKUPS,
+    SHELLS,
+    VARIABLES,
+    Word,
+    examples,
+    lookups,
+    overview,
+)
 from phala_secrets.inputs.table import INPUTS, MODES, Input, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-_ACTS_ON_SOURCE = "(--cvm CVM | --app APP_ID) --env-file FILE [flags]"
-_WORDS = {
-    "update": ("put secrets into a CVM, and wait until it runs with them", _ACTS_ON_SOURCE),
-    "plan": ("everything but the update: what would change, and what would be refused", _ACTS_ON_SOURCE),
-    "encrypt": (
-        "prove the app's key and print the ciphertext; nothing is sent",
-        "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
-    ),
-    "verify": ("prove the app's key alone", "--cvm CVM [flags]"),
-    "list": ("the CVMs of an app", "--app APP_ID [flags]"),
-    "kms": ("the KMSes, and keys they give out", "LOOKUP [flags]"),
-    "simulate": (
-        "a Phala Cloud on this machine, to try things out",
-        "[--port PORT] [--key KEY] [--cvm NAME]",
-    ),
-}
-"""Each first word of the command: what it does, and what follows it."""
-_LOOKUPS = {
-    "list": ((), "every KMS contract, with its root"),
-    "nodes": (("[CONTRACT]",), "the KMS nodes, of one contract or of all"),
-    "info": (("KMS",), "one KMS node, by its slug or id"),
-    "on-chain": (("CHAIN",), "the KMS contracts, devices and OS images of a chain"),
-    "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
-    "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),
-}
-_EXIT_CODES = """\
-exit codes:
-  0  done                                    5  Phala Cloud refused
-  1  an internal error                       6  Phala Cloud or the RPC could not be reached
-  2  an input is wrong; nothing was sent     7  an approval on chain is needed
-  3  the key is not proven; nothing sent     8  accepted, but the CVM did not come up
-  4  the guest would not get what was given  130  interrupted
-"""
 
 
 class Command(NamedTuple):
@@ -61,13 +38,43 @@ class _Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> dict[str, object]:
         """The values by name; what follows an unknown flag is not shown, for it may be a secret."""
         values, unknown = self.parse_known_args(arguments)
+        flags = [word.partition("=")[0][:40] for word in unknown if word.startswith("-")]
+        if flags:
+            raise self._unknown(flags[0])
         if unknown:
-            flags = [word for word in unknown if word.startswith("-")] or unknown
-            self.error(f"unrecognized arguments: {' '.join(word.partition('=')[0][:40] for word in flags)}")
+            hint = (
+                "give the CVM as --cvm"
+                if "--cvm" in self._option_string_actions
+                else f"see {self.prog} --help"
+            )
+            raise InputError(f"unexpected argument {unknown[0].partition('=')[0][:40]!a}", hint=hint)
         return vars(values)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message, hint=f"see {self.prog} --help")
+
+    def _unknown(self, flag: str) -> InputError:
+        """Return what is wrong with a flag: it holds a secret, is of another mode, or is none."""
+        from phala_secrets.inputs.words import meant
+
+        entry = INPUTS.get(flag.removeprefix("--"))
+        if entry and not entry.flag and entry.name != "mode":
+            file = {"env": "env-file"}.get(entry.name, f"{entry.name}-file")
+            ways = [
+                f"set {entry.fallback or entry.variable}",
+                f"give --{file} FILE" if file in INPUTS else "",
+            ]
+            return InputError(
+                f"{flag} is not a flag, because others can read a command line",
+                hint=", or ".join(filter(None, ways)),
+            )
+        if entry and entry.flag:
+            return InputError(
+                f"{flag} is not a flag of {self.prog}", hint=f"it goes with {', '.join(entry.words)}"
+            )
+        known = [known.removeprefix("--") for known in self._option_string_actions]
+        hint = meant(flag, known, f"see {self.prog} --help", prefix="--")
+        return InputError(f"unknown flag {flag!a}", hint=hint)
 
 
 class _HelpPrinted(Exception):  # noqa: N818 (no error: the help or version was asked for)
@@ -109,10 +116,13 @@ def parse(arguments: Sequence[str]) -> Command | str:
     if mode in ("--version", "-V"):
         return f"phala-secrets {__version__}\n"
     if mode in ("--help", "-h", "help"):
-        return _overview()
-    if mode not in _WORDS:
+        return overview()
+    if mode not in COMMAND:
+        from phala_secrets.inputs.words import meant
+
         raise InputError(
-            f"unknown mode {mode[:60]!a}", hint=f"use one of {', '.join(_WORDS)}; see phala-secrets --help"
+            f"unknown mode {mode[:60]!a}",
+            hint=meant(mode, COMMAND, f"use one of {', '.join(COMMAND)}; see phala-secrets --help"),
         )
     try:
         return _parse_mode(mode, rest)
@@ -120,24 +130,14 @@ def parse(arguments: Sequence[str]) -> Command | str:
         return help_.text
 
 
-def _overview() -> str:
-    modes = "\n".join(f"  {name:<10}{what}" for name, (what, _) in _WORDS.items())
-    return (
-        "usage: phala-secrets MODE [flags]\n\n"
-        "Puts secrets into confidential VMs on Phala Cloud: proves the key, checks what the guest\n"
-        "will get, encrypts, updates, waits.\n\n"
-        f"modes:\n{modes}\n\n"
-        "Every flag can be given as an environment variable, too: --env-file as PHALA_SECRETS_ENV_FILE.\n"
-        "phala-secrets MODE --help shows the flags of a mode.\n\n" + _EXIT_CODES
-    )
-
-
 def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
     if mode == "simulate":
         return _parse_simulate(rest)
     if mode == "kms":
         return _parse_lookup(rest)
-    parser = _parser(f"phala-secrets {mode}", *_WORDS[mode], _epilog(mode))
+    if mode == "completion":
+        return _parse_completion(rest)
+    parser = _parser(f"phala-secrets {mode}", COMMAND[mode], _epilog(mode))
     _add_flags(parser, mode)
     return Command(mode, _flags(parser.read(rest)))
 
@@ -148,26 +148,23 @@ def _epilog(mode: str) -> str:
     variables = "".join(
         f"  {entry.fallback or entry.variable:<28}{plain(entry.meaning)}\n" for entry in without
     )
-    return (
-        f"without a flag, since a command line is public:\n{variables}\n"
-        "Every flag can be given as an environment variable, too: --api-url as PHALA_SECRETS_API_URL.\n\n"
-        f"{_EXIT_CODES}"
-    )
+    return f"without a flag, since a command line is public:\n{variables}\n{VARIABLES}\n\n{EXIT_CODES}"
 
 
 def _parse_lookup(rest: Sequence[str]) -> Command:
-    if not rest or rest[0] not in _LOOKUPS:
-        lines = "\n".join(
-            f"  {f'{name} {chr(32).join(args)}':<24}{what}" for name, (args, what) in _LOOKUPS.items()
-        )
-        _, usage = _WORDS["kms"]
-        text = f"usage: phala-secrets kms {usage}\n\nlookups:\n{lines}\n\n--json prints the response.\n"
+    if not rest or rest[0] not in LOOKUPS:
         if not rest or rest[0] in ("--help", "-h"):
-            raise _HelpPrinted(text)
-        raise InputError(f"unknown lookup {rest[0][:60]!a}", hint=f"use one of {', '.join(_LOOKUPS)}")
+            raise _HelpPrinted(lookups())
+        from phala_secrets.inputs.words import meant
+
+        raise InputError(
+            f"unknown lookup {rest[0][:60]!a}",
+            hint=meant(rest[0], LOOKUPS, f"use one of {', '.join(LOOKUPS)}"),
+        )
     lookup = rest[0]
-    names, what = _LOOKUPS[lookup]
-    parser = _parser(f"phala-secrets kms {lookup}", what, " ".join((*names, "[flags]")), _epilog("kms"))
+    names, what = LOOKUPS[lookup]
+    word = Word(what, " ".join((*names, "[flags]")), ())
+    parser = _parser(f"phala-secrets kms {lookup}", word, _epilog("kms"))
     for name in names:
         optional = name.startswith("[")
         parser.add_argument(
@@ -182,8 +179,14 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
     )
 
 
+def _parse_completion(rest: Sequence[str]) -> Command:
+    parser = _parser("phala-secrets completion", COMMAND["completion"])
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    return Command("completion", {}, {"shell": str(parser.read(rest)["shell"])})
+
+
 def _parse_simulate(rest: Sequence[str]) -> Command:
-    parser = _parser("phala-secrets simulate", *_WORDS["simulate"])
+    parser = _parser("phala-secrets simulate", COMMAND["simulate"])
     parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
     parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
     parser.add_argument(
@@ -199,12 +202,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parser(prog: str, what: str, usage: str, epilog: str | None = None) -> _Parser:
+def _parser(prog: str, word: Word, epilog: str = "") -> _Parser:
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} {usage}",
-        description=f"{what[0].upper()}{what[1:]}.",
-        epilog=epilog,
+        usage=f"{prog} {word.usage}",
+        description=f"{word.what[0].upper()}{word.what[1:]}.",
+        epilog=f"{examples(word.examples)}\n{epilog}" if word.examples else epilog,
         add_help=False,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

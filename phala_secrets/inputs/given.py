@@ -15,7 +15,7 @@ from phala_secrets.inputs.place import on_azure, on_github
 from phala_secrets.inputs.table import INPUTS, PREFIX, Input
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 GITHUBS_PREFIX = "INPUT_"
 _GITHUBS_OWN = {"ARGS", "ENTRYPOINT"}
@@ -71,7 +71,12 @@ class Given(NamedTuple):
         if entry.kind == "switch":
             value = value.lower()
         if value and value not in entry.choices:
-            raise InputError(f"unknown {name} {value[:60]!a}", hint=f"use one of {', '.join(entry.choices)}")
+            from phala_secrets.inputs.words import meant
+
+            raise InputError(
+                f"unknown {name} {value[:60]!a}",
+                hint=meant(value, entry.choices, f"use one of {', '.join(entry.choices)}"),
+            )
         return value
 
     def flag(self, name: str) -> bool:
@@ -168,27 +173,17 @@ def _refuse_empty(entry: Input, flags: Mapping[str, str], environ: Mapping[str, 
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {entry.variable.removeprefix(PREFIX): entry for entry in INPUTS.values()}
+    known = {entry.variable.removeprefix(PREFIX): entry.name for entry in INPUTS.values()}
     for variable in environ:
-        if variable.startswith(PREFIX) and (name := variable.removeprefix(PREFIX)) not in known:
-            close = _nearest(name, known)
-            raise InputError(
-                f"unknown input {variable[:80]!a}",
-                hint=f"did you mean {PREFIX}{close}?"
-                if close
-                else "see phala-secrets update --help for the inputs",
-            )
+        if variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in known:
+            raise _unknown(variable, known, "see phala-secrets update --help for the inputs", PREFIX)
         if variable.startswith(GITHUBS_PREFIX) and on_github(environ):
-            name = variable.removeprefix(GITHUBS_PREFIX).replace("-", "_")
-            if name not in known and name not in _GITHUBS_OWN:
-                close = _nearest(name, known)
-                raise InputError(
-                    f"unknown input {variable.removeprefix(GITHUBS_PREFIX).lower()[:80]!a}",
-                    hint=f"did you mean {known[close].name}?" if close else "see README.md for the inputs",
-                )
+            name = variable.removeprefix(GITHUBS_PREFIX)
+            if name.replace("-", "_") not in known and name not in _GITHUBS_OWN:
+                raise _unknown(name.lower(), known.values(), "see README.md for the inputs")
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
-    import difflib
+def _unknown(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> InputError:
+    from phala_secrets.inputs.words import meant
 
-    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
+    return InputError(f"unknown input {name[:80]!a}", hint=meant(name, known, otherwise, prefix))

@@ -133,7 +133,8 @@ def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
     attesting = read_attesting(given, api_url)
     if asked and mode == "update" and not given.flag("wait"):
         raise InputError(
-            "attest needs wait: true, because a CVM attests once it runs", hint="leave wait out, or attest"
+            "attest needs wait: true, because a CVM attests once it runs",
+            hint="leave out `wait: false`, or `attest`",
         )
     return attesting if asked else None
 
@@ -142,14 +143,14 @@ def _target(given: Given, project: Project) -> tuple[tuple[CvmRef, ...], str | N
     app = given.text("app")
     named = given.lines("cvm")
     if app and named:
-        raise InputError("both cvm and app are given", hint="app is every CVM of the app: give one of them")
+        raise InputError("both cvm and app are given", hint="give `cvm`, or `app` for every CVM of the app")
     if app:
         return (), parse_app_id(app, "app")
     if not named:
         default = project.first("id", "uuid", "app_id", "instance_id", "name")
         if not default:
             raise InputError(
-                "no CVM is given", hint="give cvm, or app, or a phala.toml in the working folder"
+                "no CVM is given", hint="give `cvm`, or `app`, or a phala.toml in the working folder"
             )
         named = (default,)
     return tuple(dict.fromkeys(parse_cvm(text) for text in named)), None
@@ -164,7 +165,7 @@ def _default_files(given: Given, environ: Mapping[str, str], project: Project) -
     named = bool(given.text("cvm") or given.text("app"))
     files = project.texts("env_file") if not named or person_at_terminal(environ) else ()
     if not files:
-        hint = "give env-file, env, files, secrets or secrets-json"
+        hint = "give `env-file`, `env`, `files`, `secrets` or `secrets-json`"
         if given.text("compose-file"):
             hint += "; keep-secrets: true leaves the environment as it is"
         raise InputError("no source is given", hint=hint)

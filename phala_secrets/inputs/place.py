@@ -33,6 +33,11 @@ def on_github(environ: Mapping[str, str]) -> bool:
     return _says_yes(environ, "GITHUB_ACTIONS")
 
 
+def is_action(environ: Mapping[str, str]) -> bool:
+    """Return whether this is a step of our action: GitHub passes it every input, the empty ones too."""
+    return on_github(environ) and "INPUT_MODE" in environ
+
+
 def on_azure(environ: Mapping[str, str]) -> bool:
     """Return whether this is a job of Azure Pipelines."""
     return _says_yes(environ, "TF_BUILD")

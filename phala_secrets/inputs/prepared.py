@@ -132,7 +132,7 @@ def _names(text: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise InputError(
             "env-keys is not a JSON list of names",
-            hint="give the output env-keys that came with encrypted-env",
+            hint="give `env-keys` as they came with the ciphertext",
         )
     return tuple(names)
 

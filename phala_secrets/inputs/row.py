@@ -11,7 +11,10 @@ A ``switch`` is a choice whose flag may stand alone, for ``true``. A ``duration`
 has its unit.
 """
 
-MODES = ("update", "plan", "encrypt", "verify")
+MODES = ("update", "plan", "encrypt", "verify", "status", "wait")
+PROVING = MODES[:-1]
+"""The modes that prove a key."""
+
 WORDS = (*MODES, "list", "kms")
 """The words of the command that take inputs as flags."""
 

@@ -367,7 +367,7 @@ def _from_environ(
         if not NAME.fullmatch(source) and source not in environ:
             raise refusal(
                 f"{place} has a value behind the equals sign, where the name of a variable belongs",
-                "Write the name alone, and set that variable in the step's `env`.",
+                "Write the name alone, and set that variable in the step's env.",
                 place,
             )
         origin = Origin(f"secrets {target}")
@@ -378,7 +378,7 @@ def _from_environ(
     if missing:
         raise InputError(
             f"`secrets`: unset or empty in this step's environment: {', '.join(missing)}",
-            hint="Check the spelling and the step's `env`, or set `allow-empty`. Each entry is a name, "
+            hint="Check the spelling and the step's env, or set `allow-empty`. Each entry is a name, "
             "never a value.",
         )
 

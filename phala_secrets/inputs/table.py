@@ -6,7 +6,7 @@ The parser, ``--help``, README.md, action.yml and docs/ come from these rows: ad
 
 from __future__ import annotations
 
-from phala_secrets.inputs.row import MODES, PREFIX, WORDS, Input, Output, plain
+from phala_secrets.inputs.row import MODES, PREFIX, PROVING, WORDS, Input, Output, plain
 
 __all__ = ["INPUTS", "MODES", "OUTPUTS", "PREFIX", "PREPARED", "RESULT", "WORDS", "Input", "Output", "plain"]
 
@@ -25,8 +25,8 @@ _INPUTS = (
         MODES,
         Input(
             "mode",
-            "what to do: `update`, `plan` (all but the update), `encrypt` (output the ciphertext) or "
-            "`verify` (prove the key)",
+            "what to do: `update`, `plan` (all but the update), `encrypt` (output the ciphertext), `verify` "
+            "(prove the key), `status` (what the CVM has today) or `wait` (for the operation that runs now)",
             "choice",
             default="update",
             choices=MODES,
@@ -102,7 +102,7 @@ _INPUTS = (
     ),
     *_group(
         "Trust",
-        MODES,
+        PROVING,
         Input("kms", "the KMS to ask, by slug or id", metavar="KMS", otherwise="the KMS of the CVM"),
         Input(
             "trusted-signers",
@@ -130,7 +130,7 @@ _INPUTS = (
     ),
     *_group(
         "Attestation",
-        MODES,
+        PROVING,
         Input(
             "attest",
             "prove that what runs is a genuine TEE with an accepted OS, this app, this compose hash and this "
@@ -204,6 +204,7 @@ _INPUTS = (
             "choice",
             default="running",
             choices=("running", "containers"),
+            words=("update", "plan", "wait"),
         ),
         Input("start", "start a CVM that is still stopped after the update", "bool", default="false"),
         Input(
@@ -215,6 +216,7 @@ _INPUTS = (
             default="600",
             low=1,
             high=24 * 3600,
+            words=("update", "plan", "wait"),
         ),
         Input(
             "max-parallel",
@@ -313,6 +315,7 @@ _INPUTS = (
             default="false",
             action=False,
         ),
+        Input("yes", "update without asking", "bool", default="false", action=False, words=("update",)),
         Input("quiet", "print only errors and warnings", "bool", default="false", action=False),
         Input(
             "verbose",
@@ -334,7 +337,7 @@ _OUTPUTS = (
         Output(
             "status",
             "`running`, `in_progress`, `precondition_required`, `planned`, `encrypted`, `verified` "
-            "or `failed`",
+            "or `failed`; in mode `status` the CVM's own",
         ),
         Output("cvm-id", "the CVM; with multiple, here and in all other outputs, the first"),
         Output("app-id", "the app that the CVM belongs to, 40 hex digits"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.inputs.given import Given, read
+from phala_secrets.inputs.place import is_action
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.run import bugs, interrupts
 from phala_secrets.runners.detect import detect
@@ -59,6 +60,7 @@ class _Run:
             return
         given = read(command.flags, os.environ)
         self.runner = _runner(given)
+        _need_mode(command, given)
         _carry_out(command, given, self.runner)
         self.runner.finish()
 
@@ -82,10 +84,24 @@ def _main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _need_mode(command: Command, given: Given) -> None:
+    """Print the help and raise InputError where no mode is named."""
+    if command.mode or "mode" in given.explicit or is_action(os.environ):
+        return
+    from phala_secrets.inputs.modes import overview
+
+    sys.stderr.write(overview() + "\n")
+    raise InputError("no mode is given", hint="begin with one, such as phala-secrets plan")
+
+
 def _carry_out(command: Command, given: Given, runner: Runner) -> None:
     _mask_credentials(given, runner)
     if command.mode == "simulate":
         _simulate(command)
+    elif command.mode == "completion":
+        from phala_secrets.inputs.completion import script
+
+        sys.stdout.write(script(command.options["shell"]))
     elif command.mode in ("kms", "list"):
         from phala_secrets.run import lookup
 
@@ -174,7 +190,17 @@ def _runner(given: Given) -> Runner:
         "quiet": given.flag("quiet"),
         "verbose": given.flag("verbose") or debug,
     }
-    return detect(os.environ, output_names=OUTPUTS, **options)
+    return _detected(**options)
+
+
+def _detected(**options: Any) -> Runner:
+    return detect(os.environ, output_names=OUTPUTS, in_flags=_in_flags, **options)
+
+
+def _in_flags(hint: str) -> str:
+    from phala_secrets.inputs.words import in_flags
+
+    return in_flags(hint)
 
 
 def _no_mask(given: Given) -> Sequence[str]:
@@ -187,7 +213,7 @@ def _no_mask(given: Given) -> Sequence[str]:
 
 def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
     interrupts.over()
-    runner = runner or detect(os.environ, output_names=OUTPUTS)
+    runner = runner or _detected()
     with suppress(InputError):  # the outputs cannot be written, which may be the very error
         runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")
     runner.fail(error)

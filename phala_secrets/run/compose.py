@@ -34,7 +34,7 @@ def check(run: Run) -> None:
         run.tell(
             Finding(
                 f"phala.toml names the compose file {job.undeployed}, which is not deployed",
-                f"to deploy it with the secrets, give compose-file: {job.undeployed}",
+                f"to deploy it with the secrets, give `compose-file: {job.undeployed}`",
                 severity="notice",
             )
         )

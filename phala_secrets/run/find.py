@@ -32,7 +32,7 @@ def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
             raise NotFoundError(
                 f"the app {job.app} has no CVM",
                 status_code=404,
-                hint="check app, and the API key's workspace",
+                hint="check `app`, and the API key's workspace",
             )
         found = [_target(cvm, job.app, named=False) for cvm in rows]
     else:
@@ -56,14 +56,14 @@ def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:
     if missing := [app_id for app_id in app_ids if app_id not in found]:
         raise ProofError(
             f"none of the CVMs belongs to the app {missing[0]}, which app-id names",
-            hint="check cvm and app-id; if both are right, do not trust this API",
+            hint="check `cvm` and `app-id`; if both are right, do not trust this API",
         )
 
 
 def _of_another_app(target: Target) -> ProofError:
     return ProofError(
         f"the CVM {target.name!a} belongs to the app {target.app_id}, which app-id does not name",
-        hint="check cvm and app-id; if both are right, do not trust this API",
+        hint="check `cvm` and `app-id`; if both are right, do not trust this API",
     )
 
 

@@ -52,7 +52,7 @@ def refuse_start(run: Run) -> None:
     if run.job.start and not run.job.wait:
         raise InputError(
             "start is true, but wait is false, so nobody sees whether the CVM is still stopped",
-            hint="leave wait at true, or start the CVM yourself",
+            hint="leave out `wait: false`, or start the CVM yourself",
         )
 
 

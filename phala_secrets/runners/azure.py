@@ -61,7 +61,7 @@ class Azure(Runner):
         file = self._place(file)
         places = f"sourcepath={escape_property(file)};" if file else ""
         places += f"linenumber={line};" if file and line else ""
-        text = self.clean(message) + (f" (hint: {self.clean(hint)})" if hint else "")
+        text = self.clean(message) + (f" (hint: {self.clean(self.spoken(hint))})" if hint else "")
         self._write(f"##vso[task.logissue type={severity};{places}]{escape_data(text)}")
 
     def _write_output(self, name: str, value: Value) -> None:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets import flow
-from phala_secrets.errors import Finding
+from phala_secrets.errors import Finding, split_untrusted, untrusted
 from phala_secrets.runners.files import (
     MAX_VARIABLE_BYTES,
     Format,
@@ -24,7 +24,7 @@ from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
 from phala_secrets.runners.text import disarm, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from phala_secrets.errors import PhalaSecretsError
     from phala_secrets.runners.report import Report, Table
@@ -52,6 +52,8 @@ class Runner:
 
     name = "shell"
     ci = False
+    speaks_flags = True
+    """Whether people give inputs as flags here, so that a hint names them so."""
     output_limit: int | None = None
     """Bytes that ``output-file`` may have where this CI reads it."""
 
@@ -66,6 +68,7 @@ class Runner:
         json_output: bool = False,
         quiet: bool = False,
         verbose: bool = False,
+        in_flags: Callable[[str], str] = str,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class Runner:
         self.json = json_output
         self.secrets = Secrets()
         self._no_mask = no_mask
+        self._in_flags = in_flags
         self._output_names = output_names
         self.outputs: dict[str, Value] = {}
         self._files: list[OutputFile] = []
@@ -183,6 +187,13 @@ class Runner:
             self._write(self.clean(sentence))
             if paste:
                 self._write(f"    {self.clean(paste)}")
+
+    def spoken(self, hint: str) -> str:
+        """Return a hint in the words of this place. What is untrusted in it stays as it is."""
+        if not self.speaks_flags:
+            return hint
+        parts = split_untrusted(hint)
+        return "".join(untrusted(part) if foreign else self._in_flags(part) for foreign, part in parts)
 
     def clean(self, text: str) -> str:
         """Return text as one line that shows no secret and is a command to no CI."""
@@ -302,7 +313,7 @@ class Runner:
         where = f"{file}:{line}: " if file and line else f"{file}: " if file and file not in message else ""
         self._write(self.paint(f"{severity}: {where}{message}", severity))
         if hint:
-            self._write(self.clean(f"hint: {hint}"))
+            self._write(self.clean(f"hint: {self.spoken(hint)}"))
 
     def _write(self, line: str) -> None:
         with self._lock:

@@ -61,6 +61,7 @@ class GitHub(Runner):
 
     name = "GitHub Actions"
     ci = True
+    speaks_flags = False
 
     def __init__(self, environ: Mapping[str, str], **options: Any) -> None:
         super().__init__(environ, **options)

@@ -63,11 +63,13 @@ def test_help_shows_a_mode_only_its_sections() -> None:
 def test_an_unknown_flag_is_named_without_what_it_was_given(arguments: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         parse(["update", *arguments])
-    assert caught.value.message == f"unrecognized arguments: {arguments[0].partition('=')[0]}"
-    assert caught.value.hint == "see phala-secrets update --help"
+    assert "hunter2" not in str(caught.value) + caught.value.hint
+    flag = arguments[0].partition("=")[0]
+    assert caught.value.message == f"{flag} is not a flag, because others can read a command line"
+    assert f"give {flag}-file FILE" in caught.value.hint
 
 
 @pytest.mark.parametrize("arguments", [["update", "--env-fil", "x"], ["kms", "list", "--js"]])
 def test_flags_are_not_guessed(arguments: list[str]) -> None:
-    with pytest.raises(InputError, match="unrecognized arguments: --"):
+    with pytest.raises(InputError, match="unknown flag"):
         parse(arguments)

@@ -56,19 +56,25 @@ def with_json(text: str, include: str, says: str, hint: str) -> Bad:
 
 ENV = "--env-file .env"
 SOURCES = {
-    "no source": Bad("", "no source is given", "give env-file, env, files, secrets or secrets-json"),
+    "no source": Bad(
+        "",
+        "no source is given",
+        "give --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
+    ),
     "nothing in a file": with_file("# nothing yet\n", "no variable is given: env-file is empty", "all"),
     "nothing in a file, though names may go": Bad(
         "--env-file app.env --allow-removal",
         "no variable is given: env-file is empty",
-        "allow-removal: all",
+        "--allow-removal=all",
         files={"app.env": "\n"},
     ),
     "no source, though all names may go": Bad(
-        "--allow-removal=all", "no source is given", "give env-file, env, files, secrets or secrets-json"
+        "--allow-removal=all",
+        "no source is given",
+        "give --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
     ),
     "value in secrets": Bad(
-        "--secrets DB=postgres://u:hunter2@db", "`secrets`, entry 1 has a value behind", "step's `env`"
+        "--secrets DB=postgres://u:hunter2@db", "`secrets`, entry 1 has a value behind", "step's env"
     ),
     "still encrypted": with_file(
         "A=ENC[AES256_GCM,data:x]\n", "env-file app.env is still encrypted by SOPS", "Run `sops decrypt`"
@@ -125,7 +131,7 @@ SOURCES = {
 }
 GUEST = {
     "newline": with_file(
-        'A=1\nKEY="a\nb"\n', "the guest would not get a variable as given", "guest-check: warn", code=4
+        'A=1\nKEY="a\nb"\n', "the guest would not get a variable as given", "--guest-check warn", code=4
     ),
     "backslash at the end": with_file(
         "KEY=a\\\n", "not get a variable as given", "above", code=4, requests=TO_COMPARE
@@ -175,7 +181,7 @@ CLOUD = {
         environ={"PHALA_CLOUD_API_KEY": "phak_a\nphak_b"},
     ),
     "wrong API key": Bad(
-        ENV, "Invalid API key", "check api-key", 5, TO_FIND, environ={"PHALA_CLOUD_API_KEY": "phak_wrong"}
+        ENV, "Invalid API key", "check the API key", 5, TO_FIND, environ={"PHALA_CLOUD_API_KEY": "phak_wrong"}
     ),
     "missing key file": Bad(f"{ENV} --api-key-file no.key", "api-key-file does not exist", "path"),
     "folder for a key file": Bad(f"{ENV} --api-key-file .", "api-key-file is a directory", "path"),
@@ -188,7 +194,7 @@ CLOUD = {
     "unknown CVM": Bad(ENV, "CVM 'my-ap' not found", "check the name or id", 5, TO_FIND, cvm="my-ap"),
     "ambiguous name": Bad(ENV, "Several CVMs are called 'twin'", "Use the CVM's id", 5, TO_FIND, cvm="twin"),
     "no CVM": Bad(ENV, "no CVM is given", "phala.toml", cvm=None),
-    "cvm and app": Bad(f"{ENV} --app {APP}", "both cvm and app are given", "give one of them"),
+    "cvm and app": Bad(f"{ENV} --app {APP}", "both cvm and app are given", "give --cvm, or --app"),
     "bad app": Bad(f"{ENV} --app my-app", "app: 'my-app' is not an app id", "40 hex digits", cvm=None),
     "unknown app": Bad(f"{ENV} --app {APP}", "App not found", "check the name or id", 5, TO_FIND, cvm=None),
     "bad app-id": Bad(f"{ENV} --app-id 0x12", "app-id: '0x12' is not an app id", "40 hex digits"),
@@ -198,7 +204,9 @@ CLOUD = {
         "correct one of them",
         cvm="cd" * 20,
     ),
-    "CVM of another app": Bad(f"{ENV} --app-id {APP}", f"not to {APP}", "check cvm and app-id", 3, TO_FIND),
+    "CVM of another app": Bad(
+        f"{ENV} --app-id {APP}", f"not to {APP}", "check --cvm and --app-id", 3, TO_FIND
+    ),
     "unknown KMS": Bad(
         f"{ENV} --kms moon", "unknown kms 'moon'; Phala Cloud lists 'phala'", "kms nodes", 5, TO_COMPARE + 1
     ),
@@ -232,13 +240,21 @@ CLOUD = {
     ),
 }
 INPUTS = {
-    "unknown flag": Bad(f"{ENV} --wiat", "unrecognized arguments: --wiat", "phala-secrets update --help"),
+    "unknown flag": Bad(f"{ENV} --wiat", "unknown flag '--wiat'", "did you mean --wait?"),
     "flag without a value": Bad("--env-file", "--env-file: expected one argument", "update --help"),
-    "stray word": Bad(f"{ENV} stray", "unrecognized arguments: stray", "update --help"),
-    "flag of another mode": Bad(ENV, "unrecognized arguments: --env-file", "verify --help", mode="verify"),
-    "shortened flag": Bad("--env .env", "unrecognized arguments: --env", "update --help"),
-    "secret as a flag": Bad(f"{ENV} --api-key=x", "unrecognized arguments: --api-key", "update --help"),
-    "unknown mode": Bad("", "unknown mode 'updat'", "use one of update, plan", mode="updat", cvm=None),
+    "stray word": Bad(f"{ENV} stray", "unexpected argument 'stray'", "give the CVM as --cvm"),
+    "flag of another mode": Bad(
+        ENV, "--env-file is not a flag of", "it goes with update, plan", mode="verify"
+    ),
+    "shortened flag": Bad("--env-fil .env", "unknown flag '--env-fil'", "did you mean --env-file?"),
+    "flag like no other": Bad(f"{ENV} --qqqq", "unknown flag '--qqqq'", "phala-secrets update --help"),
+    "text as a flag": Bad(
+        "--env A=1", "--env is not a flag", "set PHALA_SECRETS_ENV, or give --env-file FILE"
+    ),
+    "secret as a flag": Bad(
+        f"{ENV} --api-key=x", "--api-key is not a flag, because others", "PHALA_CLOUD_API_KEY"
+    ),
+    "unknown mode": Bad("", "unknown mode 'updat'", "did you mean update?", mode="updat", cvm=None),
     "mistyped variable": Bad(
         ENV,
         "unknown input 'PHALA_SECRETS_ENVFILE'",
@@ -296,7 +312,7 @@ INPUTS = {
     ),
     "bad RPC": Bad(f"{ENV} --rpc-url http://rpc.example", "rpc-url has to be https", "use https"),
     "RPC for the central KMS": Bad(
-        f"{ENV} --rpc-url https://rpc.invalid", "no KMS contract on chain", "leave rpc-url out", 3, TO_FIND
+        f"{ENV} --rpc-url https://rpc.invalid", "no KMS contract on chain", "leave --rpc-url out", 3, TO_FIND
     ),
     "bad contract": Bad(f"{ENV} --kms-contract 0x1", "kms-contract: '0x1' is not", "40 hex digits"),
     "bad device": Bad(
@@ -321,7 +337,9 @@ INPUTS = {
     "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "as it was"),
     "names missing": Bad(f"--encrypted-env {HEX}", "env-keys is not a JSON list of names", "env-keys"),
     "names with commas": Bad(
-        f"--encrypted-env {HEX} --env-keys A,B", "env-keys is not a JSON list of names", "output env-keys"
+        f"--encrypted-env {HEX} --env-keys A,B",
+        "env-keys is not a JSON list of names",
+        "came with the ciphertext",
     ),
     "names alone": Bad(
         f'{ENV} --env-keys ["A"]', "env-keys is given without encrypted-env", "belong together"
@@ -350,7 +368,7 @@ INPUTS = {
         ENV, "phala.toml cannot be read as TOML", "mend it", cvm=None, files={"phala.toml": "name = my-app"}
     ),
     "phala.toml without a CVM": Bad(
-        ENV, "no CVM is given", "give cvm", cvm=None, files={"phala.toml": "env_file = '.env'"}
+        ENV, "no CVM is given", "give --cvm", cvm=None, files={"phala.toml": "env_file = '.env'"}
     ),
     "output file in no folder": Bad(
         f"{ENV} --output-file no/out.env", "output-file 'no/out.env' cannot be written", "the path exists"
@@ -493,7 +511,7 @@ def test_an_unknown_mode_is_named(step: Step, cloud: Cloud) -> None:
     (error,) = done.annotations("error")
     assert error.data.splitlines() == [
         "unknown mode 'deploy'",
-        "use one of update, plan, encrypt, verify",
+        "use one of update, plan, encrypt, verify, status, wait",
     ]
     assert not cloud.requests
 

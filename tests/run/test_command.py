@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from phala_secrets import __version__
+from phala_secrets.inputs.command_line import parse
 from phala_secrets.inputs.table import MODES
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
@@ -19,6 +20,7 @@ from phala_secrets.simulator.guest import boot
 from tests.support.command import Command
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.step import Step
 
 UPDATE = ("update", "--cvm", "my-app")
 
@@ -172,6 +174,43 @@ def test_simulate_is_a_cloud_to_try_things_on(run: Command) -> None:
 
 
 # -- help ------------------------------------------------------------------------------------------
+
+
+def test_the_bare_command_prints_its_help_and_does_nothing(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+    run.write("phala.toml", 'name = "my-app"\nenv_file = ".env"\n')
+    for person in (False, True):
+        done = run(person=person)
+        assert done.code == 2
+        assert done.lines[0] == "usage: phala-secrets MODE [flags]"
+        assert done.errors == ["error: no mode is given"]
+    assert not cloud.requests
+    assert run(environ={"PHALA_SECRETS_MODE": "verify"}).code == 0
+    assert run(environ={"INPUT_MODE": "verify"}).code == 0
+
+
+def test_a_step_without_a_mode_updates_and_a_script_of_a_workflow_does_not(
+    step: Step, run: Command, cloud: Cloud, cvm: Cvm
+) -> None:
+    assert step(mode="", env="OLD=2").code == 0
+    assert cvm.environment == {"OLD": "2"}
+    cloud.reset_requests()
+    script = run(environ={"GITHUB_ACTIONS": "true", "PHALA_SECRETS_CVM": "my-app"})
+    assert script.code == 2
+    assert not cloud.requests
+
+
+@pytest.mark.parametrize("mode", [*MODES, "list", "kms", "simulate", "completion"])
+def test_every_help_has_an_example_that_parses_and_fits_a_terminal(mode: str, run: Command) -> None:
+    done = run(mode, "--help", environ={"COLUMNS": "80"})
+    _, _, after = done.stdout.partition("examples:\n")
+    examples = [line.split() for line in after.split("\n\n")[0].splitlines()]
+    assert examples
+    for command, *arguments in examples:
+        assert command == "phala-secrets"
+        assert arguments[0] == mode
+        written = arguments[: arguments.index(">")] if ">" in arguments else arguments
+        parse(written)
+    assert max(map(len, after.partition("exit codes")[2].splitlines() or [""])) <= 80
 
 
 @pytest.mark.parametrize("mode", [*MODES, "list", "simulate"])

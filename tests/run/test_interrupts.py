@@ -191,7 +191,7 @@ def test_nothing_interrupts_what_is_said_about_the_end(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stderr", log)
     assert command.main(["update", "--nonsense"]) == 2
     assert log.getvalue().splitlines() == [
-        "error: unrecognized arguments: --nonsense",
+        "error: unknown flag '--nonsense'",
         "hint: see phala-secrets update --help",
     ]
 

@@ -141,7 +141,12 @@ class Step:
             "PHALA_CLOUD_API_KEY": None,
             "PHALA_CLOUD_API_PREFIX": None,
         }
-        self.inputs = {"cvm": "my-app", "api-key": simulator.cloud.api_key, "api-url": simulator.url}
+        self.inputs = {
+            "mode": "update",
+            "cvm": "my-app",
+            "api-key": simulator.cloud.api_key,
+            "api-url": simulator.url,
+        }
         self.write = self._command.write
 
     def variables(
