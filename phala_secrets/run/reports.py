@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud.trust import UNKNOWN_ROOT
+from phala_secrets.run.advice import advice
 from phala_secrets.runners.report import Report, Table
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def told(run: Run, status: str) -> Report:
         if run.fleet:
             report.tables.append(_differences(run.targets))
     _add_attestations(report, run.targets)
-    report.advice = _advice(run.targets)
+    report.advice = advice(run)
     return report
 
 
@@ -76,7 +77,7 @@ def updated(run: Run) -> Report:
         report.facts.append(("approval", transaction))
         report.links = _transaction(transaction, first.key)
     _add_attestations(report, targets)
-    report.advice = _advice(targets)
+    report.advice = advice(run)
     return report
 
 
@@ -98,11 +99,12 @@ def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
     return [("The approval in the explorer", link)] if link else []
 
 
-def prepared(target: Target, preparation: Preparation, file: str) -> Report:
-    """The report of ``prepare-only``: for those who approve. ``file`` is the prepared-file, if any."""
+def prepared(run: Run, target: Target, preparation: Preparation) -> Report:
+    """The report of ``prepare-only``: for those who approve."""
     from phala_secrets.chain.networks import chain_name
 
     asked, outputs = preparation.asked, preparation.outputs
+    file = run.job.prepared_file
     report = Report("Prepared: an approval on chain is needed")
     report.facts = _facts([target])
     report.facts += [
@@ -136,7 +138,7 @@ def prepared(target: Target, preparation: Preparation, file: str) -> Report:
         (commit, ""),
     ]
     report.advice += [(remark, "") for remark in asked.remarks]
-    report.advice += _advice([target])
+    report.advice += advice(run)
     return report
 
 
@@ -179,31 +181,3 @@ def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
 def _differences(targets: Sequence[Target]) -> Table:
     rows = [(one.name, str(len(one.plan.added)), str(len(one.plan.removed))) for one in targets]
     return Table(("CVM", "added", "removed"), rows)
-
-
-def _advice(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    advice = []
-    named = next((target for target in targets if target.named), None)
-    if named:
-        advice.append(
-            (
-                "Which app this CVM belongs to is the API's word. To have any other refused, add:",
-                f"app-id: {named.app_id}",
-            )
-        )
-    if any(target.key.trust == "known" for target in targets):
-        advice.append(
-            (
-                "That this app is of the Cloud KMS is the API's word. To have any other root refused, add:",
-                "require-trust: known",
-            )
-        )
-    signers = sorted({target.key.signer for target in targets if target.key.trust == "api"})
-    if signers:
-        advice.append(
-            (
-                "The KMS root is the API's word, too. To have any other refused, pin it (check it first):",
-                "\n".join(f"trusted-signers: 0x{signer}" for signer in signers),
-            )
-        )
-    return advice

@@ -152,7 +152,7 @@ def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
     if isinstance(got, Approval):
         return got
     target.status, target.stage = "precondition_required", "over"
-    run.runner.report(reports.prepared(target, got, run.job.prepared_file))
+    run.runner.report(reports.prepared(run, target, got))
     return None
 
 

@@ -185,8 +185,8 @@ class Runner:
             self._write(f"  {self.clean(line)}")
         for sentence, paste in report.advice:
             self._write(self.clean(sentence))
-            if paste:
-                self._write(f"    {self.clean(paste)}")
+            for line in filter(None, paste.split("\n")):
+                self._write(f"    {self.clean(line)}")
 
     def spoken(self, hint: str) -> str:
         """Return a hint in the words of this place. What is untrusted in it stays as it is."""

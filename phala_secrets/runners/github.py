@@ -176,5 +176,5 @@ class GitHub(Runner):
 
     def _paste(self, text: str) -> str:
         """Return text within ``<pre>``, where GitHub makes links of addresses, and of nothing else."""
-        shown = one_line(self.secrets.screened(text))
+        shown = "\n".join(one_line(self.secrets.screened(line)) for line in text.split("\n"))
         return shown.translate(_NO_LINK if _ADDRESS.search(shown) else _MARKDOWN)

@@ -27,6 +27,6 @@ class Report:
     diff: list[str] = field(default_factory=list)
     """Lines with ``+``, ``-`` or a space in front."""
     advice: list[tuple[str, str]] = field(default_factory=list)
-    """A sentence, and the line to paste that belongs to it (or nothing)."""
+    """A sentence, and the lines to paste that belong to it (or nothing)."""
     links: list[tuple[str, str]] = field(default_factory=list)
     """What is behind a link, and the link, which is never foreign text."""

@@ -91,7 +91,7 @@ def test_the_workflow_to_copy_works_as_it_stands(step: Step, cloud: Cloud) -> No
     assert done.code == 0, done.log
     assert cvm.environment == {"DATABASE_URL": "postgres://a b", "API_TOKEN": "t0ken"}
     assert f"app-id: {cvm.app_id}" in done.summary
-    assert "trusted-signers: 0x" in done.summary
+    assert "trusted-signers: &#34;0x" in done.summary
 
 
 def test_pinned_as_the_readme_pins_it_the_proof_rests_on_the_pin(step: Step, cloud: Cloud, cvm: Cvm) -> None:

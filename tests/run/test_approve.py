@@ -220,7 +220,7 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
         f"explorer](https://basescan.org/address/0x{cvm.app_id})",
         "Base (chain 8453)",
         "is Phala Cloud&#39;s word",
-        f"trusted-signers: 0x{cvm.kms.root_public_key}",
+        f"trusted-signers: &#34;0x{cvm.kms.root_public_key}&#34;",
     ):
         assert part in done.summary, part
     assert done.summary.count("Prepared: an approval on chain is needed") == 1

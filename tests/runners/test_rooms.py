@@ -171,7 +171,8 @@ def tell_everything(runner: Runner, text: str) -> None:
     with runner.group(text):
         runner.say(text)
     table = Table(("name", "status"), [(text, "running")])
-    runner.report(Report(text, facts=[("label", text)], tables=[table], advice=[(text, text)]))
+    paste = text.replace("\n", "\r")  # several lines to paste are our own
+    runner.report(Report(text, facts=[("label", text)], tables=[table], advice=[(text, paste)]))
     runner.finish()
 
 

@@ -553,7 +553,8 @@ def test_a_summary_beyond_what_github_takes_is_left_out(tmp_path: Path) -> None:
 @example(text="a|b`c*d_e<f>&[g](h)~#@\n# x")
 def test_foreign_text_is_only_text_in_a_summary(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("summary")
-    report = Report(text, facts=[(text, text)], tables=[Table([text], [[text]])], advice=[(text, text)])
+    paste = text.replace("\n", "\r")  # several lines to paste are our own
+    report = Report(text, facts=[(text, text)], tables=[Table([text], [[text]])], advice=[(text, paste)])
     plain = Report("t", facts=[("t", "t")], tables=[Table(["t"], [["t"]])], advice=[("t", "t")])
     markdown = summary(report, folder)
     assert markdown.count("\n") == summary(plain, folder).count("\n")
