@@ -62,6 +62,13 @@ class Cvm(NamedTuple):
     instance_id: str | None = None
 
 
+class Names(NamedTuple):
+    """The names of a page of the workspace's CVMs, and how many pages there are."""
+
+    names: tuple[str, ...]
+    pages: int
+
+
 class Contract(NamedTuple):
     """A KMS contract and its root's public key (SEC1 hex), as the API publishes them."""
 
@@ -135,6 +142,16 @@ def cvm(cvm_id: str) -> Call[Cvm]:
     return requests.cvm(cvm_id).read_by(_cvm)
 
 
+def cvm_names(page: int = 1) -> Call[Names]:
+    """The names of one page of the workspace's CVMs."""
+
+    def read(answer: Any) -> Names:
+        names = tuple(Fields(row, "CVM").text("name") for row in rows(answer))
+        return Names(names, Fields(answer, "list of CVMs").optional("pages", int) or 1)
+
+    return requests.cvms(page=str(page), page_size="100").read_by(read)
+
+
 def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
     """Every CVM of an app."""
     return requests.app_cvms(app_id).read_by(lambda answer: tuple(_cvm(row) for row in rows(answer)))
@@ -199,6 +216,16 @@ def patch(
 def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accepted | Precondition]:
     """The second half of that, once it is approved, sent once."""
     return _update(requests.commit_patch(cvm_id, compose_hash, transaction_hash))
+
+
+def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[bool | None]:
+    """Whether the app's contract allows a compose hash on a device, by the API's word; None without one."""
+    return requests.is_allowed(app_id, compose_hash, device_id).read_by(_is_allowed)
+
+
+def _is_allowed(answer: Any) -> bool | None:
+    fields = Fields(answer, "approval")
+    return None if fields.all.get("error") else fields.optional("is_allowed", bool)
 
 
 def _update(call: Call[Any]) -> Call[Accepted | Precondition]:

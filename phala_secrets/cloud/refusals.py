@@ -37,7 +37,7 @@ _ERROR_CLASSES: dict[int, type[ApiError]] = {
 
 _HINTS: dict[int | str, str] = {
     "ERR-02-011": "check `kms`, a slug or id: phala-secrets kms list shows them",
-    "ERR-03-002": "name the CVM by its cvm_… id, as the dashboard shows it",
+    "ERR-03-002": "name the CVM by its cvm_… id: phala-secrets list shows it",
     400: "the API did not accept the request as it stands",
     401: "check the API key: it may be mistyped, expired or of another workspace",
     402: "the workspace is out of credit, or suspended: see its billing in the dashboard",

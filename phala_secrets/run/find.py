@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records, trust
+from phala_secrets.cloud.call import Within
 from phala_secrets.dstack.compose_hash import find_form, measured
-from phala_secrets.errors import NotFoundError, PhalaSecretsError, ProofError
+from phala_secrets.errors import NotFoundError, PhalaSecretsError, ProofError, untrusted
 from phala_secrets.flow import Flow, ask, together
 from phala_secrets.run.context import Target
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.ids import CvmRef
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.inputs.job import Job
+
+_PAGES = 10
+"""Pages of a hundred CVMs that are searched for a name."""
+
+_SECONDS = 10.0
+"""For each page: a run that has failed should say so soon."""
+
+_NEAR = 3
+_NAME = 60
+"""How many near names are shown, and how many characters of each."""
 
 
 def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
@@ -36,13 +47,35 @@ def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
             )
         found = [_target(cvm, job.app, named=False) for cvm in rows]
     else:
-        *cvms, first = yield (*(records.cvm(ref.id) for ref in job.cvms), records.contracts())
+        try:
+            *cvms, first = yield (*(records.cvm(ref.id) for ref in job.cvms), records.contracts())
+        except NotFoundError as error:
+            raise (yield from _with_near_names(job, error)) from None
         found = [_of_reference(cvm, ref, job.policy) for cvm, ref in zip(cvms, job.cvms, strict=True)]
     targets = list({target.id: target for target in found}.values())
     _hold_to_apps(job.policy.app_ids, targets)
     targets[0].leads = True
     contracts = yield from trust.all_contracts(first)
     return targets, contracts
+
+
+def _with_near_names(job: Job, error: NotFoundError) -> Flow[NotFoundError]:
+    """Return the error with the names that may have been meant, where the workspace's can be listed."""
+    from difflib import get_close_matches
+
+    known: list[str] = []
+    page = pages = 1
+    try:
+        while page <= min(pages, _PAGES):
+            listed: records.Names = yield Within(records.cvm_names(page), _SECONDS)
+            known += listed.names
+            page, pages = page + 1, listed.pages
+    except PhalaSecretsError:  # the first one says what is wrong
+        pass
+    near = [name for ref in job.cvms if ref.text not in known for name in get_close_matches(ref.text, known)]
+    shown = " or ".join(untrusted(name[:_NAME]) for name in dict.fromkeys(near[:_NEAR]))
+    hint = f"did you mean {shown}?" if shown else f"{error.marked_hint};"
+    return error.saying(error.marked, hint=f"{hint} phala-secrets list shows every CVM of the workspace")
 
 
 def _hold_to_apps(app_ids: Sequence[str], targets: Sequence[Target]) -> None:

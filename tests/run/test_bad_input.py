@@ -191,7 +191,7 @@ CLOUD = {
     "key file that is no text": Bad(
         f"{ENV} --api-key-file my.key", "api-key-file is not UTF-8 text", "path", files={"my.key": b"\xff"}
     ),
-    "unknown CVM": Bad(ENV, "CVM 'my-ap' not found", "check the name or id", 5, TO_FIND, cvm="my-ap"),
+    "unknown CVM": Bad(ENV, "CVM 'my-ap' not found", "did you mean my-app?", 5, TO_FIND + 1, cvm="my-ap"),
     "ambiguous name": Bad(ENV, "Several CVMs are called 'twin'", "Use the CVM's id", 5, TO_FIND, cvm="twin"),
     "no CVM": Bad(ENV, "no CVM is given", "phala.toml", cvm=None),
     "cvm and app": Bad(f"{ENV} --app {APP}", "both cvm and app are given", "give --cvm, or --app"),
