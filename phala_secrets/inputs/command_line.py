@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -145,8 +147,16 @@ def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
 def _epilog(mode: str) -> str:
     """Return what a person needs to know beside the flags."""
     without = [entry for entry in _inputs_of(mode) if not entry.flag and entry.name != "mode"]
+    width = shutil.get_terminal_size().columns - 2  # as argparse has it
     variables = "".join(
-        f"  {entry.fallback or entry.variable:<28}{plain(entry.meaning)}\n" for entry in without
+        textwrap.fill(
+            plain(entry.meaning),
+            width,
+            initial_indent=f"  {entry.fallback or entry.variable:<28}",
+            subsequent_indent=" " * 30,
+        )
+        + "\n"
+        for entry in without
     )
     return f"without a flag, since a command line is public:\n{variables}\n{VARIABLES}\n\n{EXIT_CODES}"
 

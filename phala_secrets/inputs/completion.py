@@ -45,7 +45,8 @@ def _takes_file(entry: Input | None) -> bool:
 def _brief(text: str) -> str:
     """Return the beginning of a help text, with nothing in it that a shell reads."""
     first = plain(text).partition(";")[0].partition(": ")[0].partition(" (")[0]
-    return "".join(character for character in first if character.isalnum() or character in " ,.-_/")
+    shown = first.replace("'", "\N{RIGHT SINGLE QUOTATION MARK}")
+    return "".join(one for one in shown if one.isalnum() or one in " ,.-_/\N{RIGHT SINGLE QUOTATION MARK}")
 
 
 def _bash() -> str:

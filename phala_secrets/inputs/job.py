@@ -28,14 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Mode", "Prepared", "read_job"]
 
-Mode = Literal["update", "plan", "encrypt", "verify"]
+Mode = Literal["update", "plan", "encrypt", "verify", "status", "wait"]
+_SENDING = ("update", "plan", "encrypt")
+"""The modes that take a source."""
 
 
 class Job(NamedTuple):
     """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret.
 
     ``prepared_file`` is where to write what is prepared, or where it was read. ``undeployed`` is the
-    compose file that ``phala.toml`` names, where nobody asked for it.
+    compose file that ``phala.toml`` names, where nobody asked for it. ``ask`` is whether a person is asked
+    before the update.
     """
 
     mode: Mode
@@ -65,6 +68,7 @@ class Job(NamedTuple):
     fail_fast: bool
     timeout: int
     attest: Attesting | None = None
+    ask: bool = False
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
@@ -88,7 +92,7 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         raise InputError("keep-secrets is true, but a source is given", hint="leave one of them out")
     if prepared and mode == "encrypt":
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
-    if mode != "verify" and not prepared and not sources.given and not keeps:
+    if mode in _SENDING and not prepared and not sources.given and not keeps:
         sources = replace(sources, env_files=_default_files(given, environ, project), by_checkout=True)
     policy = replace(_policy(given, cvms, app), cloud_root=known.expected_root(login.api_url))
     policy.check()
@@ -120,7 +124,14 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         fail_fast=given.flag("fail-fast"),
         timeout=given.number("timeout"),
         attest=_attesting(mode, given, login.api_url),
+        ask=mode == "update" and _asks(given, environ),
     )
+
+
+def _asks(given: Given, environ: Mapping[str, str]) -> bool:
+    """Return whether somebody is asked first: a person at the terminal, who sees the plan."""
+    unseen = given.flag("yes") or given.flag("json") or given.flag("quiet")
+    return not unseen and person_at_terminal(environ)
 
 
 def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:

@@ -23,7 +23,7 @@ COMMAND = {
         (
             "update --cvm my-app --env-file .env",
             "update --app APP_ID --secrets DB_URL,TOKEN --max-parallel 2",
-            "update --cvm my-app --env-file .env --compose-file docker-compose.yml",
+            "update --cvm my-app --env-file .env --compose-file compose.yml",
         ),
     ),
     "plan": Word(

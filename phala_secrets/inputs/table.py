@@ -134,7 +134,7 @@ _INPUTS = (
         Input(
             "attest",
             "prove that what runs is a genuine TEE with an accepted OS, this app, this compose hash and this "
-            "KMS: `off`, `warn` or `require` (`update` and `verify`)",
+            "KMS: `off`, `warn` or `require` (`update`, `verify`, `status`)",
             "choice",
             default="off",
             choices=("off", "warn", "require"),

@@ -199,7 +199,11 @@ class Run:
             hints.append("run again when it is confirmed: what is approved by then is not sent again")
         if accepted:
             known.append(f"the update had been accepted for {_named(accepted)}")
-            hints.append("what was accepted goes on without this run")
+            hints.append("what was accepted goes on without this run: `mode: wait` follows it")
+        if self.job.mode == "wait":
+            return CancelledError(
+                "interrupted: the operation goes on without this run", hint="`mode: wait` follows it again"
+            )
         if not known:
             return CancelledError("interrupted before anything was sent", hint="run again")
         return CancelledError(f"interrupted: {'; '.join(known)}", hint="; ".join(hints))

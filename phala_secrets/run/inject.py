@@ -80,6 +80,10 @@ def update(run: Run) -> None:
     warn_of_stopped(run, run.targets)
     review(run, run.targets)
     _refuse(run)
+    if run.job.ask:
+        from phala_secrets.run import confirm
+
+        confirm.confirm(run)
     prepare.encrypt(run, run.targets)
     if run.job.attest:
         from phala_secrets.run import attest
@@ -88,11 +92,32 @@ def update(run: Run) -> None:
     update_all(run)
 
 
+def status(run: Run) -> None:
+    """Say what each CVM has today, and how that is known."""
+    from phala_secrets.run import status as today
+
+    _prove(run)
+    if run.job.attest:
+        from phala_secrets.run import attest
+
+        attest.now(run)
+    today.tell(run)
+
+
+def wait(run: Run) -> None:
+    """Follow what runs now to its end."""
+    from phala_secrets.run import attach
+
+    attach.follow(run)
+
+
 MODES: dict[str, Callable[[Run], None]] = {
     "update": update,
     "plan": plan,
     "encrypt": encrypt,
     "verify": verify,
+    "status": status,
+    "wait": wait,
 }
 
 

@@ -48,6 +48,8 @@ def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) ->
             if finding.message.startswith(UNKNOWN_ROOT):
                 run.output("warning", finding.message)
         before = known.get(app_id)
+        if run.job.mode == "status":  # which has it in its table
+            continue
         if before is None or before.public_key != key.public_key or before.signer != key.signer:
             run.runner.say(reports.proof_line(key))
 

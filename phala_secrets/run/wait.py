@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from phala_secrets.cloud import progress, wait
 from phala_secrets.cloud.refusals import retry_after
 from phala_secrets.cloud.wait import STOPPED, Patience, Seen
-from phala_secrets.errors import BootError, PhalaSecretsError, untrusted
+from phala_secrets.errors import BootError, PhalaSecretsError, WaitTimeoutError, untrusted
 from phala_secrets.flow import Flow, ask
 from phala_secrets.run import containers
 from phala_secrets.run.deliver import operation_of
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.records import Accepted
     from phala_secrets.errors import ConflictError
     from phala_secrets.run.context import Run, Target
+
+
+_GO_ON = "; `mode: wait` goes on waiting"
 
 
 def until_free(run: Run, target: Target, patience: Patience, busy: ConflictError) -> None:
@@ -56,7 +59,8 @@ def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
             run.client.run(containers.until_up(target.id, patience, show))
     except PhalaSecretsError as error:
         what = f"the update was accepted ({accepted.correlation_id})"
-        raise error.saying(f"{target.name}: {what}, but {error.marked}") from None
+        hint = error.marked_hint + (_GO_ON if isinstance(error, WaitTimeoutError) else "")
+        raise error.saying(f"{target.name}: {what}, but {error.marked}", hint=hint) from None
     target.status = "running"
     return seen
 

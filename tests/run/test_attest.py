@@ -150,6 +150,23 @@ def test_verify_attests_what_runs_and_ends_with_3_otherwise(verify: Attest, cvm:
     assert (warned.code, warned.json["attested"]) == (0, False)
 
 
+def test_what_status_attests_is_proven_the_names_included(
+    run: Command, inputs: dict[str, str], cvm: Cvm
+) -> None:
+    def known(attest: str) -> dict[str, bool]:
+        done = run("status", "--cvm", "my-app", "--attest", attest, environ=dict(inputs))
+        assert done.code == (3 if attest == "require" and cvm.firmware.os else 0), done.printed
+        facts = ("compose hash", "variables", "attestation", "state")
+        rows = {fact: line for line in done.lines for fact in facts if line.strip().startswith(fact)}
+        return {fact: "  proven  " in line for fact, line in rows.items()}
+
+    proven = {"compose hash": True, "variables": True, "attestation": True, "state": False}
+    assert known("warn") == proven
+    cvm.firmware.os = "somebody's own"
+    for attest in ("warn", "require"):
+        assert not any(known(attest).values())
+
+
 @pytest.mark.parametrize(
     ("flags", "more", "reason"),
     [

@@ -106,16 +106,6 @@ def test_verify_proves_the_key_and_needs_no_source(run: Command, cloud: Cloud, c
     assert len(cloud.requests) == 3
 
 
-def test_what_a_run_advises_can_be_followed(run: Command, cvm: Cvm) -> None:
-    done = run("verify", "--cvm", "my-app")
-    advice = dict(line.strip().split(": ") for line in done.lines if line.startswith("    "))
-    assert set(advice) == {"app-id", "trusted-signers"}
-    pinned = run("verify", "--cvm", "my-app", *(f"--{name}={value}" for name, value in advice.items()))
-    assert pinned.code == 0
-    assert "pinned: the signer is in trusted-signers" in pinned.stderr
-    assert not [line for line in pinned.lines if line.startswith("    ")]
-
-
 def test_list_shows_the_cvms_of_an_app(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     twin = cloud.add_cvm("my-app-2", app_id=cvm.app_id)
     done = run("list", "--app", f"0x{cvm.app_id}")
@@ -210,7 +200,8 @@ def test_every_help_has_an_example_that_parses_and_fits_a_terminal(mode: str, ru
         assert arguments[0] == mode
         written = arguments[: arguments.index(">")] if ">" in arguments else arguments
         parse(written)
-    assert max(map(len, after.partition("exit codes")[2].splitlines() or [""])) <= 80
+    wide = [line for line in done.stdout.splitlines() if len(line) > 80 and "bash-completion" not in line]
+    assert wide == []
 
 
 @pytest.mark.parametrize("mode", [*MODES, "list", "simulate"])
@@ -485,7 +476,7 @@ def test_the_file_of_phala_toml_is_a_persons_source_for_a_cvm_that_is_named_too(
     run.write("phala.toml", 'name = "another"\nenv_file = ".env"\n')
     assert run("update", "--cvm", "my-app").code == 2
     assert not cloud.requests
-    done = run("update", "--cvm", "my-app", person=True)
+    done = run("update", "--cvm", "my-app", "--yes", person=True)
     assert done.code == 0, done.printed
     assert cvm.environment == {"OLD": "2", "TOKEN": "p4$$w0rd${X}"}
 

@@ -290,7 +290,7 @@ def test_a_wrong_api_key_is_told_so(run: Command, cloud: Cloud, cvm: Cvm) -> Non
     run.environ["PHALA_CLOUD_API_KEY"] = "phak_mistyped"
     done = update(run)
     assert_told(done, 5, "401")
-    assert "api-key" in done.hints[0]
+    assert "check the API key" in done.hints[0]
     assert "phak_mistyped" not in done.printed
 
 

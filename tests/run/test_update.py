@@ -283,7 +283,7 @@ def test_a_conflict_that_stays_is_a_refusal(
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
-        (401, 5, "api-key"),
+        (401, 5, "check the API key"),
         (403, 5, "key"),
         (404, 5, "name"),
         (422, 5, ""),
@@ -317,7 +317,7 @@ def test_an_approval_that_nobody_can_give_here_ends_with_both_ways_to_it(
     assert done.code == 7, done.printed
     assert cvm.app_id in done.errors[0]
     assert done.json["compose_hash"] in done.errors[0]
-    for way in ("private-key", "rpc-url", "prepare-only"):
+    for way in ("PRIVATE_KEY", "--rpc-url", "--prepare-only"):
         assert way in done.hints[-1]
     assert cvm.environment == {"OLD": "1"}
 

@@ -1,0 +1,116 @@
+"""Following the operation that runs now, such as one whose run was cut short or ran out of time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phala_secrets.cloud import progress, records
+from phala_secrets.cloud import wait as waiting
+from phala_secrets.cloud.wait import STOPPED, Patience
+from phala_secrets.errors import BootError, Finding, PhalaSecretsError, untrusted
+from phala_secrets.flow import ask
+from phala_secrets.run import containers, find
+from phala_secrets.run.fleet import work_through
+from phala_secrets.runners.report import Report, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from phala_secrets.cloud.progress import Operation
+    from phala_secrets.cloud.wait import Pick
+    from phala_secrets.run.context import Run, Target
+
+_AT_ONCE = 64
+"""CVMs that are followed at once: waiting is no work."""
+
+_NOTHING = progress.Operation("", "completed", "")
+
+
+def follow(run: Run) -> None:
+    """Wait until the operation of each CVM is over, and the CVM runs. Raise the worst error.
+
+    Where none runs, the newest one counts: it may have ended since the run that began it.
+    """
+    run.targets, _ = run.client.run(find.find(run.job))
+    first = run.targets[0]
+    run.output("cvm-id", first.id)
+    run.output("app-id", first.app_id)
+    try:
+        work_through(run.targets, lambda one: _follow(run, one), at_once=_AT_ONCE, fail_fast=False)
+    finally:
+        run.output("status", first.status)
+        run.output_of(first, {"correlation-id": first.correlation_id})
+        if run.fleet:
+            run.output("results", [target.as_output(run.runner.clean) for target in run.targets])
+    _close(run)
+
+
+def _follow(run: Run, target: Target) -> None:
+    operation = _pick(run.client.run(ask(progress.operations(target.id))))
+    if operation and not operation.over:
+        run.runner.say(f"{target.name}: following {untrusted(waiting.in_words(operation))}")
+    pick = waiting.by_id(operation.correlation_id) if operation else _none
+    show = _shown(run, target)
+    patience = Patience(run.job.wait_timeout)
+    try:
+        seen = run.client.run(
+            waiting.until_up(
+                target.id,
+                pick,
+                patience.seconds,
+                show,
+                look=run.looks.of(target.app_id, target.id) if run.fleet else None,
+                may_rest=True,
+                what=f"the operation {operation.correlation_id}" if operation else "the boot",
+            )
+        )
+        if seen.status == STOPPED:
+            raise BootError("the CVM is stopped", hint=f"start it: phala cvms start {target.id}")
+        if run.job.wait_for == "containers":
+            run.client.run(containers.until_up(target.id, patience, show))
+    except PhalaSecretsError as error:
+        raise error.saying(f"{target.name}: {error.marked}") from None
+    finally:
+        target.correlation_id = operation.correlation_id if operation else ""
+        run.runner.progress("", cvm=run.in_fleet(target)) if run.fleet else None
+    target.status, target.stage = "running", "over"
+    now = run.client.run(ask(records.cvm(target.id)))
+    run.output_of(target, {"compose-hash": (now.compose_hash or "").lower().removeprefix("0x")})
+
+
+def _pick(listed: tuple[Operation, ...]) -> Operation | None:
+    """Return the operation that runs, or else the newest one."""
+    under_way = (one for one in listed if not one.over)
+    return next(under_way, listed[0] if listed else None)
+
+
+_none: Pick = lambda _: _NOTHING  # noqa: E731 (one of a kind with by_id)
+
+
+def _shown(run: Run, target: Target) -> Callable[[str], None]:
+    return lambda what: run.runner.progress(
+        f"{target.name}: {untrusted(what)}", cvm=run.in_fleet(target), change=True
+    )
+
+
+def _close(run: Run) -> None:
+    """Report how each of them ended, and raise the worst error."""
+    failed = [target for target in run.targets if target.error]
+    if run.fleet:
+        report = Report(f"{len(run.targets) - len(failed)} of {len(run.targets)} CVMs run")
+        rows = [(one.name, one.status, one.correlation_id, one.remark) for one in run.targets]
+        report.tables.append(Table(("CVM", "status", "operation", "error"), rows))
+        run.runner.report(report)
+    elif not failed:
+        only = run.targets[0]
+        run.runner.report(
+            Report(f"{only.name} runs", facts=[("last operation", only.correlation_id or "none")])
+        )
+    if not failed:
+        return
+    worst = max(failed, key=lambda target: target.exit_code)
+    for target in failed:
+        if target is not worst and target.error:
+            run.tell(Finding(target.error.marked, target.error.marked_hint, severity="error"))
+    if worst.error:
+        raise worst.error

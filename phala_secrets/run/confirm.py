@@ -1,0 +1,77 @@
+"""Asking the person at the terminal before an update."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from phala_secrets.cloud import records
+from phala_secrets.errors import CancelledError, DeliveryError, InputError
+from phala_secrets.run import reports
+
+if TYPE_CHECKING:
+    from phala_secrets.flow import Flow
+    from phala_secrets.run.context import Run
+
+TERMINAL = "/dev/tty"
+"""Where the question goes, and its answer comes from, whatever the streams are."""
+
+PATIENCE = 300.0
+"""Seconds for an answer: a terminal that nobody watches should not hold an update forever."""
+
+_ANSWER = 1024
+
+
+def confirm(run: Run) -> None:
+    """Show the plan, and ask whether to carry it out.
+
+    Raise CancelledError unless the answer is yes, and DeliveryError where a CVM is another one by then.
+    """
+    report = reports.told(run, "planned")
+    report.advice = []
+    run.runner.report(report)
+    whom = f"{len(run.targets)} CVMs" if run.fleet else run.targets[0].name
+    answer = _ask(run.runner.clean(f"Update and restart {whom}? [y/N]"))
+    if answer is None:
+        raise CancelledError(
+            "nobody answered, so nothing was sent", hint="run again, or answer before: `yes: true`"
+        )
+    if answer.strip().lower() not in ("y", "yes"):
+        raise CancelledError("not confirmed, so nothing was sent", hint="run again, and answer y")
+    run.client.run(_compare(run))
+
+
+def _ask(question: str) -> str | None:
+    """Return the line that a person types at the terminal, None where there is none in time.
+
+    What was typed before the question was there does not count.
+    """
+    import select
+    import termios
+
+    try:
+        terminal = os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise InputError(
+            f"{TERMINAL} cannot be opened, so nobody can be asked", hint="give `yes: true`"
+        ) from None
+    try:
+        termios.tcflush(terminal, termios.TCIFLUSH)
+        os.write(terminal, f"{question} ".encode(errors="replace"))
+        if not select.select([terminal], [], [], PATIENCE)[0]:
+            os.write(terminal, b"\n")
+            return None
+        return os.read(terminal, _ANSWER).decode(errors="replace")
+    finally:
+        os.close(terminal)
+
+
+def _compare(run: Run) -> Flow[None]:
+    """Raise DeliveryError where a CVM has another compose hash than the one that the plan was made for."""
+    now = yield tuple(records.cvm(target.id) for target in run.targets)
+    for target, cvm in zip(run.targets, now, strict=True):
+        if cvm.compose_hash != target.cvm.compose_hash:
+            raise DeliveryError(
+                f"another operation changed {target.name!a} after its plan was shown",
+                hint="run again to see the plan of now",
+            )
