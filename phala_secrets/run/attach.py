@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import progress, records
 from phala_secrets.cloud import wait as waiting
+from phala_secrets.cloud.progress import Operation
 from phala_secrets.cloud.wait import STOPPED, Patience
 from phala_secrets.errors import BootError, Finding, PhalaSecretsError, untrusted
 from phala_secrets.flow import ask
@@ -14,16 +15,12 @@ from phala_secrets.run.fleet import work_through
 from phala_secrets.runners.report import Report, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from phala_secrets.cloud.progress import Operation
-    from phala_secrets.cloud.wait import Pick
     from phala_secrets.run.context import Run, Target
 
 _AT_ONCE = 64
 """CVMs that are followed at once: waiting is no work."""
-
-_NOTHING = progress.Operation("", "completed", "")
 
 
 def follow(run: Run) -> None:
@@ -49,7 +46,7 @@ def _follow(run: Run, target: Target) -> None:
     operation = _pick(run.client.run(ask(progress.operations(target.id))))
     if operation and not operation.over:
         run.runner.say(f"{target.name}: following {untrusted(waiting.in_words(operation))}")
-    pick = waiting.by_id(operation.correlation_id) if operation else _none
+    pick = waiting.by_id(operation.correlation_id) if operation else _over
     show = _shown(run, target)
     patience = Patience(run.job.wait_timeout)
     try:
@@ -72,8 +69,11 @@ def _follow(run: Run, target: Target) -> None:
         raise error.saying(f"{target.name}: {error.marked}") from None
     finally:
         target.correlation_id = operation.correlation_id if operation else ""
-        run.runner.progress("", cvm=run.in_fleet(target)) if run.fleet else None
+        if cvm := run.in_fleet(target):
+            run.runner.progress("", cvm=cvm)
     target.status, target.stage = "running", "over"
+    if run.fleet:
+        run.runner.say(f"{target.name}: running")
     now = run.client.run(ask(records.cvm(target.id)))
     run.output_of(target, {"compose-hash": (now.compose_hash or "").lower().removeprefix("0x")})
 
@@ -84,7 +84,9 @@ def _pick(listed: tuple[Operation, ...]) -> Operation | None:
     return next(under_way, listed[0] if listed else None)
 
 
-_none: Pick = lambda _: _NOTHING  # noqa: E731 (one of a kind with by_id)
+def _over(_listed: Sequence[Operation]) -> Operation:
+    """Follow nothing: with no operation at all, the boot is all there is to wait for."""
+    return Operation("", "completed", "")
 
 
 def _shown(run: Run, target: Target) -> Callable[[str], None]:
