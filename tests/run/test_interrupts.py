@@ -102,7 +102,7 @@ def test_an_interrupt_amid_the_wait_says_that_the_update_was_accepted(
     correlation_id = cvm.operations[-1].correlation_id
     assert f"accepted for my-app ({correlation_id})" in done.errors[0]
     assert outputs(run)["PHALA_CORRELATION_ID"] == correlation_id
-    assert outputs(run)["PHALA_STATUS"] == "in_progress"
+    assert outputs(run)["PHALA_STATUS"] == "interrupted"
 
 
 def test_an_interrupt_amid_the_lookup_says_that_it_may_have_been_accepted(

@@ -99,7 +99,7 @@ def test_looks_are_close_at_first_and_then_five_seconds_apart(clock: ManualClock
 def test_the_old_running_that_still_shows_does_not_count(clock: ManualClock) -> None:
     watched = Watched(clock, [RUNNING], [None, UNDER_WAY, UNDER_WAY, COMPLETED])
     watched.wait()
-    assert watched.shown == ["running, but the update is not over", "running"]
+    assert watched.shown == ["waiting for the restart", "running"]
 
 
 def test_a_completed_operation_does_not_count_until_the_cvm_runs(clock: ManualClock) -> None:
