@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets import __version__
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import approve, compose, find, prepare, reports
+from phala_secrets.run import approve, compose, find, fleet, prepare, reports
 from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
@@ -26,6 +26,8 @@ def inject(run: Run) -> None:
     """Do the whole job. Raise the error that ends it; the outputs have the rest."""
     run.runner.check()
     run.output("version", __version__)
+    if run.job.app or len(run.job.cvms) > 1:
+        fleet.keep_memory_flat()
     MODES[run.job.mode](run)
 
 

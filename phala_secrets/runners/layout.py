@@ -46,7 +46,7 @@ def names_of(report: Report, clean: Clean, paint: Paint) -> Iterator[str]:
         if names.title:
             yield clean(f"  {names.title}:")
         yield from _diff(names, clean, paint)
-        yield clean(f"  {names.count}")
+        yield clean(f"  {names.tally}")
 
 
 def columns_of(table: Table, clean: Clean) -> list[str]:

@@ -92,7 +92,7 @@ def _names(names: Names, show: Show) -> str:
         for text, line in zip(texts, names.lines, strict=True)
     ]
     title = f"{_prose(names.title, show)}: " if names.title else ""
-    count = title + _prose(names.count, show)
+    count = title + _prose(names.tally, show)
     if not notes:
         return count
     block = _fence(notes, show)

@@ -17,8 +17,7 @@ class Id(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows under a header; every cell is text, foreign or not."""
 
     header: Sequence[str]
@@ -34,12 +33,11 @@ class Line(NamedTuple):
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """A diff of variables, with the line that counts them, under a ``title`` where there are several."""
 
     lines: Sequence[Line]
-    count: str
+    tally: str
     title: str = ""
 
 
