@@ -58,7 +58,7 @@ class _Run:
     """
 
     runner: Runner | None = None
-    what = "phala-secrets"
+    what = "the run"
     run: Run | None = None
 
     def __call__(self, arguments: Sequence[str]) -> None:

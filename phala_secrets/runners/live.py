@@ -29,6 +29,10 @@ class Doing(NamedTuple):
         room = None if width is None else max(0, width - len(clock))
         return (self.text[:room] + clock)[:width]
 
+    def from_now(self) -> Doing:
+        """Return it as something that begins now."""
+        return self._replace(began=flow.clock.monotonic())
+
     @property
     def age(self) -> float:
         """Seconds since it began."""
