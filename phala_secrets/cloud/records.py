@@ -218,7 +218,7 @@ def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accept
 
 
 def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[bool | None]:
-    """Whether the app's contract allows a compose hash on a device, by the API's word; None without one."""
+    """Whether the app's contract allows a compose hash on a device: the API's word, None without one."""
     return requests.is_allowed(app_id, compose_hash, device_id).read_by(_is_allowed)
 
 

@@ -12,10 +12,11 @@ from phala_secrets.errors import BootError, Finding, PhalaSecretsError, untruste
 from phala_secrets.flow import ask
 from phala_secrets.run import containers, find
 from phala_secrets.run.fleet import work_through
-from phala_secrets.runners.report import Report, Table
+from phala_secrets.run.wait import shown
+from phala_secrets.runners.report import Id, Report, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from phala_secrets.run.context import Run, Target
 
@@ -47,8 +48,8 @@ def _follow(run: Run, target: Target) -> None:
     if operation and not operation.over:
         run.runner.say(f"{target.name}: following {untrusted(waiting.in_words(operation))}")
     pick = waiting.by_id(operation.correlation_id) if operation else _over
-    show = _shown(run, target)
     patience = Patience(run.job.wait_timeout)
+    show = shown(run, target, patience)
     try:
         seen = run.client.run(
             waiting.until_up(
@@ -89,26 +90,11 @@ def _over(_listed: Sequence[Operation]) -> Operation:
     return Operation("", "completed", "")
 
 
-def _shown(run: Run, target: Target) -> Callable[[str], None]:
-    return lambda what: run.runner.progress(
-        f"{target.name}: {untrusted(what)}", cvm=run.in_fleet(target), change=True
-    )
-
-
 def _close(run: Run) -> None:
-    """Report how each of them ended, and raise the worst error."""
+    """Report that all of them run, or raise the worst error after the others were named."""
     failed = [target for target in run.targets if target.error]
-    if run.fleet:
-        report = Report(f"{len(run.targets) - len(failed)} of {len(run.targets)} CVMs run")
-        rows = [(one.name, one.status, one.correlation_id, one.remark) for one in run.targets]
-        report.tables.append(Table(("CVM", "status", "operation", "error"), rows))
-        run.runner.report(report)
-    elif not failed:
-        only = run.targets[0]
-        run.runner.report(
-            Report(f"{only.name} runs", facts=[("last operation", only.correlation_id or "none")])
-        )
     if not failed:
+        run.report(_report(run))
         return
     worst = max(failed, key=lambda target: target.exit_code)
     for target in failed:
@@ -116,3 +102,11 @@ def _close(run: Run) -> None:
             run.tell(Finding(target.error.marked, target.error.marked_hint, severity="error"))
     if worst.error:
         raise worst.error
+
+
+def _report(run: Run) -> Report:
+    if run.fleet:
+        rows = [(Id(one.name), one.status, Id(one.correlation_id or "none")) for one in run.targets]
+        return Report(f"{len(rows)} CVMs run", tables=[Table(("CVM", "status", "last operation"), rows)])
+    only = run.targets[0]
+    return Report(f"{only.name} runs", facts=[("last operation", Id(only.correlation_id or "none"))])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records
 from phala_secrets.errors import CancelledError, DeliveryError, InputError
-from phala_secrets.run import reports
+from phala_secrets.run import foresee
 
 if TYPE_CHECKING:
     from phala_secrets.flow import Flow
@@ -27,11 +27,10 @@ def confirm(run: Run) -> None:
 
     Raise CancelledError unless the answer is yes, and DeliveryError where a CVM is another one by then.
     """
-    report = reports.told(run, "planned")
+    report = foresee.planned(run, foresee.refusal(run, lambda: None))
     report.advice = []
     run.runner.report(report)
-    whom = f"{len(run.targets)} CVMs" if run.fleet else run.targets[0].name
-    answer = _ask(run.runner.clean(f"Update and restart {whom}? [y/N]"))
+    answer = _ask(run.runner.clean(f"Update and restart {run.whom}? [y/N]"))
     if answer is None:
         raise CancelledError(
             "nobody answered, so nothing was sent", hint="run again, or answer before: `yes: true`"

@@ -11,6 +11,7 @@ from phala_secrets.errors import PhalaSecretsError, untrusted
 from phala_secrets.flow import Flow, Settled
 from phala_secrets.run.asked import approvals
 from phala_secrets.run.containers import in_words
+from phala_secrets.run.reports import short
 from phala_secrets.runners.report import Report, Table
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def tell(run: Run) -> None:
             target.correlation_id = newest.correlation_id
         report = Report(f"{target.name}: {target.status}")
         report.tables.append(Table(("what", "known", "today"), _lines(run, target, seen, seen.state)))
-        run.runner.report(report)
+        run.report(report)
         names = (target.compose.allowed_envs if target.compose else None) or ()
         run.output_of(
             target,
@@ -91,7 +92,7 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
     key, attested = target.key, target.attestation
     by_api: Known = "API's word"
     code: Known = "proven" if attested and attested.attested else by_api
-    root = f"{key.signer}, {_ROOTS[key.trust]}"
+    root = f"{short(run, key.signer)}, {_ROOTS[key.trust]}"
     app = target.app_id if target.named else f"{target.app_id}, as app-id or cvm names it"
     lines = [
         Line("CVM", by_api, f"{target.name} ({target.id})"),
@@ -100,7 +101,7 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
         Line("state", by_api, _state(state)),
         Line("last operation", by_api, _operation(seen)),
         Line("containers", by_api, _containers(seen)),
-        Line("compose hash", code, bare(target.cvm.compose_hash) or "none is shown"),
+        Line("compose hash", code, short(run, bare(target.cvm.compose_hash)) or "none is shown"),
         _approval(run, target, seen),
         _names(target, code),
     ]

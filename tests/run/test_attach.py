@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from phala_secrets import __version__
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.containers import Container
 from phala_secrets.simulator.cvm import Cvm
@@ -35,6 +36,7 @@ def test_after_a_time_out_wait_goes_on(run: Command, cvm: Cvm, clock: ManualCloc
     assert done.code == 0, done.printed
     assert "my-app: following" in done.stderr
     assert done.json == {
+        "version": __version__,
         "cvm_id": cvm.id,
         "app_id": cvm.app_id,
         "compose_hash": cvm.compose_hash,
@@ -57,7 +59,7 @@ def test_what_ended_meanwhile_is_told_as_it_ended(run: Command, cvm: Cvm) -> Non
 def test_a_cvm_with_no_operation_just_runs(run: Command, cvm: Cvm, cloud: Cloud) -> None:
     done = run("wait", "--cvm", "my-app")
     assert done.code == 0, done.printed
-    assert done.lines[-2:] == ["my-app runs", "  last operation  none"]
+    assert done.lines[-3:-1] == ["my-app runs", "  last operation  none"]
     assert {request.method for request in cloud.requests} == {"GET"}
 
 
@@ -96,10 +98,13 @@ def test_all_of_a_fleet_are_followed_and_each_has_its_row(run: Command, cvm: Cvm
     sent = run("update", "--app", cvm.app_id, "--env-file", ".env", "--no-wait", "--max-parallel", "3")
     assert sent.code == 0, sent.printed
     done = run("wait", "--app", cvm.app_id, "--json")
-    assert done.code == 8
+    assert done.code == 8, done.printed
     rows = {row["name"]: row for row in done.json["results"]}
     assert [rows[name]["status"] for name in ("my-app", "two", "three")] == ["running", "failed", "failed"]
-    assert "1 of 3 CVMs run" in done.stderr
+    assert [line.split()[:3] for line in done.lines if line.startswith("  t")] == [
+        ["two", "failed", "8"],
+        ["three", "failed", "8"],
+    ]
     assert len(done.errors) == 2
 
 

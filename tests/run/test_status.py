@@ -32,7 +32,7 @@ def test_everything_of_a_cvm_is_shown_and_nothing_changes(run: Command, cloud: C
     run.write(".env", "OLD=2\nNEW=3\n")
     assert run("update", "--cvm", "my-app", "--env-file", ".env").code == 0
     cloud.reset_requests()
-    done = run("status", "--cvm", "my-app")
+    done = run("status", "--cvm", "my-app", "--full")
     assert done.code == 0, done.printed
     shown = lines(done)
     assert shown["CVM"] == ("API's word", f"my-app ({cvm.id})")
