@@ -31,13 +31,16 @@ def confirm(run: Run) -> None:
     report.advice = []
     run.runner.report(report)
     answer = _ask(run.runner.clean(f"Update and restart {run.whom}? [y/N]"))
+    if answer is not None and answer.strip().lower() in ("y", "yes"):
+        run.client.run(_compare(run))
+        return
+    run.output("status", "interrupted")
+    run.explained = True  # the plan is on the screen
     if answer is None:
         raise CancelledError(
             "nobody answered, so nothing was sent", hint="run again, or answer before: `yes: true`"
         )
-    if answer.strip().lower() not in ("y", "yes"):
-        raise CancelledError("not confirmed, so nothing was sent", hint="run again, and answer y")
-    run.client.run(_compare(run))
+    raise CancelledError("not confirmed, so nothing was sent", hint="run again, and answer y")
 
 
 def _ask(question: str) -> str | None:

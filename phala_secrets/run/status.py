@@ -93,7 +93,7 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
     by_api: Known = "API's word"
     code: Known = "proven" if attested and attested.attested else by_api
     root = f"{short(run, key.signer)}, {_ROOTS[key.trust]}"
-    app = target.app_id if target.named else f"{target.app_id}, as app-id or cvm names it"
+    app = short(run, target.app_id) + ("" if target.named else ", as app-id or cvm names it")
     lines = [
         Line("CVM", by_api, f"{target.name} ({target.id})"),
         Line("app", by_api if target.named else "proven", app),
