@@ -22,21 +22,24 @@ _MOST_DEVICES = 8
 
 def refusal(run: Run, look_ahead: Callable[[], None]) -> PhalaSecretsError | None:
     """Return what an update would be refused with, or None. Output whether it needs an approval."""
-    needed: dict[tuple[str, str, tuple[str, ...]], bool | None] = {}
-    for target in run.targets:
-        kind = (target.app_id, target.plan.compose_hash, target.cvm.device_ids)
-        if kind not in needed:
-            needed[kind] = _needs_approval(run, target)
-        target.approval_needed = needed[kind]
-        known = target.approval_needed is not None
-        run.output_of(target, {"approval-needed": bool(target.approval_needed) if known else ""})
     try:
+        _note_approvals(run)
         look_ahead()
     except PhalaSecretsError as error:
         return error
     if run.job.prepare_only or (run.job.private_key and run.job.policy.rpc_url):
         return None
     return next((_unapproved(target) for target in run.targets if target.approval_needed), None)
+
+
+def _note_approvals(run: Run) -> None:
+    asked: dict[tuple[str, str, tuple[str, ...]], bool | None] = {}
+    for target in run.targets:
+        kind = (target.app_id, target.plan.compose_hash, target.cvm.device_ids)
+        if kind not in asked:
+            asked[kind] = _needs_approval(run, target)
+        needed = target.approval_needed = asked[kind]
+        run.output_of(target, {"approval-needed": "" if needed is None else needed})
 
 
 def _needs_approval(run: Run, target: Target) -> bool | None:

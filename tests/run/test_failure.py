@@ -40,6 +40,13 @@ def test_a_boot_that_failed_says_what_was_sent_and_where_to_look(step: Step, cvm
     assert "t0ken-value" not in done.summary
 
 
+def test_containers_that_never_show_lead_to_the_serial_console(step: Step, cvm: Cvm) -> None:
+    cvm.containers = None
+    done = step(env="OLD=2", wait_for="containers", wait_timeout="20")
+    assert done.code == 8
+    assert f"<pre>phala logs --serial --cvm-id {cvm.id.replace('_', '&#95;')}</pre>" in done.summary
+
+
 def test_each_finding_is_a_row_with_name_place_and_what_to_write(step: Step, cvm: Cvm) -> None:
     step.write("app.env", 'OLD=2\nCERT="one\ntwo"\n')
     done = step(env_file="app.env")

@@ -13,6 +13,7 @@ from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command, Outcome
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.paper_chain import PaperChain
 
 ON_CHAIN = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 COMPOSE = """
@@ -195,6 +196,21 @@ def test_a_refusal_of_the_question_is_no_reason_to_refuse(
     simulator.faults.add(Fault("status", "POST", status=403, body={"detail": "Forbidden"}))
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, "")
+
+
+def test_with_an_rpc_the_contract_is_asked_and_not_the_api(run: Command, cloud: Cloud, on_chain: Cvm) -> None:
+    with PaperChain() as chain:
+        chain.hold(on_chain)
+        rpc = ("--rpc-url", chain.url)
+        done = plan(run, "--json", *rpc, env=NEW)
+        assert (done.code, needed(done)) == (7, True)
+        key = {"PRIVATE_KEY": "0x" + "11" * 32}
+        run.environ |= key
+        assert plan(run, "--json", *rpc, env=NEW).code == 0, "update would approve it"
+        chain.approved.add(done.json["compose_hash"])
+        chain.devices.add(on_chain.device_id)
+        assert needed(plan(run, "--json", *rpc, env=NEW)) is False
+    assert not [request for request in cloud.requests if request.method == "POST"]
 
 
 def test_a_hash_that_cannot_be_told_is_asked_of_nobody(run: Command, cloud: Cloud, on_chain: Cvm) -> None:
