@@ -48,6 +48,7 @@ def test_each_name_says_what_the_compose_file_makes_of_it(run: Command, cloud: C
         ("- GONE (would be dropped)", "not used by the compose file"),
     ]
     assert "  4 variables: 3 to add, 1 sent anew; 1 would be dropped" in done.lines
+    assert "Once that is changed, it would restart the CVM, whether or not a value is new." in done.lines
 
 
 def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Cloud) -> None:
@@ -153,7 +154,7 @@ def test_a_new_compose_hash_ends_with_7_by_the_api_s_word(run: Command, cloud: C
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (7, True)
     assert "update would be refused (exit code 7)" in done.stderr
-    assert "not approved on chain 8453" in done.errors[0]
+    assert "on chain 8453 does not allow the new one yet" in done.errors[0]
     (asked,) = [request for request in cloud.requests if request.method == "POST"]
     assert asked.json == {"compose_hash": done.json["compose_hash"], "device_id": on_chain.device_id}
 
@@ -174,7 +175,7 @@ def test_an_approval_that_is_there_already_is_not_needed(run: Command, cloud: Cl
     cloud.tamper = allow
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, False)
-    assert "  approval on chain  given already" in done.lines
+    assert "  approval on chain  given already, by the API's word" in done.lines
 
 
 @pytest.mark.parametrize("word", [{"error": "the RPC is down", "is_allowed": False}, {"is_allowed": None}])
@@ -206,7 +207,9 @@ def test_with_an_rpc_the_contract_is_asked_and_not_the_api(run: Command, cloud: 
         assert (done.code, needed(done)) == (7, True)
         key = {"PRIVATE_KEY": "0x" + "11" * 32}
         run.environ |= key
-        assert plan(run, "--json", *rpc, env=NEW).code == 0, "update would approve it"
+        approving = plan(run, "--json", *rpc, env=NEW)
+        assert approving.code == 0, "update would approve it"
+        assert "  approval on chain  needed, and given with private-key" in approving.lines
         chain.approved.add(done.json["compose_hash"])
         chain.devices.add(on_chain.device_id)
         assert needed(plan(run, "--json", *rpc, env=NEW)) is False
