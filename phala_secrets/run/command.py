@@ -209,8 +209,8 @@ def _failed(this: _Run, error: PhalaSecretsError) -> int:
         status = "interrupted" if interrupts.received() else runner.last_status()
     outputs: dict[str, Value] = {
         "status": status,
-        "error": runner.clean(runner.message_of(error)),
-        "hint": runner.clean(error.marked_hint),
+        "error": runner.message_of(error),
+        "hint": error.marked_hint,
         "exit-code": error.exit_code,
         "version": __version__,
     }

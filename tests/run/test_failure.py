@@ -158,6 +158,21 @@ def test_foreign_text_in_a_summary_file_mentions_nobody(run: Command, cvm: Cvm) 
         assert live not in summary, live
 
 
+def test_the_error_is_an_output_even_where_a_value_is_a_word_of_it(step: Step, cvm: Cvm) -> None:
+    done = step(env="NEW=update\nVERB=would")
+    assert done.code == 4
+    assert done.outputs["error"] == "the update would drop a variable of 'my-app': OLD"
+    assert not done.annotations("warning")
+
+
+def test_a_value_that_the_guest_repeats_is_in_no_output(step: Step, cvm: Cvm) -> None:
+    cvm.boot_fails("cannot log in with t0ken-value")
+    done = step(env="OLD=2\nTOKEN=t0ken-value")
+    assert done.code == 8
+    assert "t0ken-value" not in done.output_file + done.summary
+    assert "the update failed: " in done.outputs["error"]
+
+
 def test_json_has_the_error_of_a_run_that_failed_early(run: Command) -> None:
     done = run("update", "--cvm", "my-app", "--json")
     assert done.code == 2
