@@ -568,9 +568,9 @@ def test_each_refusal_has_its_class_and_all_that_the_api_said(
         ({"detail": "plain"}, "plain"),
         ({"detail": [{"loc": ["body", "env_keys"], "msg": "wrong", "type": "x"}]}, "body.env_keys: wrong"),
         ({"detail": {"message": "nested", "error_code": "ERR-1"}}, "nested"),
-        (b"<html>Bad gateway</html>", "HTTP 422"),
-        ([1], "HTTP 422"),
-        ({"message": None, "details": 3, "links": {}, "suggestions": [3]}, "HTTP 422"),
+        (b"<html>Bad gateway</html>", "it refused"),
+        ([1], "it refused"),
+        ({"message": None, "details": 3, "links": {}, "suggestions": [3]}, "it refused"),
     ],
 )
 def test_every_form_of_refusal_is_read(
