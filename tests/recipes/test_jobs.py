@@ -321,7 +321,7 @@ def test_notify(
             run("down", secrets)
     texts = [json.loads(body)["text"] for _, _, body in chat.requests]
     assert "operation: none" in texts[0]
-    assert f"operation: {cvm.operations[0].correlation_id}" in texts[1]
+    assert f"operation: {cvm.operations[-1].correlation_id}" in texts[1]
     for text in texts:
         assert re.search(r"status failed.*https://github\.com/my-org/my-app/actions/runs/7", text)
         assert not [value for value in secrets.values() if value in text]
