@@ -48,6 +48,7 @@ test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## ag
 	$(BIN)/python -m pytest tests/interop
 
 examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
+	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/documents/test_examples.py tests/recipes
 
 # Real evidence is not in this repository.
