@@ -104,6 +104,7 @@ def test_examples_of_one_cvm_never_update_it_at_once() -> None:
         "concurrency-group"
     ]
     assert load("buildkite/pipeline.yml")["steps"][0]["concurrency"] == 1
+    assert load("github/monorepo.yml")["jobs"]["deploy"]["concurrency"]["group"] == "app-${{ matrix.app }}"
     assert load("forgejo/secrets.yml")["concurrency"]["group"]
     assert load("kubernetes/cronjob.yaml")["spec"]["concurrencyPolicy"] == "Forbid"
     assert "disableConcurrentBuilds()" in (EXAMPLES / "jenkins/Jenkinsfile").read_text()
