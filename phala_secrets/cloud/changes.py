@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
@@ -11,12 +11,13 @@ from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import parse_sealed, seal
 from phala_secrets.dstack.env_vars import read_env_vars
 from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.key_proof import parse_signers
-from phala_secrets.errors import ConflictError, InputError
+from phala_secrets.errors import ConflictError, DeliveryError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _WAIT = 600
 """Seconds: a real update takes minutes."""
+
+_LISTED = 20
+"""Names in a message."""
 
 
 def start_cvm(request: Arguments | str | None = None, /, *, id: str | None = None) -> Call[CvmInfo]:
@@ -88,6 +92,7 @@ def update_cvm_envs(
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
     kms: str | None = None,
+    allow_removal: bool | Literal["all"] | None = None,
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[UpdateResult]:
@@ -99,16 +104,17 @@ def update_cvm_envs(
     (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
     with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
     root that the API publishes, which is as good as the API; with the default API the Cloud KMS
-    has to have its published root. ``compose_hash`` and
+    has to have its published root. ``envs`` that lack a variable of the CVM are refused, unless
+    ``allow_removal`` is true; with ``"all"`` they may be empty, too. ``compose_hash`` and
     ``transaction_hash`` (hex) are for the second phase, after an approval on chain. With ``wait``
     an operation in the way is waited for, then ``envs`` are encrypted anew, and it returns when the
     CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
 
     Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
-    UpdateCvmEnvsPreconditionRequired (465). Raises InputError and DeliveryError (the guest would
-    refuse ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError
-    or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the
-    CVM was busy or the rate limited.
+    UpdateCvmEnvsPreconditionRequired (465), which changed nothing. Raises InputError and
+    DeliveryError (the guest would refuse ``envs``, or the CVM would lose a variable) before the update
+    is sent, ProofError when the key is not proven, then ApiError or TransportError; with ``wait`` also
+    BootError and WaitTimeoutError. Is sent again only where the CVM was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -119,11 +125,13 @@ def update_cvm_envs(
         "transaction_hash": transaction_hash,
         "trusted_signers": trusted_signers,
         "kms": kms,
+        "allow_removal": allow_removal,
         "wait": wait,
         "timeout": timeout,
     }
     arguments = merged(request, "id", given)
     seconds = timeout_of(arguments)
+    check_removal(arguments)
     (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
@@ -184,9 +192,13 @@ def carry_out(
 
 
 def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
-    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names.
+
+    The names come in the order that the CVM has, since their order is measured. Raise DeliveryError
+    where a variable would be dropped, unless ``allow_removal`` says so.
+    """
     environment = read_env_vars(arguments["envs"])
-    first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
+    first_requests = (records.cvm(cvm_id), records.contracts(), records.compose(cvm_id))  # checks the id
     signers = arguments.get("trusted_signers")
     policy = trust.Policy(
         signers=() if signers is None else tuple(parse_signers(signers)),
@@ -194,10 +206,40 @@ def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list
         app_id=parse_cvm(cvm_id).app_id,
         cloud_root=known.expected_root((yield BaseUrl())),
     )
-    cvm, first = yield first_requests
+    removal = arguments.get("allow_removal")
+    if not environment.names and removal != "all":
+        raise InputError("envs is empty", hint='pass the variables; allow_removal="all" drops every one')
+    cvm, first, compose = yield first_requests
     contracts = yield from trust.all_contracts(first)
     key = yield from trust.prove_key(cvm, contracts, policy)
-    return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
+    today = compose.allowed_envs or ()
+    if not removal:
+        _refuse_removal(cvm.name, [name for name in today if name not in environment])
+    names = ordered(today, environment.names)
+    return seal(environment.as_dict().items(), key.public_key).hex(), names
+
+
+def check_removal(arguments: Mapping[str, Any]) -> None:
+    """Raise InputError unless ``allow_removal`` is a bool or "all", and goes with ``envs``."""
+    removal = arguments.get("allow_removal")
+    if removal is None:
+        return
+    if not isinstance(removal, bool) and removal != "all":
+        raise InputError("allow_removal has to be True, False or 'all'", hint="change allow_removal")
+    if "envs" not in arguments:
+        raise InputError(
+            "allow_removal goes with envs", hint="leave it out: a ciphertext is sent with the names it has"
+        )
+
+
+def _refuse_removal(name: str, removed: list[str]) -> None:
+    if removed:
+        names = ", ".join(removed[:_LISTED]) + (" …" if len(removed) > _LISTED else "")
+        count = f"{len(removed)} variables" if len(removed) > 1 else "a variable"
+        raise DeliveryError(
+            f"the update would drop {count} of {name!a}: {names}",
+            hint="an update replaces the whole set: pass them too, or allow_removal=True",
+        )
 
 
 def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from phala_secrets.cloud import readers, requests
 from phala_secrets.cloud.arguments import merged, required
-from phala_secrets.cloud.changes import carry_out, hash_of, names_of, seal_envs, timeout_of
+from phala_secrets.cloud.changes import carry_out, check_removal, hash_of, names_of, seal_envs, timeout_of
 from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.errors import InputError
@@ -38,6 +38,7 @@ def patch_cvm(
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
     kms: str | None = None,
+    allow_removal: bool | Literal["all"] | None = None,
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[PatchResult]:
@@ -46,15 +47,16 @@ def patch_cvm(
     ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. What is not given stays as it is:
     ``docker_compose_file``, the text of a compose file, is sent as given; the environment is
     replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
-    (``trusted_signers``, ``kms``), or by ``encrypted_env`` (hex) with its names in ``allowed_envs``.
+    (``trusted_signers``, ``kms``, ``allow_removal``), or by ``encrypted_env`` (hex) with its names in
+    ``allowed_envs``.
     After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex), and nothing else,
     carry out what was sent before. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
 
     Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
     PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
-    ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError or
-    TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the CVM
-    was busy or the rate limited.
+    ``envs``, or the CVM would lose a variable) before the change is sent, ProofError when the key is
+    not proven, then ApiError or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is
+    sent again only where the CVM was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -66,12 +68,14 @@ def patch_cvm(
         "transaction_hash": transaction_hash,
         "trusted_signers": trusted_signers,
         "kms": kms,
+        "allow_removal": allow_removal,
         "wait": wait,
         "timeout": timeout,
     }
     arguments = merged(request, "id", given)
     (cvm_id,) = required(arguments, "id")
     seconds = timeout_of(arguments)
+    check_removal(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
     result: PatchResult = yield from carry_out(
