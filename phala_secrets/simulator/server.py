@@ -20,6 +20,7 @@ from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ssl import SSLContext
     from types import TracebackType
 
@@ -55,8 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def serve(self) -> None:
-        """Read one request, of whatever method, and answer it."""
-        simulator = self.server.simulator
+        """Read one request, of whatever method, and answer it; then its line is traced."""
+        simulator, self.status = self.server.simulator, 0
+        began = simulator.cloud.clock.monotonic()
+        self._serve(simulator)
+        seconds = simulator.cloud.clock.monotonic() - began
+        simulator.trace(self.command, urlsplit(self.path).path, self.status, seconds)
+
+    def _serve(self, simulator: Simulator) -> None:
         self.request_id = uuid.uuid4().hex
         self.recorded: Request | None = None
         body = self._read_body(simulator.cloud.max_body)
@@ -158,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
         """The status line and the headers, up to the blank line; what is recorded of the answer."""
+        self.status = status
         if self.recorded is not None:
             self.recorded.status, self.recorded.ended = status, self.server.simulator.cloud.clock.monotonic()
         reason = _REASONS.get(status) or HTTPStatus(status).phrase
@@ -257,6 +265,8 @@ class Simulator:
     ) -> None:
         self.cloud = cloud or Cloud()
         self.latency = latency
+        self.trace: Callable[[str, str, int, float], None] = _nowhere
+        """Called after each request with its method, path, status, and how many seconds it took."""
         self._scheme = "http" if tls is None else "https"
         self._server = Server(port, self)
         if tls is not None:
@@ -298,3 +308,7 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _nowhere(*_: object) -> None:
+    """Trace nothing."""

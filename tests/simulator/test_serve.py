@@ -20,6 +20,7 @@ from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.kms import Kms
 from phala_secrets.simulator.serve import serve
 from phala_secrets.simulator.server import Simulator
+from phala_secrets.simulator.stage import Stage
 
 if TYPE_CHECKING:
     from tests.simulator.conftest import Api
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 PROGRAM = """
 import signal
 from phala_secrets.simulator.serve import serve
+from phala_secrets.simulator.stage import Stage
 signal.signal(signal.SIGINT, signal.default_int_handler)
-serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)
+serve(Stage(0, 'phak_mine', ('shop', 'blog'), boot_seconds=0.1))
 """
 
 
@@ -67,7 +69,9 @@ def test_its_keys_are_the_same_every_time() -> None:
 
 def test_a_port_that_is_taken(simulator: Simulator) -> None:
     with pytest.raises(InputError, match=f"port {simulator.port}"):
-        serve(simulator.port, "phak_mine", ["my-app"], out=StringIO())
+        serve(Stage(simulator.port), out=StringIO())
+    with pytest.raises(InputError, match=f"port {simulator.port}"):
+        serve(Stage(simulator.port - 1, on_chain=True), out=StringIO())
 
 
 def test_the_guest_can_be_looked_into_from_this_machine_alone(
