@@ -27,7 +27,7 @@ SEED = b"phala-secrets simulate"
 """Keys and ids are the same every time, so that a workflow can pin them."""
 
 OWNERS_KEY = keccak_256(b"the owner of every simulated app").hexdigest()
-"""The private key of the apps' owner, of whom nothing depends."""
+"""The private key of the apps' owner. Anybody can have it, so nothing real may ever belong to it."""
 
 SERVICES = ("web", "worker")
 _SAMPLE = {"GREETING": "hello from before"}
