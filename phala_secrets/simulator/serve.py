@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TextIO
@@ -24,22 +25,28 @@ def serve(stage: Stage, out: TextIO | None = None) -> None:
     out = out or sys.stdout
 
     def say(text: str) -> None:
-        out.write(text)
+        out.write(text + "\n")
         out.flush()
+
+    def trace(method: str, path: str, status: int, seconds: float) -> None:
+        with suppress(OSError):  # nobody reads it, and the request is answered all the same
+            say(f"{_shown(method):<6}{_shown(path)}  {status}  {seconds * 1000:.0f} ms")
+
+    def trace_rpc(method: str) -> None:
+        with suppress(OSError):
+            say(f"RPC   {_shown(method)}")
 
     with Scene(stage) as ready, TemporaryDirectory(prefix="phala-secrets-") as folder:
         root = Path(folder) / "attestation-root.pem"
         root.write_text(ready.cloud.tee.root_pem)
         say(describe(ready, str(root)))
-        ready.simulator.trace = lambda method, path, status, seconds: say(
-            f"{method:<6}{_shown(path)}  {status}  {seconds * 1000:.0f} ms\n"
-        )
+        ready.simulator.trace = trace
         if ready.chain is not None:
-            ready.chain.trace = lambda method: say(f"RPC   {_shown(method)}\n")
+            ready.chain.trace = trace_rpc
         try:
             ready.simulator.wait()
         except KeyboardInterrupt:
-            say("\n")
+            say("")
 
 
 def describe(ready: Scene, root: str = "") -> str:
@@ -75,7 +82,7 @@ def describe(ready: Scene, root: str = "") -> str:
         "",
         "What it is asked:",
     ]
-    return "\n".join((*lines, ""))
+    return "\n".join(lines)
 
 
 def _chain(chain: PaperChain) -> list[str]:

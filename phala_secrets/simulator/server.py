@@ -56,14 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def serve(self) -> None:
-        """Read one request, of whatever method, and answer it; then its line is traced."""
-        simulator, self.status = self.server.simulator, 0
-        began = simulator.cloud.clock.monotonic()
-        self._serve(simulator)
-        seconds = simulator.cloud.clock.monotonic() - began
-        simulator.trace(self.command, urlsplit(self.path).path, self.status, seconds)
-
-    def _serve(self, simulator: Simulator) -> None:
+        """Read one request, of whatever method, and answer it."""
+        simulator = self.server.simulator
+        self.began = simulator.cloud.clock.monotonic()
         self.request_id = uuid.uuid4().hex
         self.recorded: Request | None = None
         body = self._read_body(simulator.cloud.max_body)
@@ -164,14 +159,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.head(answer.status, headers) + body)
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
-        """The status line and the headers, up to the blank line; what is recorded of the answer."""
-        self.status = status
+        """The status line and the headers, up to the blank line; the answer is recorded and traced."""
+        simulator, now = self.server.simulator, self.server.simulator.cloud.clock.monotonic()
         if self.recorded is not None:
-            self.recorded.status, self.recorded.ended = status, self.server.simulator.cloud.clock.monotonic()
+            self.recorded.status, self.recorded.ended = status, now
+        simulator.trace(self.command, self.path.partition("?")[0], status, now - self.began)
         reason = _REASONS.get(status) or HTTPStatus(status).phrase
         lines = [
             f"HTTP/1.1 {status} {reason}",
-            f"Date: {format_datetime(self.server.simulator.cloud.now(), usegmt=True)}",
+            f"Date: {format_datetime(simulator.cloud.now(), usegmt=True)}",
             f"X-Request-ID: {self.request_id}",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
@@ -266,7 +262,7 @@ class Simulator:
         self.cloud = cloud or Cloud()
         self.latency = latency
         self.trace: Callable[[str, str, int, float], None] = _nowhere
-        """Called after each request with its method, path, status, and how many seconds it took."""
+        """Called as each response begins: method, path, status, and the seconds that it took until then."""
         self._scheme = "http" if tls is None else "https"
         self._server = Server(port, self)
         if tls is not None:

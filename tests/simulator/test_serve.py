@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = ""
-        while printed.count("guest") < 2:
+        while "What it is asked:" not in printed:
             printed += process.stdout.readline()
         exports = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
         signer = re.search(r"^trusted-signers: 0x(\w{66})", printed, re.MULTILINE)
@@ -57,6 +58,14 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
         assert signer is not None
         assert signer[1] == answer.json()["k256_pubkey"]
         assert httpx.get(guest).json()["environment"] == {"GREETING": "hello from before"}
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert re.fullmatch(r"GET   /sgx/certification/v4/rootcacrl  200  \d+ ms\n", lines[0])
+        assert re.fullmatch(r"GET   /api/v1/kms/phala  200  \d+ ms\n", lines[1])
+        url = httpx.URL(exports["PHALA_CLOUD_API_PREFIX"])
+        with socket.create_connection((url.host, url.port)) as hostile:
+            hostile.sendall(b"GET /api/v1/\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert hostile.recv(100)
+        assert process.stdout.readline().startswith(r"GET   /api/v1/\x1b[31m  401")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
         assert not root.exists()
