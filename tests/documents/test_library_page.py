@@ -28,7 +28,7 @@ SENT = {"DATABASE_URL": "postgres://...", "API_SECRET": "s3cr3t"}
 
 @pytest.fixture
 def cvm(cloud: Cloud) -> Cvm:
-    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"API_SECRET": "old"})
+    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"GREETING": "old"})
 
 
 def script(simulator: Simulator, code: str) -> subprocess.CompletedProcess[str]:
@@ -67,14 +67,14 @@ QUICKSTARTS = pytest.mark.parametrize("code", [QUICK, QUICK_ASYNC], ids=["sync",
 @QUICKSTARTS
 def test_the_quickstarts_run_as_they_stand(simulator: Simulator, cvm: Cvm, code: str) -> None:
     assert run(simulator, code) == "it runs\n"
-    assert (cvm.status, cvm.environment) == ("running", {"API_SECRET": "s3cr3t"})
+    assert (cvm.status, cvm.environment) == ("running", {"GREETING": "hello"})
 
 
 @QUICKSTARTS
 def test_the_quickstarts_say_where_an_approval_is_needed(simulator: Simulator, code: str) -> None:
     kms = simulator.cloud.add_kms("kms-base", 8453, "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C")
     cvm = simulator.cloud.add_cvm("my-app", kms=kms)
-    assert run(simulator, code) == f"first approve {cvm.hash_with(['API_SECRET'])}\n"
+    assert run(simulator, code) == f"first approve {cvm.hash_with(['GREETING'])}\n"
 
 
 @QUICKSTARTS
@@ -113,13 +113,14 @@ def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm
 
 @pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
 def test_the_documented_patch_runs_as_it_stands(
-    simulator: Simulator, cvm: Cvm, form: type[str], tmp_path: Path
+    simulator: Simulator, form: type[str], tmp_path: Path
 ) -> None:
+    cvm = simulator.cloud.add_cvm("my-app", environment=SENT)
     compose = "services:\n  web:\n    image: nginx:1.29\n"
     (tmp_path / "docker-compose.yml").write_text(compose)
     before = f"import os\nos.chdir({str(tmp_path)!r})\n"
     assert run(simulator, form(before + PATCH)) == "in_progress\n"
-    assert cvm.wait().environment == {"API_SECRET": "s3cr3t"}
+    assert cvm.wait().environment == {**SENT, "DATABASE_URL": "postgres://…"}
     assert cvm.app_compose["docker_compose_file"] == compose
 
 
