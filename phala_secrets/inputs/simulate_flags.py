@@ -67,7 +67,7 @@ def stage_of(values: Mapping[str, object]) -> Stage:
 
 
 def _lies() -> str:
-    return "the API lies: " + "; ".join(f"{name}, {lie.what}" for name, lie in LIES.items())
+    return "the API lies: " + ", ".join(f"{name} ({lie.what})" for name, lie in LIES.items())
 
 
 def _port(text: str) -> int:

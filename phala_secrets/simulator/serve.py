@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,8 +13,6 @@ from phala_secrets.simulator.measured_boot import os_measurements
 from phala_secrets.simulator.stage import OWNERS_KEY, Scene, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from phala_secrets.simulator.paper_chain import PaperChain
 
 _SHOWN = 160
@@ -59,7 +58,7 @@ def describe(ready: Scene, root: str = "") -> str:
         "A simulated Phala Cloud. Nothing leaves this machine; Ctrl-C stops it.",
         "",
         f"export PHALA_CLOUD_API_PREFIX={simulator.url}",
-        f"export PHALA_CLOUD_API_KEY={cloud.api_key}",
+        f"export PHALA_CLOUD_API_KEY={quote(cloud.api_key)}",
         *(_attestation(ready, root) if root else ()),
         *(_chain(ready.chain) if ready.chain else ()),
         *(f"export {name}={value}" for name, value in ready.pins.items()),
@@ -97,15 +96,10 @@ def _attestation(ready: Scene, root: str) -> list[str]:
     authorities = dict.fromkeys(cvm.kms.ca_public_key for cvm in cloud.cvms)
     return [
         f"export PHALA_SECRETS_PCCS_URL={ready.simulator.origin}",
-        f"export PHALA_SECRETS_ATTESTATION_ROOT={root}",
-        f"export PHALA_SECRETS_TRUSTED_OS={_lines(measured)}",
-        f"export PHALA_SECRETS_TRUSTED_KMS_CA={_lines(authorities)}",
+        f"export PHALA_SECRETS_ATTESTATION_ROOT={quote(root)}",
+        f"export PHALA_SECRETS_TRUSTED_OS={quote(chr(10).join(measured))}",
+        f"export PHALA_SECRETS_TRUSTED_KMS_CA={quote(chr(10).join(authorities))}",
     ]
-
-
-def _lines(values: Iterable[str]) -> str:
-    joined = "\n".join(values)
-    return f"'{joined}'" if "\n" in joined else joined
 
 
 def _shown(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from btclib_secp256k1 import keys
@@ -89,7 +90,7 @@ class Scene:
         """What an honest API shows of the first CVM."""
         self.roots = {one.slug: one.root_public_key for one in self.cloud.kmses}
         """The root of each KMS, by slug, as an honest API shows it."""
-        self.which = f"--cvm {first.name}" if stage.replicas == 1 else f"--app {first.app_id}"
+        self.which = f"--cvm {quote(first.name)}" if stage.replicas == 1 else f"--app {first.app_id}"
         """How a command names the first CVM, or all of its app."""
         self._register()
         self._trouble(stage)

@@ -21,7 +21,7 @@ from phala_secrets.simulator.paper_chain import PaperChain
 from phala_secrets.simulator.serve import describe
 from phala_secrets.simulator.stage import OWNERS_KEY, Scene, Stage, owner
 from tests.support.clock import ManualClock
-from tests.support.command import Command, Outcome
+from tests.support.command import ROOT, Command, Outcome
 
 
 class Play(NamedTuple):
@@ -32,7 +32,7 @@ class Play(NamedTuple):
 
     def update(self, *flags: str, secrets: str = "GREETING", **environ: str) -> Outcome:
         given = {"GREETING": "hello", "DATABASE_URL": "postgres://a", **environ}
-        return self.run("update", *self.scene.which.split(), "--secrets", secrets, *flags, environ=given)
+        return self.run("update", *shlex.split(self.scene.which), "--secrets", secrets, *flags, environ=given)
 
 
 Open = Callable[..., Play]
@@ -66,16 +66,35 @@ def environments(scene: Scene) -> list[dict[str, str] | None]:
 # What is printed
 
 
-@pytest.mark.parametrize("flags", [(), ("--replicas=2",), ("--cvm=shop", "--cvm=blog"), ("--on-chain",)])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--replicas=2",),
+        ("--cvm=shop", "--cvm=blog"),
+        ("--on-chain",),
+        ("--cvm=my $(shop)", "--key=it's&mine"),
+    ],
+)
 def test_the_command_that_it_prints_can_be_pasted(play: Open, flags: tuple[str, ...]) -> None:
     scene, run = play(*flags)
     ((variable, value, line),) = re.findall(
         r"^  (\w+)=(\w+) phala-secrets (.+)$", describe(scene), re.MULTILINE
     )
-    done = run(*line.split(), environ={variable: value})
+    done = run(*shlex.split(line), environ={variable: value})
     assert done.code == 0, done.stderr
     assert "warning:" not in done.stderr
     assert scene.cloud.cvms[0].environment == {"GREETING": "hello"}
+
+
+def test_its_compose_file_hands_on_the_variables_of_the_demo(play: Open) -> None:
+    stage = play()
+    stage.run.write(".env", (ROOT / "examples/demo/sample.env").read_bytes())
+    stage.run.write("tls.key", "-----BEGIN KEY-----\n-----END KEY-----\n")
+    sources = ("--env-file=.env", "--files=TLS_KEY=tls.key", "--base64=TLS_KEY")
+    done = stage.update(*sources, secrets="API_TOKEN", API_TOKEN="t0ken")
+    assert done.code == 0, done.stderr
+    assert "compose file" not in done.stderr
 
 
 def test_the_pins_that_it_prints_hold(play: Open) -> None:
