@@ -3,86 +3,70 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from phala_secrets.errors import InputError
+from phala_secrets.inputs.row import Input
 from phala_secrets.simulator.lies import LIES
 from phala_secrets.simulator.stage import SERVICES, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MOST_REPLICAS = 100
 _DAY = 86_400
+
+FLAGS = (
+    Input("port", "the port on 127.0.0.1, where 0 is a free one", "number", "PORT", "8010", high=65_535),
+    Input("key", "the API key that it takes", metavar="KEY", default="phak_simulator"),
+    Input("cvm", "a CVM that it has", "lines", "NAME", "my-app"),
+    Input("replicas", "how many CVMs each app has", "number", "N", "1", low=1, high=100),
+    Input("boot-seconds", "how long a CVM takes to restart", "number", "SECONDS", "3", high=_DAY),
+    Input("boot-error", "have the next boot of each CVM fail with this reason", metavar="TEXT"),
+    Input("busy", "have another operation in the way for so long", "number", "SECONDS", "0", high=_DAY),
+    Input("stopped", "have the CVMs stopped", "bool"),
+    Input("crash", "have the container of a service crash", "lines", choices=SERVICES),
+    Input("on-chain", "have an Onchain KMS, with an RPC on the next port", "bool"),
+    Input(
+        "lie",
+        "have the API lie: " + ", ".join(f"{name} ({lie.what})" for name, lie in LIES.items()),
+        "choice",
+        "LIE",
+        choices=tuple(LIES),
+    ),
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags to a parser."""
-    default = Stage()
-    flag = parser.add_argument
-    flag("--port", type=_port, default=default.port, help="port on 127.0.0.1; 0 is a free one (%(default)s)")
-    flag("--key", default=default.api_key, metavar="KEY", help="the API key that it takes")
-    flag("--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)")
-    flag("--replicas", type=_replicas, default=1, metavar="N", help="how many CVMs each app has (1)")
-    flag(
-        "--boot-seconds",
-        type=_seconds,
-        default=default.boot_seconds,
-        metavar="SECONDS",
-        help="how long a CVM takes to restart (3)",
-    )
-    flag("--boot-error", default="", metavar="TEXT", help="the next boot of each CVM fails with this reason")
-    flag(
-        "--busy",
-        type=_seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="another operation is in the way for so long",
-    )
-    flag("--stopped", action="store_true", help="the CVMs are stopped")
-    flag(
-        "--crash",
-        action="append",
-        default=[],
-        choices=SERVICES,
-        help="the container of this service crashes; repeatable",
-    )
-    flag("--on-chain", action="store_true", help="an Onchain KMS, with an RPC on the next port")
-    flag("--lie", default="", choices=LIES, metavar="LIE", help=_lies())
+    for row in FLAGS:
+        repeatable = "; repeatable" if row.kind == "lines" else ""
+        default = f" ({row.default})" if row.default else ""
+        options: dict[str, Any] = {"help": f"{row.help}{repeatable}{default}"}
+        if row.kind == "bool":
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"metavar": row.metavar or None, "choices": row.choices or None}
+            if row.kind == "lines":
+                options["action"] = "append"
+            if row.kind == "number":
+                options["type"] = partial(_number, row)
+        parser.add_argument(f"--{row.name}", **options)
 
 
-def stage_of(values: Mapping[str, object]) -> Stage:
+def stage_of(values: Mapping[str, Any]) -> Stage:
     """Return the stage that the flags describe. Raise InputError for flags that do not go together."""
-    named = {name: value for name, value in values.items() if name not in ("help", "key", "cvm", "crash")}
-    cvms, crash = values["cvm"], values["crash"]
-    stage = Stage(
-        **named,  # type: ignore[arg-type]
-        api_key=str(values["key"]),
-        cvms=tuple(cvms) if isinstance(cvms, list) else Stage().cvms,
-        crash=tuple(crash) if isinstance(crash, list) else (),
-    )
+    given = {name: value for name, value in values.items() if value is not None and name != "help"}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    names = {"key": "api_key", "cvm": "cvms"}
+    stage = Stage(**{names.get(name, name): value for name, value in given.items()})
     if stage.lie and LIES[stage.lie].on_chain and not stage.on_chain:
         raise InputError(f"--lie {stage.lie} takes an app on chain", hint="add --on-chain")
     return stage
 
 
-def _lies() -> str:
-    return "the API lies: " + ", ".join(f"{name} ({lie.what})" for name, lie in LIES.items())
-
-
-def _port(text: str) -> int:
-    return _whole(text, 0, 65_535, "a port")
-
-
-def _replicas(text: str) -> int:
-    return _whole(text, 1, _MOST_REPLICAS, "a number")
-
-
-def _seconds(text: str) -> float:
-    return float(_whole(text, 0, _DAY, "a number of seconds"))
-
-
-def _whole(text: str, low: int, high: int, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and low <= int(text[:9]) <= high):
-        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not {what} from {low} to {high}")
+def _number(row: Input, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and row.low <= int(text[:9]) <= row.high):
+        what = "a port" if row.name == "port" else "a number"
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not {what} from {row.low} to {row.high}")
     return int(text)
