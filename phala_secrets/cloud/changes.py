@@ -11,13 +11,14 @@ from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.cloud.removal import Removal
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import parse_sealed, seal
 from phala_secrets.dstack.env_vars import read_env_vars
 from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.key_proof import parse_signers
-from phala_secrets.errors import ConflictError, DeliveryError, InputError
+from phala_secrets.errors import ConflictError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 _WAIT = 600
 """Seconds: a real update takes minutes."""
-
-_LISTED = 20
-"""Names in a message."""
 
 
 def start_cvm(request: Arguments | str | None = None, /, *, id: str | None = None) -> Call[CvmInfo]:
@@ -131,7 +129,7 @@ def update_cvm_envs(
     }
     arguments = merged(request, "id", given)
     seconds = timeout_of(arguments)
-    check_removal(arguments)
+    removal = Removal(arguments)
     (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
@@ -149,7 +147,7 @@ def update_cvm_envs(
     def prepare() -> Flow[Call[Any]]:
         if sealed is not None:
             return requests.update_envs(cvm_id, sealed, names, *second_phase)
-        ciphertext, sent = yield from seal_envs(cvm_id, arguments)
+        ciphertext, sent = yield from seal_envs(cvm_id, arguments, removal)
         return requests.update_envs(cvm_id, ciphertext, sent, *second_phase)
 
     accepted = readers.read("UpdateCvmEnvsInProgress")
@@ -191,11 +189,10 @@ def carry_out(
     return result
 
 
-def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
+def seal_envs(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[tuple[str, list[str]]]:
     """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names.
 
-    The names come in the order that the CVM has, since their order is measured. Raise DeliveryError
-    where a variable would be dropped, unless ``allow_removal`` says so.
+    The names come in the order that the CVM has, since their order is measured.
     """
     environment = read_env_vars(arguments["envs"])
     first_requests = (records.cvm(cvm_id), records.contracts(), records.compose(cvm_id))  # checks the id
@@ -206,40 +203,14 @@ def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list
         app_id=parse_cvm(cvm_id).app_id,
         cloud_root=known.expected_root((yield BaseUrl())),
     )
-    removal = arguments.get("allow_removal")
-    if not environment.names and removal != "all":
-        raise InputError("envs is empty", hint='pass the variables; allow_removal="all" drops every one')
+    removal.check_given(environment)
     cvm, first, compose = yield first_requests
     contracts = yield from trust.all_contracts(first)
     key = yield from trust.prove_key(cvm, contracts, policy)
     today = compose.allowed_envs or ()
-    if not removal:
-        _refuse_removal(cvm.name, [name for name in today if name not in environment])
+    removal.check(cvm.name, today, environment)
     names = ordered(today, environment.names)
     return seal(environment.as_dict().items(), key.public_key).hex(), names
-
-
-def check_removal(arguments: Mapping[str, Any]) -> None:
-    """Raise InputError unless ``allow_removal`` is a bool or "all", and goes with ``envs``."""
-    removal = arguments.get("allow_removal")
-    if removal is None:
-        return
-    if not isinstance(removal, bool) and removal != "all":
-        raise InputError("allow_removal has to be True, False or 'all'", hint="change allow_removal")
-    if "envs" not in arguments:
-        raise InputError(
-            "allow_removal goes with envs", hint="leave it out: a ciphertext is sent with the names it has"
-        )
-
-
-def _refuse_removal(name: str, removed: list[str]) -> None:
-    if removed:
-        names = ", ".join(removed[:_LISTED]) + (" …" if len(removed) > _LISTED else "")
-        count = f"{len(removed)} variables" if len(removed) > 1 else "a variable"
-        raise DeliveryError(
-            f"the update would drop {count} of {name!a}: {names}",
-            hint="an update replaces the whole set: pass them too, or allow_removal=True",
-        )
 
 
 def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from phala_secrets.cloud import readers, requests
 from phala_secrets.cloud.arguments import merged, required
-from phala_secrets.cloud.changes import carry_out, check_removal, hash_of, names_of, seal_envs, timeout_of
+from phala_secrets.cloud.changes import carry_out, hash_of, names_of, seal_envs, timeout_of
+from phala_secrets.cloud.removal import Removal
 from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.errors import InputError
@@ -75,12 +76,12 @@ def patch_cvm(
     arguments = merged(request, "id", given)
     (cvm_id,) = required(arguments, "id")
     seconds = timeout_of(arguments)
-    check_removal(arguments)
+    removal = Removal(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
     result: PatchResult = yield from carry_out(
         cvm_id,
-        lambda: _call(cvm_id, arguments),
+        lambda: _call(cvm_id, arguments, removal),
         accepted,
         asked,
         wait=seconds if arguments.get("wait") else None,
@@ -88,10 +89,10 @@ def patch_cvm(
     return result
 
 
-def _call(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[Call[Any]]:
+def _call(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[Call[Any]]:
     if any(name in arguments for name in _SECOND):
         return _commit(cvm_id, arguments)
-    changes = yield from _changes(cvm_id, arguments)
+    changes = yield from _changes(cvm_id, arguments, removal)
     return requests.patch_cvm(cvm_id, **changes)
 
 
@@ -108,7 +109,7 @@ def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:
     return requests.commit_patch(cvm_id, compose_hash, transaction_hash)
 
 
-def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+def _changes(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[dict[str, Any]]:
     """Return what to change, by the names of ``requests.patch_cvm``."""
     changes: dict[str, Any] = {}
     if "docker_compose_file" in arguments:
@@ -128,7 +129,7 @@ def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
         changes["encrypted_env"] = sealed
         changes["allowed_envs"] = names
     elif "envs" in arguments:
-        changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments)
+        changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments, removal)
     if not changes:
         raise InputError(
             "there is nothing to change", hint="pass docker_compose_file, envs, or encrypted_env"

@@ -21,6 +21,7 @@ from phala_secrets import (
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.containers import Container
 from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.wire import Answer, Request
 from tests.support.faulty import FaultySimulator as Simulator
 
 Call = Callable[..., Any]
@@ -153,6 +154,30 @@ def test_removal_is_judged_again_after_another_operation(call: Call, cvm: Cvm) -
     cvm.begin_operation("update_envs", 20, changes={"allowed_envs": ["OLD", "THEIRS"]})
     with pytest.raises(DeliveryError, match="THEIRS"):
         call("update_cvm_envs", "my-app", envs={"OLD": "2"}, wait=True)
+
+
+@pytest.mark.parametrize("method", CHANGES)
+def test_removal_of_what_came_meanwhile_is_never_made(
+    call: Call, cvm: Cvm, cloud: Cloud, method: str
+) -> None:
+    """Nobody has agreed to that, whatever ``allow_removal`` says."""
+    cvm.begin_operation("resize", 20, effect="none")
+
+    def add(request: Request, answer: Answer) -> Answer:
+        if answer.status == 409:
+            cvm.app_compose = {**cvm.app_compose, "allowed_envs": ["OLD", "THEIRS"]}
+        return answer
+
+    cloud.tamper = add
+    with pytest.raises(DeliveryError, match="meanwhile, which the update would drop: THEIRS"):
+        call(method, "my-app", envs={"NEW": "2"}, allow_removal=True, wait=True)
+    assert all(request.status == 409 for request in cloud.requests if request.method == "PATCH")
+
+
+def test_a_long_list_of_removals_is_cut(call: Call, cloud: Cloud) -> None:
+    cloud.add_cvm("full", environment={f"NAME_{number:02}": "1" for number in range(30)})
+    with pytest.raises(DeliveryError, match=r"drop 30 variables of 'full': NAME_00, .*NAME_19 …\n"):
+        call("update_cvm_envs", "full", envs={"NEW": "1"})
 
 
 def test_names_keep_the_order_that_the_cvm_has(call: Call, cloud: Cloud) -> None:
