@@ -52,6 +52,10 @@ _HINTS: dict[int | str, str] = {
 }
 
 
+_SAID = {409: "another operation runs", 429: "too many requests"}
+"""What a status means where the response does not say it in words."""
+
+
 def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hidden = _NOTHING) -> ApiError:
     """Return the error that an answer is: structured, ``{"detail": …}``, FastAPI's list, or no JSON."""
     answer = answer if isinstance(answer, dict) else {}
@@ -73,7 +77,8 @@ def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hid
     notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
     kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
     hint = _HINTS.get(code or "") or _HINTS.get(status) or "run again; if it stays, ask Phala's support"
-    said = untrusted(hidden.in_text(_text(message))) if message else f"HTTP {status}"
+    otherwise = _SAID.get(status) or ("it failed" if status >= 500 else "it refused")
+    said = untrusted(hidden.in_text(_text(message))) if message else otherwise
     notes = hidden.in_text(notes)
     return kind(
         f"Phala Cloud: {said} ({untrusted(notes) if code or request_id else notes})",

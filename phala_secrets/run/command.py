@@ -111,8 +111,10 @@ def _need_mode(command: Command, given: Given) -> None:
 
 def _carry_out(command: Command, given: Given, runner: Runner, this: _Run) -> None:
     _mask_credentials(given, runner)
-    if command.mode == "simulate":
-        _simulate(command)
+    if command.stage:
+        from phala_secrets.simulator.serve import serve
+
+        serve(command.stage)
     elif command.mode == "completion":
         from phala_secrets.inputs.completion import script
 
@@ -189,12 +191,6 @@ def _mask_credentials(given: Given, runner: Runner) -> None:
             runner.mask(credentials_in(os.environ.get(variable, "")), variable)
 
 
-def _simulate(command: Command) -> None:
-    from phala_secrets.simulator.serve import serve
-
-    serve(int(command.options["port"]), command.options["key"], command.options["names"].split("\n"))
-
-
 def _runner(given: Given) -> Runner:
     debug = os.environ.get("RUNNER_DEBUG") == "1"
     options: Mapping[str, Any] = {
@@ -235,8 +231,8 @@ def _failed(this: _Run, error: PhalaSecretsError) -> int:
         status = "interrupted" if interrupts.received() else runner.last_status()
     outputs: dict[str, Value] = {
         "status": status,
-        "error": runner.clean(runner.message_of(error)),
-        "hint": runner.clean(runner.spoken(error.marked_hint)),
+        "error": runner.message_of(error),
+        "hint": error.marked_hint,
         "exit-code": error.exit_code,
         "version": __version__,
     }

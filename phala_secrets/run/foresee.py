@@ -23,21 +23,24 @@ _MOST_DEVICES = 8
 
 def refusal(run: Run, look_ahead: Callable[[], None]) -> PhalaSecretsError | None:
     """Return what an update would be refused with, or None. Output whether it needs an approval."""
-    needed: dict[tuple[str, str, tuple[str, ...]], bool | None] = {}
-    for target in run.targets:
-        kind = (target.app_id, target.plan.compose_hash, target.cvm.device_ids)
-        if kind not in needed:
-            needed[kind] = _needs_approval(run, target)
-        target.approval_needed = needed[kind]
-        known = target.approval_needed is not None
-        run.output_of(target, {"approval-needed": bool(target.approval_needed) if known else ""})
     try:
+        _note_approvals(run)
         look_ahead()
     except PhalaSecretsError as error:
         return error
-    if run.job.prepare_only or (run.job.private_key and run.job.policy.rpc_url):
+    if run.job.prepare_only or _can_approve(run):
         return None
     return next((_unapproved(target) for target in run.targets if target.approval_needed), None)
+
+
+def _note_approvals(run: Run) -> None:
+    asked: dict[tuple[str, str, tuple[str, ...]], bool | None] = {}
+    for target in run.targets:
+        kind = (target.app_id, target.plan.compose_hash, target.cvm.device_ids)
+        if kind not in asked:
+            asked[kind] = _needs_approval(run, target)
+        needed = target.approval_needed = asked[kind]
+        run.output_of(target, {"approval-needed": "" if needed is None else needed})
 
 
 def _needs_approval(run: Run, target: Target) -> bool | None:
@@ -61,8 +64,8 @@ def _needs_approval(run: Run, target: Target) -> bool | None:
 
 def _unapproved(target: Target) -> ApprovalRequiredError:
     return ApprovalRequiredError(
-        f"the compose hash of {target.name!a} changes, and the new one is not approved "
-        f"on chain {target.key.chain_id}",
+        f"the compose hash of {target.name!a} changes, and its app's contract on chain "
+        f"{target.key.chain_id} does not allow the new one yet",
         hint="approve it in the update: private-key and rpc-url, both; "
         "or elsewhere: prepare-only: true outputs all that it takes",
     )
@@ -76,8 +79,7 @@ def planned(run: Run, refused: PhalaSecretsError | None) -> Report:
     code = refused.exit_code if refused else 0
     report = Report(f"Plan for {run.whom}: {_verdict(run, refused)} (exit code {code})", not refused)
     report.title += reports.doubt(run.targets)
-    if not refused:
-        report.glance = [_restart(run)]
+    report.glance = [_restart(run, "Once that is changed, it" if refused else "It")]
     report.names, report.names_asked_for = names.diffs(run.targets, done=False), True
     first = run.targets[0]
     report.diff = first.change.diff if first.change else []
@@ -95,15 +97,15 @@ def _verdict(run: Run, refused: PhalaSecretsError | None) -> str:
     return "update would go through"
 
 
-def _restart(run: Run) -> str:
+def _restart(run: Run, it: str) -> str:
     whom = "the CVMs, one after another" if run.fleet else "the CVM"
     if run.fleet and run.job.max_parallel > 1:
         whom = f"the CVMs, {run.job.max_parallel} at a time"
     if run.job.prepare_only and run.targets[0].approval_needed:
-        return "It would change nothing yet. The update that follows restarts the CVM."
+        return f"{it} would change nothing yet. The update that follows restarts the CVM."
     if all(target.cvm.status == STOPPED for target in run.targets):
-        return f"It would start {whom}." if run.job.start else "It may leave the CVM stopped."
-    return f"It would restart {whom}, whether or not a value is new."
+        return f"{it} would start {whom}." if run.job.start else f"{it} may leave the CVM stopped."
+    return f"{it} would restart {whom}, whether or not a value is new."
 
 
 def _approval(run: Run) -> str:
@@ -114,4 +116,11 @@ def _approval(run: Run) -> str:
         return "not needed: the app is of the Cloud KMS"
     if target.approval_needed is None:
         return "needed, unless it was given before: rpc-url checks it"
-    return "needed" if target.approval_needed else "given already"
+    said = "" if run.job.policy.rpc_url else ", by the API's word"
+    if not target.approval_needed:
+        return f"given already{said}"
+    return "needed, and given with private-key" if _can_approve(run) else f"needed{said}"
+
+
+def _can_approve(run: Run) -> bool:
+    return bool(run.job.private_key and run.job.policy.rpc_url)

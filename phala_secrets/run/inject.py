@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 def inject(run: Run) -> None:
     """Do the whole job. Raise the error that ends it; the outputs have the rest."""
     run.runner.check()
-    run.output("version", __version__)
     if run.job.app or len(run.job.cvms) > 1:
         fleet.keep_memory_flat()
     MODES[run.job.mode](run)
@@ -164,6 +163,7 @@ def _prove(run: Run) -> None:
         run.targets, run.contracts = run.client.run(find.find(run.job))
         first = run.targets[0]
         prepare.spare(run, run.targets)
+        run.output("version", __version__)
         run.output("cvm-id", first.id)
         run.output("app-id", first.app_id)
         run.runner.progress("fetching and proving the key")

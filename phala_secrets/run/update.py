@@ -105,8 +105,7 @@ def _send_when_free(run: Run, target: Target) -> Accepted | None:
                 patience = Patience(run.job.wait_timeout)
                 limit = on_clock(patience.seconds)
                 run.runner.say(
-                    f"{target.name} is busy with another operation; this run begins again when that is over, "
-                    f"within {limit} min"
+                    f"{target.name} is busy with another operation: waiting up to {limit} min for its end"
                 )
             if patience.left <= 0:
                 raise error.saying(

@@ -44,6 +44,9 @@ _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim
 _CIPHERTEXT = "encrypted-env"
 """So many hex digits that any short number is among them, and made here."""
 
+_SENTENCES = ("error", "hint")
+"""Outputs that are what the log says: a word in them is a word, whatever value is the same one."""
+
 
 class Runner:
     """Where a run happens: how it is told to people, and where its outputs go.
@@ -306,6 +309,8 @@ class Runner:
         """Return an output, or nothing in its place if a secret is in it."""
         if isinstance(value, bool) or name == _CIPHERTEXT:
             return value
+        if name in _SENTENCES:
+            return self.clean(str(value))
         for text in _texts(value):
             if owner := self.secrets.owner_in(text):
                 self.tell(

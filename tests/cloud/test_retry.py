@@ -105,9 +105,9 @@ def test_what_is_tried_four_times_and_what_once(
 def test_a_retry_that_works_ends_it_and_says_what_it_waits_for(clock: ManualClock) -> None:
     hand = Hand(clock, status(503), LOST, GOOD)
     assert flow.drive(exchange(READ, Pace(), 30), hand.take) == {"id": "kms_1"}
-    assert "503" in hand.pauses[0].message
-    assert hand.pauses[0].message.endswith("; try 2 of 4")
-    assert hand.pauses[1].message == "the connection broke off; try 3 of 4"
+    said = "Phala Cloud: it failed (HTTP 503); trying again in 0.5 s (try 2 of 4)"
+    assert hand.pauses[0].message == said
+    assert hand.pauses[1].message == "the connection broke off; trying again in 1.0 s (try 3 of 4)"
 
 
 def test_fewer_tries_where_they_are_given(clock: ManualClock) -> None:
@@ -237,7 +237,8 @@ def test_a_rate_limit_of_one_request_holds_up_the_others(clock: ManualClock) -> 
 
 
 def hand_message(response: Response) -> str:
-    return f"{error_from(response.status, response.headers, response.body).message}; try 2 of 4"
+    said = error_from(response.status, response.headers, response.body).message
+    return f"{said}; trying again in 9.0 s (try 2 of 4)"
 
 
 def test_the_distance_doubles_with_each_limit_and_shrinks_with_each_success(clock: ManualClock) -> None:

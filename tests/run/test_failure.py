@@ -40,6 +40,13 @@ def test_a_boot_that_failed_says_what_was_sent_and_where_to_look(step: Step, cvm
     assert "t0ken-value" not in done.summary
 
 
+def test_containers_that_never_show_lead_to_the_serial_console(step: Step, cvm: Cvm) -> None:
+    cvm.containers = None
+    done = step(env="OLD=2", wait_for="containers", wait_timeout="20")
+    assert done.code == 8
+    assert f"<pre>phala logs --serial --cvm-id {cvm.id.replace('_', '&#95;')}</pre>" in done.summary
+
+
 def test_each_finding_is_a_row_with_name_place_and_what_to_write(step: Step, cvm: Cvm) -> None:
     step.write("app.env", 'OLD=2\nCERT="one\ntwo"\n')
     done = step(env_file="app.env")
@@ -149,6 +156,21 @@ def test_foreign_text_in_a_summary_file_mentions_nobody(run: Command, cvm: Cvm) 
     assert "octocat" in summary
     for live in ("@octocat", "@me", "https://evil", "http://evil", "![", "<img", " #1"):
         assert live not in summary, live
+
+
+def test_the_error_is_an_output_even_where_a_value_is_a_word_of_it(step: Step, cvm: Cvm) -> None:
+    done = step(env="NEW=update\nVERB=would")
+    assert done.code == 4
+    assert done.outputs["error"] == "the update would drop a variable of 'my-app': OLD"
+    assert not done.annotations("warning")
+
+
+def test_a_value_that_the_guest_repeats_is_in_no_output(step: Step, cvm: Cvm) -> None:
+    cvm.boot_fails("cannot log in with t0ken-value")
+    done = step(env="OLD=2\nTOKEN=t0ken-value")
+    assert done.code == 8
+    assert "t0ken-value" not in done.output_file + done.summary
+    assert "the update failed: " in done.outputs["error"]
 
 
 def test_json_has_the_error_of_a_run_that_failed_early(run: Command) -> None:

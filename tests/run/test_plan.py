@@ -13,6 +13,7 @@ from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command, Outcome
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.paper_chain import PaperChain
 
 ON_CHAIN = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
 COMPOSE = """
@@ -47,6 +48,7 @@ def test_each_name_says_what_the_compose_file_makes_of_it(run: Command, cloud: C
         ("- GONE (would be dropped)", "not used by the compose file"),
     ]
     assert "  4 variables: 3 to add, 1 sent anew; 1 would be dropped" in done.lines
+    assert "Once that is changed, it would restart the CVM, whether or not a value is new." in done.lines
 
 
 def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Cloud) -> None:
@@ -152,7 +154,7 @@ def test_a_new_compose_hash_ends_with_7_by_the_api_s_word(run: Command, cloud: C
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (7, True)
     assert "update would be refused (exit code 7)" in done.stderr
-    assert "not approved on chain 8453" in done.errors[0]
+    assert "on chain 8453 does not allow the new one yet" in done.errors[0]
     (asked,) = [request for request in cloud.requests if request.method == "POST"]
     assert asked.json == {"compose_hash": done.json["compose_hash"], "device_id": on_chain.device_id}
 
@@ -173,7 +175,7 @@ def test_an_approval_that_is_there_already_is_not_needed(run: Command, cloud: Cl
     cloud.tamper = allow
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, False)
-    assert "  approval on chain  given already" in done.lines
+    assert "  approval on chain  given already, by the API's word" in done.lines
 
 
 @pytest.mark.parametrize("word", [{"error": "the RPC is down", "is_allowed": False}, {"is_allowed": None}])
@@ -195,6 +197,23 @@ def test_a_refusal_of_the_question_is_no_reason_to_refuse(
     simulator.faults.add(Fault("status", "POST", status=403, body={"detail": "Forbidden"}))
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, "")
+
+
+def test_with_an_rpc_the_contract_is_asked_and_not_the_api(run: Command, cloud: Cloud, on_chain: Cvm) -> None:
+    with PaperChain() as chain:
+        chain.hold(on_chain)
+        rpc = ("--rpc-url", chain.url)
+        done = plan(run, "--json", *rpc, env=NEW)
+        assert (done.code, needed(done)) == (7, True)
+        key = {"PRIVATE_KEY": "0x" + "11" * 32}
+        run.environ |= key
+        approving = plan(run, "--json", *rpc, env=NEW)
+        assert approving.code == 0, "update would approve it"
+        assert "  approval on chain  needed, and given with private-key" in approving.lines
+        chain.approved.add(done.json["compose_hash"])
+        chain.devices.add(on_chain.device_id)
+        assert needed(plan(run, "--json", *rpc, env=NEW)) is False
+    assert not [request for request in cloud.requests if request.method == "POST"]
 
 
 def test_a_hash_that_cannot_be_told_is_asked_of_nobody(run: Command, cloud: Cloud, on_chain: Cvm) -> None:

@@ -111,7 +111,7 @@ def test_a_plan_refuses_a_value_that_would_not_arrive(run: Command, cloud: Cloud
 
 
 @pytest.mark.parametrize(
-    ("chain", "words"), [(0, "not needed: the app is of the Cloud KMS"), (8453, "needed")]
+    ("chain", "words"), [(0, "not needed: the app is of the Cloud KMS"), (8453, "needed, by the API's word")]
 )
 def test_a_plan_says_whether_an_approval_will_be_needed(
     run: Command, cloud: Cloud, chain: int, words: str

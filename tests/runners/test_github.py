@@ -197,7 +197,7 @@ def test_the_summary_has_names_and_counts_and_what_to_do(step: Step, cvm: Cvm) -
 def test_the_summary_of_a_failed_step_says_why(step: Step, cloud: Cloud) -> None:
     done = step(cvm="no-app", env="OLD=2")
     assert done.code == 5
-    assert done.summary.startswith("### update of no-app failed (exit code 5)\n")
+    assert done.summary.startswith("### Update of no-app failed (exit code 5)\n")
     assert "not found" in done.summary
     assert "check the name or id" in done.summary
 

@@ -99,6 +99,11 @@ def test_how_long_a_run_took(runner: Runner, clock: ManualClock, seconds: float,
     assert runner.took == took
 
 
+def test_what_begins_now_has_a_clock_at_zero(clock: ManualClock) -> None:
+    clock.advance(100)
+    assert Doing("attesting", limit=60).from_now().line() == "attesting  0:00 of 1:00"
+
+
 def test_where_a_line_is_cut_its_clock_stays(clock: ManualClock) -> None:
     doing = Doing("my-app  restarting · booting", clock.monotonic(), 600)
     assert doing.line(30) == "my-app  restart  0:00 of 10:00"

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -27,7 +26,7 @@ _ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
 class StepFailedError(AssertionError):
-    """A step that failed: its log, and the outputs that it left all the same."""
+    """A step failed. It has its outputs all the same."""
 
     def __init__(self, log: str, outputs: dict[str, str]) -> None:
         super().__init__(log)
@@ -35,19 +34,13 @@ class StepFailedError(AssertionError):
 
 
 class Workflow:
-    """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars`` and ``inputs``.
+    """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars``, ``inputs``, ``github``.
 
-    ``base`` is the environment of every script, and what it has of the network every action has too;
-    ``event`` is what ``github`` has beside.
+    ``base`` is the environment of every script, and what it has of the network every action has too.
     """
 
     def __init__(
-        self,
-        path: Path,
-        folder: Path,
-        base: Mapping[str, str],
-        event: Mapping[str, Any] = MappingProxyType({}),
-        **contexts: Mapping[str, str],
+        self, path: Path, folder: Path, base: Mapping[str, str], **contexts: Mapping[str, Any]
     ) -> None:
         self.content: dict[str, Any] = yaml.safe_load(path.read_text())
         self.workspace = folder / "workspace"
@@ -56,48 +49,57 @@ class Workflow:
         self._folder = folder
         self._base = dict(base)
         self._contexts: dict[str, Any] = {"secrets": {}, "vars": {}, "inputs": {}, "needs": {}, **contexts}
-        self._contexts["github"] = {
-            "token": "ghs_token",
-            "ref": "refs/heads/main",
-            "repository": "o/r",
-            **event,
-        }
+        github = {"token": "ghs_token", "ref": "refs/heads/main"}
+        self._contexts["github"] = {**github, **self._contexts.get("github", {})}
         self.logs: list[str] = []
         self.outputs: list[dict[str, str]] = []
         """Those of each step of our action."""
 
     def run(self, **environ: str) -> None:
         """Every job. AssertionError, with the log, for a step that fails; ``environ`` goes over ``env:``."""
-        failures: list[AssertionError] = []
+        failures: dict[str, AssertionError] = {}
         for name, job in self.content["jobs"].items():
             needed = job.get("needs", [])
-            for other in [needed] if isinstance(needed, str) else needed:
+            needed = [needed] if isinstance(needed, str) else needed
+            condition = self._bare(job.get("if", ""))
+            if not failures.keys().isdisjoint(needed) and "always()" not in condition:
+                continue
+            for other in needed:
                 assert other in self._contexts["needs"], "the examples have their jobs in order"
-            if "if" in job and not self._evaluate(self._bare(job["if"]), self._contexts):
+            if condition and not self._evaluate(condition, self._contexts):
                 self._contexts["needs"][name] = {"outputs": {}}
                 continue
+            failed = None
             for matrix in self._matrix(job):
                 contexts = {**self._contexts, "matrix": matrix, "steps": {}}
                 env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
                 contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
-                failed = self._steps(job["steps"], contexts)
+                try:
+                    self._steps(job["steps"], contexts)
+                except AssertionError as error:
+                    failed = failed or error
+                    if job.get("strategy", {}).get("fail-fast", True):
+                        break
                 outputs = {key: self._text(text, contexts) for key, text in job.get("outputs", {}).items()}
                 self._contexts["needs"][name] = {"outputs": outputs}
-                failures += [failed] if failed else []
+            if failed:
+                failures[name] = failed
         if failures:
-            raise failures[0]
+            raise next(iter(failures.values()))
 
-    def _steps(self, steps: list[dict[str, Any]], contexts: dict[str, Any]) -> AssertionError | None:
-        """Every step; after one that fails, only those that always run. Returns what failed."""
+    def _steps(self, steps: list[dict[str, Any]], contexts: dict[str, Any]) -> None:
+        """Every step, after one that failed those that are for that."""
         failed = None
         for step in steps:
-            if failed and "always()" not in str(step.get("if")):
+            condition = str(step.get("if", ""))
+            if (failed is not None) != ("failure()" in condition) and "always()" not in condition:
                 continue
             try:
                 self._step(step, contexts)
             except AssertionError as error:
                 failed = failed or error
-        return failed
+        if failed:
+            raise failed
 
     def _matrix(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         axes = {
@@ -110,30 +112,32 @@ class Workflow:
     def _step(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> None:
         if "if" in step and not self._evaluate(self._bare(step["if"]), contexts):
             return
-        contexts["steps"].setdefault(step.get("id"), {"outputs": {}})
+        try:
+            outputs = self._done(step, contexts)
+        except StepFailedError as error:
+            contexts["steps"][step.get("id")] = {"outputs": error.outputs}
+            raise
+        contexts["steps"][step.get("id")] = {"outputs": outputs}
+
+    def _done(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> dict[str, str]:
+        """Do a step, and return its outputs."""
         env = {**contexts["env"], **{k: self._text(v, contexts) for k, v in step.get("env", {}).items()}}
         given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
         action = step.get("uses", "").partition("@")[0]
         if action == "phala-secrets/phala-secrets":
-            try:
-                outputs = self._inject(given, env)
-            except StepFailedError as failed:
-                contexts["steps"][step.get("id")] = {"outputs": failed.outputs}
-                raise
+            outputs = self._inject(given, env)
             self.outputs.append(outputs)
-        elif action == "actions/upload-artifact":
+            return outputs
+        if action == "actions/upload-artifact":
             self._upload(given["path"].split(), self.artifacts / given["name"])
-            outputs = {}
         elif action == "actions/download-artifact":
             shutil.copytree(self.artifacts / given["name"], self.workspace / given["path"])
-            outputs = {}
-        elif action == "actions/checkout":
-            outputs = {}
-        else:
+        elif action != "actions/checkout":
             assert "run" in step, action
             assert "${{" not in step["run"], "what a script is filled in with is run"
-            outputs = self._execute(["bash", "-e", "-c", step["run"]], {**self._base, **env})
-        contexts["steps"][step.get("id")] = {"outputs": outputs}
+            shell = [step["shell"], "-e"] if "shell" in step else ["bash", "-e"]
+            return self._execute([*shell, "-c", step["run"]], {**self._base, **env})
+        return {}
 
     def _upload(self, paths: list[str], artifact: Path) -> None:
         """A folder as the artifact, or files in it: from the least folder that has them all."""
@@ -200,22 +204,25 @@ class Workflow:
 
     def _evaluate(self, expression: str, contexts: Mapping[str, Any]) -> Any:
         expression = expression.strip()
-        if expression == "always()":
-            return True
         if " && " in expression:
             return all(self._evaluate(part, contexts) for part in expression.split(" && "))
+        if expression in ("always()", "failure()"):
+            return True  # ``_steps`` goes by them
         if literal := re.fullmatch(r"'([^']*)'", expression):
             return literal[1]
-        if comparison := re.fullmatch(r"(\S+) (==|!=) (\S+|'[^']*')", expression):
-            left, right = (self._evaluate(side, contexts) for side in (comparison[1], comparison[3]))
+        if comparison := re.fullmatch(r"(\S+) ([!=]=) (\S+)", expression):
+            left, right = (self._evaluate(comparison[side], contexts) for side in (1, 3))
             return (left == right) == (comparison[2] == "==")
+        if call := re.fullmatch(r"contains\((.*), (.*)\)", expression):
+            return self._evaluate(call[2], contexts) in self._evaluate(call[1], contexts)
         if call := re.fullmatch(r"(toJSON|fromJSON)\((.*)\)", expression):
             argument = self._evaluate(call[2], contexts)
             return json.dumps(argument, indent=2) if call[1] == "toJSON" else json.loads(argument)
-        found: Any = contexts
-        for name in expression.split("."):
+        first, *names = expression.split(".")
+        found: Any = contexts[first]
+        for at, name in enumerate(names):
+            if name == "*":
+                return [self._evaluate(".".join(("it", *names[at + 1 :])), {"it": each}) for each in found]
             # What a context does not have is an empty string.
-            found = (
-                found.get(name, "") if isinstance(found, Mapping) and found is not contexts else found[name]
-            )
+            found = found.get(name, "") if isinstance(found, Mapping) else ""
         return found
