@@ -27,6 +27,8 @@ from phala_secrets.inputs.table import INPUTS, MODES, Input, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from phala_secrets.simulator.stage import Stage
+
 
 class Command(NamedTuple):
     """What the command line says: the mode (empty: the input ``mode``), inputs by name, and other options."""
@@ -34,6 +36,8 @@ class Command(NamedTuple):
     mode: str
     flags: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, str] = MappingProxyType({})
+    stage: Stage | None = None
+    """What ``simulate`` has on its stage."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -196,20 +200,11 @@ def _parse_completion(rest: Sequence[str]) -> Command:
 
 
 def _parse_simulate(rest: Sequence[str]) -> Command:
+    from phala_secrets.inputs.simulate_flags import add_flags, stage_of
+
     parser = _parser("phala-secrets simulate", COMMAND["simulate"])
-    parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
-    parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
-    parser.add_argument(
-        "--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)"
-    )
-    values = parser.read(rest)
-    return Command("simulate", {}, {**_flags(values), "names": _flags(values).get("cvm", "my-app")})
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:9]) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a port from 0 to 65535")
-    return int(text)
+    add_flags(parser)
+    return Command("simulate", stage=stage_of(parser.read(rest)))
 
 
 def _parser(prog: str, word: Word, epilog: str = "") -> _Parser:
