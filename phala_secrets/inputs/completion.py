@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.inputs.modes import COMMAND, LOOKUPS, SHELLS
+from phala_secrets.inputs.simulate_flags import FLAGS
 from phala_secrets.inputs.table import INPUTS, Input, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_OWN = {
-    "simulate": (
-        Input("port", "the port on 127.0.0.1", metavar="PORT"),
-        Input("key", "the API key that it takes", metavar="KEY"),
-        Input("cvm", "a CVM that it has", "lines", "NAME"),
-    )
-}
+_OWN = {"simulate": FLAGS}
 """Flags of a word that are no inputs."""
 
 _AFTER = {"kms": tuple(LOOKUPS), "completion": SHELLS}
@@ -51,7 +46,8 @@ def _brief(text: str) -> str:
 
 def _bash() -> str:
     files = "|".join(f"--{entry.name}" for entry in INPUTS.values() if entry.flag and _takes_file(entry))
-    choices = {f"--{entry.name}": entry.choices for entry in INPUTS.values() if entry.kind == "choice"}
+    rows = (row for row in (*INPUTS.values(), *FLAGS) if row.choices and row.kind != "switch")
+    choices = {f"--{row.name}": row.choices for row in rows if row.flag}
     words = {word: (*_AFTER.get(word, ()), *(flag for flag, _, _ in _flags(word))) for word in COMMAND}
     return f"""\
 # bash completion of phala-secrets

@@ -63,7 +63,7 @@ COMMAND = {
     "kms": Word("the KMSes, and keys they give out", "LOOKUP [flags]", ("kms list", "kms info phala")),
     "simulate": Word(
         "a Phala Cloud on this machine, to try things out",
-        "[--port PORT] [--key KEY] [--cvm NAME]",
+        "[flags]",
         ("simulate", "simulate --port 0 --cvm shop"),
     ),
     "completion": Word(

@@ -232,7 +232,7 @@ def _failed(this: _Run, error: PhalaSecretsError) -> int:
     outputs: dict[str, Value] = {
         "status": status,
         "error": runner.message_of(error),
-        "hint": error.marked_hint,
+        "hint": runner.spoken(error.marked_hint),
         "exit-code": error.exit_code,
         "version": __version__,
     }

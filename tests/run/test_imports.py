@@ -50,7 +50,6 @@ LOCAL = {
     "help": ("--help",),
     "help of a mode": ("update", "--help"),
     "version": ("--version",),
-    "completion": ("completion", "bash"),
 }
 
 
