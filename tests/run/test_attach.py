@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from phala_secrets import __version__
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.containers import Container
 from phala_secrets.simulator.cvm import Cvm
@@ -36,7 +35,6 @@ def test_after_a_time_out_wait_goes_on(run: Command, cvm: Cvm, clock: ManualCloc
     assert done.code == 0, done.printed
     assert "my-app: following" in done.stderr
     assert done.json == {
-        "version": __version__,
         "cvm_id": cvm.id,
         "app_id": cvm.app_id,
         "compose_hash": cvm.compose_hash,
