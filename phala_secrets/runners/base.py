@@ -123,6 +123,7 @@ class Runner:
 
         There is no ``report`` where an earlier one has the error already.
         """
+        self._nothing_is_under_way()
         if report and report.facts and not self.quiet:
             self._show(report)
         for finding in error.findings:
@@ -192,6 +193,7 @@ class Runner:
 
     def report(self, report: Report) -> None:
         """What the run came to; with ``--quiet`` the names of a plan."""
+        self._nothing_is_under_way()
         if not self.quiet:
             self._show(report)
         elif report.names_asked_for:
@@ -328,8 +330,7 @@ class Runner:
 
     def finish(self) -> None:
         """The end of all output."""
-        with self._lock:
-            self._end_live()
+        self._nothing_is_under_way()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
             self.stdout.write(as_json(named) + "\n")
@@ -352,10 +353,19 @@ class Runner:
             self._say(f"hint: {hint}")
 
     def _write(self, line: str) -> None:
+        """Write a line above those of a fleet that are drawn, or in the place of any other."""
         with self._lock:
+            fleet = [doing for cvm, doing in self._under_way.items() if cvm] if self._live else []
             self._end_live()
             self.stderr.write(line + "\n")
             self.stderr.flush()
+            if fleet:
+                self._live = Live(self.stderr, fleet)
+
+    def _nothing_is_under_way(self) -> None:
+        with self._lock:
+            self._under_way = {}
+            self._end_live()
 
     def _end_live(self) -> None:
         if self._live:
