@@ -13,7 +13,7 @@ from phala_secrets.cloud import progress
 from phala_secrets.cloud.progress import Operation, Revision, bare_uuid
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.cloud.refusals import may_have_happened
-from phala_secrets.errors import Finding, PhalaSecretsError, TransportError
+from phala_secrets.errors import AnswerError, Finding, PhalaSecretsError, TransportError
 from phala_secrets.flow import Flow, Pause, ask
 
 if TYPE_CHECKING:
@@ -76,6 +76,24 @@ def _earlier(target: Target) -> Flow[frozenset[str] | None]:
     return frozenset(one.id for one in listed)
 
 
+def confirm_commit(target: Target, accepted: Accepted) -> Flow[None]:
+    """Raise AnswerError where a commit, which has no body, may have brought what another run prepared.
+
+    With the same names and compose file its compose hash is ours, and its preparation took the place of ours.
+    """
+    if target.change is None or not target.asked or accepted.revision:
+        return
+    lost = TransportError("its approval was committed")
+    try:
+        yield from _find(target, lost, frozenset())
+    except TransportError:
+        raise AnswerError(
+            "an update was committed that may be what another run prepared meanwhile: "
+            "no revision shows that holds what was sent",
+            hint="let one run at a time update this CVM (concurrency:), and run again",
+        ) from None
+
+
 def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:
     """Return the revision that has our ciphertext. Raise TransportError when none shows in time."""
     ours, uuid = target.sealed.lower(), bare_uuid(target.cvm.vm_uuid)
@@ -89,7 +107,7 @@ def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Fl
                 if revision.id in others:
                     continue
                 if not ours:  # the ciphertext is that of before: only the compose hash tells
-                    found = revision.compose_hash == target.expected_hash
+                    found = revision.compose_hash == target.expected_hash != ""
                 else:
                     sealed = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
                     found = sealed == ours
