@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MARK = "\ud800"
-"""Half a character, around untrusted text within one of our own sentences: no response, file or name holds it."""
+"""Half a character, around untrusted text within our own sentences: no response, file or name holds it."""
 
 
 def untrusted(text: str) -> str:

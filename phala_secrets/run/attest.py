@@ -20,6 +20,7 @@ from phala_secrets.dstack.attestation import Attestation, Expected, Link
 from phala_secrets.dstack.compose_hash import candidates
 from phala_secrets.dstack.event_log import Claims, parse_event_log
 from phala_secrets.dstack.evidence import Evidence
+from phala_secrets.dstack.ids import bare
 from phala_secrets.dstack.quote import need_library, parse_quote
 from phala_secrets.errors import (
     AnswerError,
@@ -67,7 +68,7 @@ def passed_over(run: Run) -> None:
 
 
 def check(run: Run) -> None:
-    """Raise InputError where evidence is to be kept of several CVMs, in one file, or nothing can verify it."""
+    """Raise InputError where nothing can verify evidence, or it is to be kept of several CVMs in one file."""
     need_library()
     if _wanted(run).evidence_file and run.fleet:
         raise InputError("evidence-file is of one CVM, and there are several", hint="leave it out")
@@ -85,7 +86,7 @@ def after(run: Run, target: Target) -> None:
         AttestationError: it is not attested, and has to be.
     """
     wanted = _wanted(run)
-    hashes = _hashes_sent(target)
+    hashes = _named(run) or _hashes_sent(target)
     run.runner.progress(f"{target.name}: waiting for its attestation")
     try:
         cas = _accepted_cas(run, target)
@@ -102,14 +103,14 @@ def after(run: Run, target: Target) -> None:
 
 
 def now(run: Run) -> None:
-    """Attest the CVMs as they are, with the compose hash that the API says they have.
+    """Attest the CVMs as they are, with the compose hash that is named, or that the API says they have.
 
     Raises:
         ProofError: one is not attested, and has to be.
     """
     wanted = _wanted(run)
     for target in run.targets:
-        hashes = [target.cvm.compose_hash.lower().removeprefix("0x")] if target.cvm.compose_hash else []
+        hashes = _named(run) or ([bare(target.cvm.compose_hash)] if target.cvm.compose_hash else [])
         cas = _accepted_cas(run, target)
         seen = run.client.run(_look(target, wanted, hashes, cas))
         said = _keep(run, target, wanted, seen)
@@ -207,6 +208,11 @@ def _judge(
         root=wanted.root,
     )
     return Seen(evidence, collateral, attest.judge(evidence, collateral, expected, int(time.time())))
+
+
+def _named(run: Run) -> list[str]:
+    """Return the compose hash that the user named, if any: it counts, whatever the API says."""
+    return [run.job.compose_hash] if run.job.compose_hash else []
 
 
 def _hashes_sent(target: Target) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +21,11 @@ def cvm(cloud: Cloud) -> Cvm:
 
 
 @pytest.fixture
-def attested(run: Command, simulator: Simulator) -> Iterator[dict[str, str]]:
+def attested(run: Command, simulator: Simulator) -> dict[str, str]:
     """The variables of a run that attests simulated CVMs."""
     root = run.write("root.pem", simulator.cloud.tee.root_pem)
     run.write(".env", "OLD=2\n")
-    yield {
+    return {
         "PHALA_SECRETS_PCCS_URL": simulator.origin,
         "PHALA_SECRETS_ATTESTATION_ROOT": str(root),
         "PHALA_SECRETS_ATTEST": "require",
