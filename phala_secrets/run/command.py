@@ -96,7 +96,7 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
             for name in ("cvm", "app"):
                 if given.text(name):
                     raise InputError(
-                        f"{name} and evidence-file are both given, and verify reads that file in place of a CVM",
+                        f"{name} and evidence-file are both given, but verify reads that file, and no CVM",
                         hint="leave one of them out",
                     )
             from phala_secrets.run.evidence_file import verify_file

@@ -65,7 +65,7 @@ def in_dotenv(value: Value) -> str:
     if not isinstance(value, str) or text[:1] in ("[", "{"):
         try:
             return _ESCAPE.sub(_as_number, json.dumps(json.loads(text), separators=(",", ":")))
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     if _PLAIN.fullmatch(text):
         return text

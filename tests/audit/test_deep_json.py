@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .support import Cloud, Cvm, Fault, Simulator
+from .support import Cloud, Command, Cvm, Fault, Simulator, change_answers
 
 SYNC = """
 import sys, phala_secrets
@@ -47,3 +47,34 @@ def test_deep_json_is_no_crash(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == error
+
+
+EVIDENCE = """
+import sys
+from phala_secrets.dstack import attestation, collateral, event_log
+from phala_secrets.errors import EvidenceError
+sys.setrecursionlimit(100_000)  # as importing eth_account does
+for read in (
+    lambda: event_log.parse_event_log("[" * 4_000_000),
+    lambda: collateral.signed_object(b'{"tcbInfo":' + b"[" * 1_000_000, "tcbInfo"),
+    lambda: attestation._kms(b"[" * 65_536, {}),
+):
+    try:
+        read()
+    except EvidenceError:
+        print("EvidenceError")
+"""
+
+
+def test_deep_evidence_is_no_crash_where_a_key_is_signed_with() -> None:
+    """An event log, a key-provider and collateral are JSON within JSON: the update was accepted by then."""
+    done = subprocess.run([sys.executable, "-c", EVIDENCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["EvidenceError"] * 3
+
+
+def test_a_deep_text_as_an_output_is_no_bug(run: Command, cvm: Cvm, cloud: Cloud) -> None:
+    change_answers(cloud, lambda request, _: request.path == f"/cvms/{cvm.name}", compose_hash="[" * 1000)
+    run.write(".env", "OLD=2\n")
+    done = run("update", "--cvm", "my-app", "--env-file", ".env", "--output-file", "out.env")
+    assert done.code == 0, done.printed
