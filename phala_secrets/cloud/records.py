@@ -7,6 +7,7 @@ requests are those of ``requests``.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +36,9 @@ _NAMES = 1024
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
 """What a name may look like, or the guest refuses the whole environment."""
+
+_APP_COMPOSE = 512 * 1024
+"""Characters of an app-compose that is hashed: a guest takes 256 KB, in UTF-8."""
 
 _CONTRACTS = 1000
 """KMS contracts of one page, which is asked for a hundred."""
@@ -162,7 +166,7 @@ def measured(cvm_id: str) -> Call[str | None]:
 
 def compose(cvm_id: str) -> Call[Compose]:
     """A CVM's app-compose."""
-    return requests.compose_file(cvm_id).read_by(compose_of)
+    return requests.compose_file(cvm_id).read_by(_compose)
 
 
 def update(
@@ -264,7 +268,8 @@ def _node(answer: Any) -> str:
 
 def _measured(answer: Any) -> str | None:
     fields = Fields(answer, "attestation")
-    return fields.optional("compose_file", str) or fields.part("tcb_info").optional("app_compose", str)
+    texts = (fields.all.get("compose_file"), fields.part("tcb_info").all.get("app_compose"))
+    return next((one for one in texts if isinstance(one, str) and one and len(one) <= _APP_COMPOSE), None)
 
 
 def _key(answer: Any) -> Key:
@@ -275,6 +280,17 @@ def _key(answer: Any) -> Key:
         signature_v1=fields.optional("signature_v1", str),
         timestamp=fields.all.get("timestamp"),
     )
+
+
+def _compose(answer: Any) -> Compose:
+    """Read an app-compose that is to be hashed, in several forms: one that no guest takes is none."""
+    size = len(json.dumps(answer, ensure_ascii=False))
+    if size > _APP_COMPOSE:
+        raise AnswerError(
+            f"Phala Cloud's answer is no app-compose: {size} characters, and a guest takes 262144 bytes",
+            hint="check api-url",
+        )
+    return compose_of(answer)
 
 
 def compose_of(answer: Any) -> Compose:

@@ -158,7 +158,7 @@ def _below_here(path: str | Path) -> tuple[int, tuple[str, ...]]:
     here = str(Path.cwd())
     parts = Path(os.path.relpath(path, here)).parts  # without its ``..``, as if no link were in it
     if parts[:1] == ("..",):  # the working folder may have another name: that of a link to it
-        way = Path(os.path.abspath(path))
+        way = Path(os.path.normpath(Path(path).absolute()))
         named = next((one for one in reversed(way.parents) if _is_folder(one, here)), None)
         parts = way.relative_to(named).parts if named else ()
     if here == "/" or not parts:

@@ -25,7 +25,8 @@ def boots_with(cvm: Cvm, words: str) -> None:
 def test_a_name_that_is_a_part_of_a_value_does_not_show_the_value(
     step: Step, cloud: Cloud, name: str, field: str
 ) -> None:
-    cvm = cloud.add_cvm(**{"name": "my-app", "environment": {"OLD": "1"}, field: name})
+    of: dict[str, Any] = {"name": "my-app", "environment": {"OLD": "1"}, field: name}
+    cvm = cloud.add_cvm(**of)
     boots_with(cvm, f"cannot connect with {PASSWORD}")
     done = step(cvm=cvm.id, env=f"OLD={PASSWORD}")
     assert done.code == 8, done.log

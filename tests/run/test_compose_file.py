@@ -419,3 +419,21 @@ def test_a_file_that_the_api_changed_where_no_approval_is_needed_is_an_error(
     assert done.code == 6
     assert "another compose file than was sent" in done.annotations("error")[0].data
     assert done.outputs["status"] == "failed"
+
+
+def test_an_app_compose_with_a_long_script_is_hashed_as_it_is_measured(
+    step: Step, owned: Cvm, cloud: Cloud, chain: PaperChain
+) -> None:
+    """The API's object has a default that the document lacks, so the exact text counts: some ten kilobytes."""
+    owned.app_compose["pre_launch_script"] = "#!/bin/bash\n" + "# a line of Phala's own script\n" * 300
+    chain.hold(owned)
+
+    def add_a_default(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/compose_file") and request.method == "GET":
+            return replace(answer, body={**answer.body, "a default": []})
+        return answer
+
+    cloud.tamper = add_a_default
+    done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert done.code == 0, done.log
+    assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
