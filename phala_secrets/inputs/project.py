@@ -55,12 +55,10 @@ class Project:
         import tomllib
 
         try:
-            if any(line.count(b".") > _DOTS for line in content.splitlines()):
-                raise ValueError("a key of too many parts")
-            return tomllib.loads(content.decode())
+            if all(line.count(b".") <= _DOTS for line in content.splitlines()):
+                return tomllib.loads(content.decode())
         except (ValueError, RecursionError):
-            raise InputError(
-                f"{_NAME} cannot be read as TOML",
-                hint="mend it, or give what is looked for there",
-                file=_NAME,
-            ) from None
+            pass
+        raise InputError(
+            f"{_NAME} cannot be read as TOML", hint="mend it, or give what is looked for there", file=_NAME
+        )

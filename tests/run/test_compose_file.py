@@ -424,7 +424,7 @@ def test_a_file_that_the_api_changed_where_no_approval_is_needed_is_an_error(
 def test_an_app_compose_with_a_long_script_is_hashed_as_it_is_measured(
     step: Step, owned: Cvm, cloud: Cloud, chain: PaperChain
 ) -> None:
-    """The API's object has a default that the document lacks, so the exact text counts: some ten kilobytes."""
+    """The API's object has a default that the document lacks, so the exact text counts: ten kilobytes."""
     owned.app_compose["pre_launch_script"] = "#!/bin/bash\n" + "# a line of Phala's own script\n" * 300
     chain.hold(owned)
 
