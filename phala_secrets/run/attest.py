@@ -45,6 +45,9 @@ _FRESH = "fresh"
 _READING = 60.0
 """Seconds for reading the evidence as it is, before anything is sent or where nothing is."""
 
+_MOST_KEPT = 2 * 1024 * 1024
+"""Characters of evidence that is kept: quote, log and collateral have some hundred thousand."""
+
 _DO_NOT_TRUST = "do not trust what this CVM runs before you know why; the attestation output has all links"
 
 
@@ -298,8 +301,16 @@ def _store(run: Run, target: Target, path: str, seen: Seen) -> None:
         "instance_id": target.cvm.instance_id,
         "read_at": int(time.time()),
     }
+    text = json.dumps(content, indent=1) + "\n"
+    hint = "the app may have written it into its event log, where anybody reads it"
+    if len(text) > _MOST_KEPT:
+        run.tell(Finding("evidence-file is not written: the evidence is too large", _DO_NOT_TRUST))
+        return
+    if owner := run.runner.secrets.owner_in(text):
+        run.tell(Finding(f"evidence-file is not written: it would hold the value of {owner}", hint))
+        return
     try:
-        overwrite(path, json.dumps(content, indent=1) + "\n", f"evidence-file {path[:200]!a}")
+        overwrite(path, text, f"evidence-file {path[:200]!a}")
     except PhalaSecretsError as error:
         if not run.sent:
             raise

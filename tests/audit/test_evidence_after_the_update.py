@@ -112,3 +112,34 @@ def test_nothing_is_sent_where_nothing_can_verify_a_quote(
     assert done.code == 2, done.printed
     assert "dcap-qvl" in done.errors[-1]
     assert cvm.operations == []
+
+
+@pytest.mark.parametrize("event", [("boot", b"with a-value-nobody-may-see"), ("a-value-nobody-may-see", b"")])
+def test_evidence_that_holds_a_value_is_not_kept(
+    run: Command, attested: dict[str, str], cvm: Cvm, event: tuple[str, bytes]
+) -> None:
+    """An app may add events of its own. Evidence files are artifacts, which many read."""
+    cvm.firmware.app_events.append(event)
+    run.write(".env", "OLD=a-value-nobody-may-see\n")
+    done = update(run, cvm, attested, PHALA_SECRETS_EVIDENCE_FILE="kept.json")
+    assert done.code == 0, done.printed
+    assert "evidence-file is not written: it would hold the value of OLD" in done.printed
+    assert not (run.folder / "kept.json").exists()
+    run.write(".env", "OLD=another-value\n")
+    assert update(run, cvm, attested, PHALA_SECRETS_EVIDENCE_FILE="kept.json").code == 0
+    assert (run.folder / "kept.json").exists()
+
+
+def test_evidence_of_many_megabytes_is_not_kept(
+    run: Command, attested: dict[str, str], cvm: Cvm, cloud: Cloud
+) -> None:
+    def tamper(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/attestation") and cvm.operations:
+            tcb = {**answer.body["tcb_info"], "event_log": "[" + " " * (3 << 20) + "]"}
+            return Answer({**answer.body, "tcb_info": tcb})
+        return answer
+
+    cloud.tamper = tamper
+    done = update(run, cvm, attested, PHALA_SECRETS_EVIDENCE_FILE="kept.json")
+    assert done.code == 9, done.printed
+    assert "the evidence is too large" in done.printed

@@ -113,7 +113,7 @@ def test_the_code_that_is_approved_is_shown(step: Step, world: World, way: dict[
 def test_a_setting_that_only_the_api_vouches_for_is_shown_to_those_who_approve(
     step: Step, world: World
 ) -> None:
-    """Without an RPC today's code is the API's word. Compose file, scripts and images are the genuine ones."""
+    """Without an RPC today's code is the API's word. Compose file, scripts and images are genuine."""
     settings = {"docker_config": {"registry-mirrors": ["https://evil.example"]}, "public_logs": True}
     world.cvm.app_compose.update(settings)
     done = step(env=ENV, prepare_only="true")

@@ -437,3 +437,13 @@ def test_an_app_compose_with_a_long_script_is_hashed_as_it_is_measured(
     done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
     assert done.code == 0, done.log
     assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
+
+
+def test_a_value_that_the_lines_of_a_diff_show_together_is_not_shown(step: Step, cloud: Cloud) -> None:
+    """YAML folds lines. The CVM has it in the clear today, and the log is no place to repeat that."""
+    folded = '      X: "a-value-\\\n        nobody-\\\n        may-see"\n'
+    cloud.add_cvm("my-app", docker_compose_file=BEFORE + folded, environment={"OLD": "1"})
+    done = deploy(step, mode="plan")
+    assert done.code == 0, done.log
+    assert "nobody-" not in done.shown + done.summary
+    assert "not shown: it may contain a secret" in done.summary
