@@ -43,7 +43,7 @@ def skeleton(text: str) -> str:
 
 
 def readings(text: str) -> list[str]:
-    """Return a text as it is, and with its escapes undone: backslashes, ``%XX``, entities, colours, ``0x``."""
+    """Return a text as it is, and with its escapes undone: backslashes, ``%XX``, entities, colours."""
     found = {text: None}
     last = [text]
     for _ in range(_DEPTH):
