@@ -21,6 +21,7 @@ from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.step import Step
 
 KEY = "phak_canary_0123456789"
 
