@@ -447,3 +447,22 @@ def test_a_value_that_the_lines_of_a_diff_show_together_is_not_shown(step: Step,
     assert done.code == 0, done.log
     assert "nobody-" not in done.shown + done.summary
     assert "not shown: it may contain a secret" in done.summary
+
+
+def test_a_file_that_is_shown_and_is_not_what_is_measured_is_refused(
+    step: Step, cvm: Cvm, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API deploys another file, and shows ours. The compose hash of the CVM tells."""
+    change = cvm.change
+    another = {"docker_compose_file": AFTER.replace("nginx", "of-somebody")}
+    monkeypatch.setattr(cvm, "change", lambda changes, *more: change({**changes, **another}, *more))
+
+    def show_ours(request: Request, answer: Answer) -> Answer:
+        shown = request.path.endswith("/compose_file") and cvm.operations
+        return Answer({**answer.body, "docker_compose_file": AFTER}) if shown else answer
+
+    cloud.tamper = show_ours
+    done = deploy(step)
+    assert done.code == 6, done.log
+    assert "another compose file than was sent" in done.annotations("error")[-1].data
+    assert done.outputs["status"] == "failed"
