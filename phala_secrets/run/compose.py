@@ -108,7 +108,7 @@ def is_approved(target: Target, said: Precondition) -> bool:
 
 
 def confirm(target: Target, seconds: float) -> Flow[None]:
-    """Raise AnswerError where the CVM has another compose file than was sent, by what is shown or its hash."""
+    """Raise AnswerError where the CVM has another compose file than was sent, as shown or as measured."""
     change = target.change
     if not change:
         return

@@ -85,13 +85,26 @@ def confirm_commit(target: Target, accepted: Accepted) -> Flow[None]:
         return
     lost = TransportError("its approval was committed")
     try:
-        yield from _find(target, lost, frozenset())
-    except TransportError:
+        revision = yield from _find(target, lost, frozenset())
+        same = bool(target.sealed) or (yield from _keeps_secrets(target, revision))
+    except PhalaSecretsError:
+        same = False
+    if not same:
         raise AnswerError(
             "an update was committed that may be what another run prepared meanwhile: "
             "no revision shows that holds what was sent",
             hint="let one run at a time update this CVM (concurrency:), and run again",
-        ) from None
+        )
+
+
+def _keeps_secrets(target: Target, revision: Revision) -> Flow[bool]:
+    """Return whether a revision has no other ciphertext than the one before it, as far as both show."""
+    listed = yield from ask(progress.revisions(target.app_id))
+    of_cvm = [one for one in listed if one.vm_uuid == revision.vm_uuid]
+    found = []
+    for one in of_cvm[of_cvm.index(revision) :][:2] if revision in of_cvm else ():
+        found.append((yield from ask(progress.revision_ciphertext(target.app_id, one.id))))
+    return len(set(filter(None, found))) <= 1
 
 
 def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:

@@ -66,3 +66,28 @@ def test_a_revision_without_a_compose_hash_is_not_taken_for_ours(step: Step, sim
     assert done.code == 6, done.log
     assert "it is not known whether" in done.annotations("error")[-1].data
     assert "has accepted" not in done.log
+
+
+@pytest.mark.parametrize("meddles", [True, False])
+def test_secrets_that_were_to_stay_are_not_another_runs(
+    step: Step, simulator: Simulator, meddles: bool
+) -> None:
+    after = BEFORE + "    init: true\n"
+    with on_chain(simulator, signing=True, docker_compose_file=BEFORE) as world:
+
+        def meddle(method: str, answer: Any) -> Any:
+            if method == "eth_sendRawTransaction" and meddles:
+                with create_client(world.cloud.api_key, simulator.url) as client:
+                    client.patch_cvm("my-app", docker_compose_file=after, envs={"OLD": "theirs"})
+            return answer
+
+        world.chain.meddle = meddle
+        step.write("docker-compose.yml", after)
+        done = step(
+            compose_file="docker-compose.yml",
+            keep_secrets="true",
+            rpc_url=world.chain.url,
+            private_key=OWNERS_KEY,
+        )
+        assert done.code == (6 if meddles else 0), done.log
+        assert world.cvm.environment == {"OLD": "theirs" if meddles else "1"}
