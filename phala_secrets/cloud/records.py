@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.fields import Fields, identifier
 from phala_secrets.cloud.rows import precondition_fields, rows
-from phala_secrets.errors import AnswerError
+from phala_secrets.errors import AnswerError, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -217,7 +217,7 @@ def _cvm(answer: Any) -> Cvm:
         name=fields.text("name"),
         status=fields.text("status"),
         app_id=fields.optional("app_id", str),
-        compose_hash=fields.optional("compose_hash", str),
+        compose_hash=_compose_hash(fields),
         device_ids=_device_ids(node),
         os_version=fields.part("os").optional("version", str),
         in_progress=bool(fields.optional("in_progress", bool)),
@@ -227,6 +227,17 @@ def _cvm(answer: Any) -> Cvm:
         vm_uuid=fields.optional("vm_uuid", str),
         instance_id=fields.optional("instance_id", str),
     )
+
+
+def _compose_hash(fields: Fields) -> str | None:
+    """Return a compose hash as it is given, or None; it becomes an output, which a script may hold."""
+    text = fields.optional("compose_hash", str)
+    if text and not _HASH.fullmatch(text):
+        raise AnswerError(
+            f"Phala Cloud's answer is no CVM: compose_hash is no hash ({untrusted(ascii(text[:60]))})",
+            hint="check api-url; if it is right, do not trust this API",
+        )
+    return text or None
 
 
 def _device_ids(node: Fields) -> tuple[str, ...]:
