@@ -10,13 +10,13 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image test-chain test-interop examples test-attestation verify-known-root fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
-	@$(BIN)/python examples/demo/demo.py
+demo: .venv-demo/ready ## three acts on a simulated CVM: a plan is refused, an update arrives, a forged key is refused
+	@.venv-demo/bin/python examples/demo/demo.py
 
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov
@@ -46,6 +46,10 @@ test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local 
 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
+
+examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
+	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/documents/test_examples.py tests/recipes
 
 # Real evidence is not in this repository.
 ATTESTATION ?= ../shared/attestation
@@ -80,9 +84,12 @@ lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer 
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
 	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --custom-compile-command 'make lock' $(UPGRADE) \
+	    tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-attack .venv-interop .venv-bench .venv-sdk tests/*/node_modules
+	rm -rf $(VENV) .venv-demo .venv-attack .venv-interop .venv-bench .venv-sdk .venv-recipes .tools tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -101,9 +108,30 @@ $(VENV)/ready: requirements/dev.txt | python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# What the image has, and nothing that develops or tests it.
+.venv-demo/ready: requirements/image.txt | python
+	@echo "installing what the demo runs into .venv-demo, once" >&2
+	@$(PYTHON) -m venv --clear .venv-demo
+	@.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@for packages in .venv-demo/lib/python3*/site-packages; do echo "$(CURDIR)" > "$$packages/here.pth"; done
+	@touch $@
+
 .venv-interop/ready: tests/interop/requirements.txt | python
 	$(PYTHON) -m venv --clear .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-recipes/ready: tests/recipes/requirements.txt | python
+	$(PYTHON) -m venv --clear .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+# Debian's package, unpacked here: nothing is installed, and nobody has to be root.
+.tools/age/ready:
+	@.ci/need 'command -v apt-get && command -v dpkg-deb' apt dpkg
+	mkdir -p $(@D)
+	cd $(@D) && { apt-get -qq download age || { apt-get -qq update && apt-get -qq download age; }; }
+	dpkg-deb --extract $(@D)/age_*.deb $(@D)
 	@touch $@
 
 .venv-attack/ready: requirements/attack.txt | python
