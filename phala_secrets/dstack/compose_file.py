@@ -154,14 +154,14 @@ def unresolved(
 
 
 def in_plain_text(
-    compose: ComposeFile, environment: Environment, is_secret: Callable[[str, str], bool]
+    compose: ComposeFile, environment: Environment, secret_parts: Callable[[str, str], Iterable[str]]
 ) -> list[Finding]:
     """Return an error for each variable whose value stands in the compose file, which is public.
 
     Args:
         compose: the file; one that cannot be parsed is searched as text.
         environment: the variables that are given.
-        is_secret: whether a line of a variable's value counts as secret: called with name and line.
+        secret_parts: what is secret of a variable: called with its name and its value.
 
     Returns:
         Errors with the line and the name, and never the value. Found is also what is written with YAML's
@@ -169,16 +169,17 @@ def in_plain_text(
     """
     texts = [(number, line) for number, line in enumerate(compose.text.split("\n"), 1)]
     try:
-        scalars = list(values(parse(compose.text)))
+        scalars = list(values(parse(compose.text), keys=True))
     except UnreadableError:
         scalars = []
     texts += [(line_of(node), node.value) for node in scalars]
+    whole = "\n".join(text for _, text in texts)
     found = []
     for variable in environment:
-        secret = [line for line in variable.value.splitlines() if line and is_secret(variable.name, line)]
-        patterns = [_pattern(form) for line in secret for form in _spellings(line)]
-        if secret:
-            patterns.append(_pattern(b64encode(variable.value.encode()).decode().rstrip("=")))
+        forms = {form for part in secret_parts(variable.name, variable.value) for form in _spellings(part)}
+        if forms:
+            forms.add(b64encode(variable.value.encode()).decode().rstrip("="))
+        patterns = [_pattern(form) for form in forms if form in whole]  # a key may have thousands of lines
         numbers = [number for number, text in texts if any(pattern.search(text) for pattern in patterns)]
         if numbers:
             message = f"the value of {variable.name} stands in the compose file, which is public"

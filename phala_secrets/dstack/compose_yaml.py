@@ -124,8 +124,8 @@ def _children(node: Node) -> Iterator[Node]:
             yield value
 
 
-def values(root: Node | None) -> Iterator[ScalarNode]:
-    """Every scalar that is a value, and not a key, once."""
+def values(root: Node | None, *, keys: bool = False) -> Iterator[ScalarNode]:
+    """Every scalar that is a value, once; with ``keys`` those that are keys, too."""
     seen: set[int] = set()
     waiting = [root] if root else []
     while waiting:
@@ -136,7 +136,8 @@ def values(root: Node | None) -> Iterator[ScalarNode]:
         if node.id == "scalar":
             yield cast("ScalarNode", node)
         else:
-            waiting += [item[1] if node.id == "mapping" else item for item in node.value]
+            pairs = node.value if node.id == "mapping" else [(item,) for item in node.value]
+            waiting += [one for pair in pairs for one in (pair if keys else pair[-1:])]
 
 
 def parts(root: Node | None, table: Parts) -> Iterator[tuple[Node, str]]:

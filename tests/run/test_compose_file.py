@@ -176,6 +176,28 @@ def test_what_is_wrong_with_the_file_is_named_by_its_line(
     assert tells_nothing_secret(done)
 
 
+def test_the_login_of_a_url_may_not_stand_there_by_itself(step: Step, cvm: Cvm, cloud: Cloud) -> None:
+    url = "postgres://app:hunter22@db/app"
+    done = deploy(step, AFTER + "      PASSWORD: hunter22\n", env=f"OLD=2\nTOKEN={url}")
+    assert done.code == 2, done.log
+    error = done.annotations("error")[0]
+    assert "the value of TOKEN stands in the compose file" in error.data
+    assert error.properties["line"] == "7"
+    assert updates(cloud) == []
+
+
+@pytest.mark.parametrize("key", ["the API key", "the private key"])
+def test_a_key_of_the_run_may_not_stand_there(step: Step, cvm: Cvm, cloud: Cloud, key: str) -> None:
+    value = cloud.api_key if key == "the API key" else OWNERS_KEY
+    done = deploy(step, AFTER + f"      KEY: '{value}'\n", private_key=OWNERS_KEY, rpc_url="http://127.0.0.1:9")
+    assert done.code == 2, done.log
+    error = done.annotations("error")[-1]
+    assert f"{key} stands in the compose file, which is public" in error.data
+    assert error.properties["line"] == "7"
+    assert value not in done.shown
+    assert updates(cloud) == []
+
+
 def test_of_many_errors_the_first_are_shown_and_all_are_counted(step: Step, cvm: Cvm) -> None:
     done = deploy(step, AFTER + "    volumes:\n" + "      - ./a:/b\n" * 100)
     assert done.code == 2
