@@ -145,7 +145,7 @@ class Secrets:
         self._spared.update(text for text in texts if text)
 
     def of_value(self, value: str) -> list[str]:
-        """Return what is secret of a value: lines, and logins of URLs, which are no name that the run knows."""
+        """Return what is secret of a value: lines, and logins of URLs; no name that the run knows."""
         return [part for part in _parts([value]) if part not in self._spared]
 
     def credential_in(self, text: str) -> str | None:

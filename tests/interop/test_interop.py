@@ -244,7 +244,7 @@ COMPOSE = f"""\
 # käse: the file stays as it is written
 services:
   web:
-    image: "nginx@sha256:{'ab' * 32}"
+    image: "nginx@sha256:{"ab" * 32}"
     environment: {{ OLD: "${{OLD}}",   NEW: "${{NEW}}" }}
 """
 

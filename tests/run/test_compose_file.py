@@ -189,7 +189,9 @@ def test_the_login_of_a_url_may_not_stand_there_by_itself(step: Step, cvm: Cvm, 
 @pytest.mark.parametrize("key", ["the API key", "the private key"])
 def test_a_key_of_the_run_may_not_stand_there(step: Step, cvm: Cvm, cloud: Cloud, key: str) -> None:
     value = cloud.api_key if key == "the API key" else OWNERS_KEY
-    done = deploy(step, AFTER + f"      KEY: '{value}'\n", private_key=OWNERS_KEY, rpc_url="http://127.0.0.1:9")
+    done = deploy(
+        step, AFTER + f"      KEY: '{value}'\n", private_key=OWNERS_KEY, rpc_url="http://127.0.0.1:9"
+    )
     assert done.code == 2, done.log
     error = done.annotations("error")[-1]
     assert f"{key} stands in the compose file, which is public" in error.data

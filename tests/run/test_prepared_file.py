@@ -271,6 +271,8 @@ def test_the_file_stands_in_place_of_other_inputs(
         (lambda text: text.replace('"cvm_id": "', '"cvm_id": " '), "a field is not what it should be"),
         (lambda text: text.replace('"app_id": "', '"app_id": "0'), "a field is not what it should be"),
         (lambda text: text.replace('"OLD"', "1"), "a field is not what it should be"),
+        (lambda text: text.replace('"OLD"', '"O LD"'), "a field is not what it should be"),
+        (lambda text: text.replace("services:", r"\ud800:"), "a field is not what it should be"),
         (lambda text: json.dumps({**json.loads(text), "env_keys": {}}), "a field is not what it should be"),
         (
             lambda text: json.dumps({**json.loads(text), "encrypted_env": "", "docker_compose_file": None}),
