@@ -195,7 +195,7 @@ def deploys(data: bytes) -> None:
         for finding in unresolved(file, app, names):
             assert finding.severity != "error", finding.message
         found += unresolved(file, app, []) + too_large(file, app) + public
-    lines = text.count("\n") + 1
+    lines = len(re.split("\r\n|[\n\r\x85\u2028\u2029]", text))  # as YAML counts them
     for finding in found:
         assert finding.line is None or 1 <= finding.line <= lines + 1
         step.runner.tell(finding)
