@@ -90,6 +90,8 @@ BOMB = (
         ("services:\n  web:\n    ports: !reset []\n", "it has a tag, which is not read here", 3),
         ("services:\n  web:\n    image: a\n    image: b\n", "a key stands twice", 4),
         ("services:\n  web:\n    ? [a]\n    : b\n", "a key is not a text", 3),
+        ("services:\n  web:\n    <<: a\n", "what is merged is not a mapping", 3),
+        ("services:\n  web:\n    <<: [{a: b}, c]\n", "what is merged is not a mapping", 3),
         ("services:\n  web: &w\n    labels: *w\n", "an alias stands within its own anchor", 2),
         (DEEP, "it is nested too deeply", 3),
         (BOMB, "its aliases make it too large", 5),
