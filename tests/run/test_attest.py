@@ -114,6 +114,17 @@ def test_each_lie_ends_an_update_with_9_and_its_own_reason(
     assert cvm.environment == {"OLD": "2"}
 
 
+def test_a_deploy_that_is_not_attested_names_what_ran_before(update: Attest, run: Command, cvm: Cvm) -> None:
+    run.write("docker-compose.yml", "services:\n  app:\n    image: nginx\n    environment: [OLD]\n")
+    assert update("--compose-file", "docker-compose.yml").code == 0
+    cvm.firmware.os = "somebody's own"
+    before, revision = cvm.compose_hash, cvm.revisions[-1].revision_id
+    run.write("docker-compose.yml", "services:\n  app:\n    image: httpd\n    environment: [OLD]\n")
+    done = update("--compose-file", "docker-compose.yml")
+    assert done.code == 9, done.printed
+    assert f"to go back, deploy what ran before: compose hash {before}, revision {revision}" in done.hints[-1]
+
+
 def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
     def inflate(request: Any, answer: Any) -> Any:
         if request.path.endswith("/attestation") and cvm.operations:
