@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import pytest
 from phala_secrets.cloud import known
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.measured_boot import os_measurements
-from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage
+from phala_secrets.simulator.measured_boot import os_measurements, os_of
+from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage, kms_record
 from tests.support.command import Command, Outcome
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.paper_chain import BASE_KMS, PaperChain
@@ -233,6 +234,27 @@ def test_the_kms_is_that_of_the_contract_where_an_rpc_reads_it(
         assert "which is not accepted" in refused.errors[-1]
 
 
+@pytest.mark.parametrize("allowed", [True, False, None], ids=["allowed", "not allowed", "not asked"])
+def test_what_the_contract_says_of_the_os_image_is_shown_and_is_no_link(
+    update: Attest, cloud: Cloud, allowed: bool | None
+) -> None:
+    kms = cloud.add_kms("base-1", 8453, BASE_KMS)
+    cvm = cloud.add_cvm("on-chain", kms=kms, environment={"OLD": "1"})
+    image = hashlib.sha256(os_of(cvm).encode()).hexdigest()
+    with PaperChain() as chain:
+        chain.hold(cvm)
+        chain.images = {image} if allowed else set()
+        rpc = ("--rpc-url", chain.url) if allowed is not None else ()
+        ca = {"PHALA_SECRETS_TRUSTED_KMS_CA": kms.ca_public_key}
+        done = update(*rpc, "--app-id", cvm.app_id, cvm="on-chain", **ca)
+    assert (done.code, done.json["attested"]) == (0, True), done.printed
+    told = json.loads(done.json["attestation"])
+    assert (told["os_image_hash"], told["os_image_allowed"]) == (image, allowed)
+    assert "OS image" not in {link["name"] for link in told["links"]}
+    said = {True: "; the KMS contract allows it", False: "; the KMS contract does not allow it", None: ""}
+    assert re.search(rf"OS image +no link +{image}, as the guest says{said[allowed]}\n", done.stderr)
+
+
 def test_the_public_evidence_of_the_app_serves_where_the_owners_route_has_none(
     update: Attest, cvm: Cvm, cloud: Cloud
 ) -> None:
@@ -259,6 +281,26 @@ def test_in_a_fleet_8_comes_before_9_and_one_that_is_not_attested_has_failed(
     assert rows["other"]["exit-code"] == 9
     cvm.boot_fails("no disk")
     assert update("--no-fail-fast", cvm="my-app,other").code == 8
+
+
+def test_a_rolling_update_stops_at_the_first_cvm_that_is_not_attested(
+    update: Attest, cvm: Cvm, cloud: Cloud
+) -> None:
+    other = cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
+    cvm.firmware.os = "somebody's own"
+    done = update(cvm="my-app,other")
+    assert done.code == 9, done.printed
+    assert (len(cvm.operations), other.operations) == (1, [])
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(55, 0), (70, 9)])
+def test_the_attestation_has_the_time_to_itself(
+    update: Attest, cvm: Cvm, cloud: Cloud, seconds: int, code: int
+) -> None:
+    cvm.restart_seconds, cloud.attests_after = 50, seconds
+    done = update("--wait-timeout", "60")
+    assert done.code == code, done.printed
+    assert ("of the boot before the update after 60 s" in done.printed) == bool(code)
 
 
 def test_the_evidence_of_the_boot_before_is_read_just_before_each_update(
@@ -332,6 +374,36 @@ def test_a_file_that_is_no_evidence_is_told(
         run.write("evidence.json", content)
     assert verify("--evidence-file", "evidence.json", attest="warn").code == code
     assert verify("--evidence-file", "evidence.json", "--at", "noon", attest="warn").code in (2, 3)
+
+
+def test_the_record_of_a_kms_is_verified_as_a_file(
+    verify: Attest, run: Command, cvm: Cvm, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is published, and as ``kmsInfo()`` has it."""
+    record = kms_record(cloud, cvm)
+    on_chain = {
+        "k256Pubkey": "0x" + record["k256_pubkey"],
+        "caPubkey": "0x" + record["ca_pubkey"],
+        "quote": "0x" + record["quote"],
+        "eventlog": "0x" + json.dumps(record["event_log"]).encode().hex(),
+    }
+    common: dict[str, Any] = {"PHALA_CLOUD_API_KEY": None}
+    for content in (record, on_chain):
+        run.write("record.json", json.dumps(content))
+        done = verify("--evidence-file", "record.json", **common)
+        assert (done.code, done.json["attested"]) == (0, True), done.printed
+        assert re.search(r"CA and root +holds", done.stderr)
+        assert re.search(rf"code +holds +compose hash {cvm.compose_hash}", done.stderr)
+        assert "another root" in done.stderr
+    published = known.Published(record["k256_pubkey"], record["ca_pubkey"], "https://api.invalid")
+    monkeypatch.setattr(known, "published", published)
+    assert "the root that ships with us" in verify("--evidence-file", "record.json", **common).stderr
+    other = cloud.add_kms("base-1", 8453, BASE_KMS)
+    for change in ({"k256_pubkey": other.root_public_key}, {"ca_pubkey": other.ca_public_key}):
+        run.write("record.json", json.dumps({**record, **change}))
+        refused = verify("--evidence-file", "record.json", attest="warn", **common)
+        assert refused.code == 3
+        assert "CA and root: the quote's report data does not bind these keys" in refused.errors[-1]
 
 
 def test_evidence_that_cannot_be_kept_is_told_and_an_update_that_is_done_stays_done(

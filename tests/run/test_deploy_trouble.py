@@ -54,7 +54,8 @@ def chain(owned: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
 
 def deploy(step: Step, text: str = AFTER, **inputs: str | None) -> Done:
     step.write("docker-compose.yml", text)
-    return step(**{"env": ENV, "compose_file": "docker-compose.yml", **inputs})
+    given: dict[str, Any] = {"env": ENV, "compose_file": "docker-compose.yml", **inputs}
+    return step(**given)
 
 
 def patches(cloud: Cloud) -> list[Request]:

@@ -52,6 +52,8 @@ class PaperChain:
         """The KMS root's public key, SEC1 hex."""
         self.ca = b"ca"
         """The CA key of the KMS, SPKI in DER."""
+        self.images: set[str] = set()
+        """The OS images that the KMS allows."""
         self.apps: set[str] = set()
         self._approved = InOrder()
         self.devices: set[str] = set()
@@ -149,6 +151,7 @@ class PaperChain:
         known: dict[str, Callable[[], str]]
         if to == self.kms:
             known = {"09177063": self._kms_info, "a6c4cce9": lambda: _truth(word[24:] in self.apps)}
+            known["9a4e1d18"] = lambda: _truth(word in self.images)
         elif to[2:] in self.apps:
             known = {
                 "2f6622e5": lambda: _truth(word in self.approved),
