@@ -61,7 +61,13 @@ _PLACES: Parts = {
         "include": "path",
     },
     "services": {"*": "service"},
-    "service": {"build": "build", "volumes": "mount", "env_file": "env_file", "extends": "extends"},
+    "service": {
+        "build": "build",
+        "volumes": "mount",
+        "env_file": "env_file",
+        "extends": "extends",
+        "label_file": "path",
+    },
     "mount": {"-": "mount"},
     "env_file": {"-": "env_file"},
     "extends": {"file": "path"},
@@ -225,6 +231,9 @@ def _checkout(compose: ComposeFile, root: Node) -> Iterator[Finding]:
 
 def _builds_checkout(build: Node) -> bool:
     own = fields(build)
+    beside = own.get("additional_contexts")
+    if beside and any(_CHECKOUT.match(one.value.partition("=")[2] or one.value) for one in values(beside)):
+        return True
     if "dockerfile_inline" in own:
         return False
     context = text_of(build if build.id == "scalar" else own.get("context"))

@@ -133,6 +133,8 @@ def test_file_and_script_have_a_size_in_bytes(script: str | None) -> None:
         (["build:", "  context: app"], 5),
         (["build:", "  dockerfile: Dockerfile"], 5),
         (["build: ${PWD}/app"], 4),
+        (["build:", "  context: /opt/app", "  additional_contexts: {more: ./more}"], 5),
+        (["build:", "  context: /opt/app", "  additional_contexts: [more=../more]"], 5),
     ],
 )
 def test_an_image_is_not_built_from_the_checkout(lines: list[str], line: int) -> None:
@@ -149,6 +151,7 @@ def test_an_image_is_not_built_from_the_checkout(lines: list[str], line: int) ->
         ["build: github.com/o/r"],
         ["build: /opt/app"],
         ["build: ${CONTEXT}"],
+        ["build:", "  context: /opt/app", "  additional_contexts: {more: service:base}"],
         ["build:", "  context: .", "  dockerfile_inline: FROM scratch"],
     ],
 )
@@ -196,6 +199,7 @@ def test_what_the_guest_has_may_be_mounted(mount: str) -> None:
     ("text", "line"),
     [
         ("    env_file: app.env\n", 4),
+        ("    label_file: ./labels\n", 4),
         ("    env_file: [./app.env]\n", 4),
         ("    env_file:\n      - path: app.env\n", 5),
         ("    extends:\n      file: base.yml\n", 5),

@@ -17,6 +17,7 @@ from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.measured_boot import os_measurements, os_of
 from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage, kms_record
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault, Kind
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.paper_chain import BASE_KMS, PaperChain
 
@@ -138,6 +139,28 @@ def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud:
     assert "over 16 MiB" in done.errors[-1]
     asked = [request for request in cloud.requests if request.path.endswith("/attestation")]
     assert len(asked) <= 6
+
+
+def test_evidence_that_nobody_can_read_before_the_update_sends_nothing(
+    update: Attest, cvm: Cvm, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault("huge_body", path="/attestation$", times=None))
+    done = update()
+    assert (done.code, cvm.operations) == (6, []), done.printed
+    assert "over 16 MiB" in done.errors[-1]
+
+
+@pytest.mark.parametrize("kind", ["huge_body", "gzip_bomb", "html_200", "half_body", "redirect", "status"])
+def test_a_pccs_that_lies_or_fails_verifies_nothing(
+    update: Attest, cvm: Cvm, simulator: Simulator, kind: Kind
+) -> None:
+    fault = Fault(kind, path="/certification/", status=404, location="http://127.0.0.1:9/", times=None)
+    simulator.faults.add(fault)
+    done = update(PHALA_SECRETS_PCCS_URL=simulator.url)
+    assert done.code == 9, done.printed
+    (quote,) = (link for link in json.loads(done.json["attestation"])["links"] if link["name"] == "quote")
+    assert not quote["ok"]
+    assert "not verified: " in quote["what"]
 
 
 def test_warn_goes_on_and_says_so(update: Attest, cvm: Cvm) -> None:
