@@ -246,6 +246,21 @@ def test_a_plan_is_a_diff(step: Step, cvm: Cvm, cloud: Cloud) -> None:
     assert deploy(step).outputs["compose-hash"] == expected
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["both", "keep-secrets"])
+def test_a_plan_says_what_the_update_does(step: Step, owned: Cvm, chain: PaperChain, kept: bool) -> None:
+    given: dict[str, Any] = {"rpc_url": chain.url, "private_key": OWNERS_KEY}
+    if kept:
+        given |= {"env": None, "keep_secrets": "true"}
+    text = BEFORE + "    init: true\n" if kept else AFTER
+    planned = deploy(step, text, mode="plan", **given)
+    assert (planned.code, chain.transactions, owned.operations) == (0, {}, []), planned.log
+    done = deploy(step, text, **given)
+    assert done.code == 0, done.log
+    said = ("env-keys", "keys-added", "keys-removed", "compose-hash", "previous-compose-hash")
+    assert [planned.outputs[name] for name in said] == [done.outputs[name] for name in said]
+    assert done.outputs["compose-hash"] == owned.compose_hash
+
+
 def test_the_diff_of_a_file_ends_no_block_and_shows_no_secret(step: Step, cloud: Cloud) -> None:
     before = BEFORE + f"# ````\n# {SECRET}\n# ::warning::forged\n"
     cloud.add_cvm("my-app", docker_compose_file=before, environment={"OLD": "1"})
@@ -362,6 +377,23 @@ def test_the_owner_approves_file_and_names_at_once(
     assert len(chain.transactions) == len(owned.operations) == 1
     assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
     assert tells_nothing_secret(done)
+
+
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_replicas_take_one_approval_of_file_and_names(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud, at_once: str
+) -> None:
+    replica = cloud.add_cvm(
+        "replica", app_id=owned.app_id, kms=owned.kms, docker_compose_file=BEFORE, environment={"OLD": "1"}
+    )
+    replica.app_compose = {**replica.app_compose, "name": "my-app"}
+    chain.any_device = True
+    more = {"rpc_url": chain.url, "private_key": OWNERS_KEY, "max_parallel": at_once}
+    done = deploy(step, cvm=None, app=owned.app_id, **more)
+    assert done.code == 0, done.log
+    assert len(chain.transactions) == 1
+    assert [one.environment for one in (owned, replica)] == [{"OLD": "2", "TOKEN": SECRET}] * 2
+    assert owned.compose_hash == replica.compose_hash == done.outputs["compose-hash"]
 
 
 def test_a_commit_whose_response_is_lost_is_looked_up(
