@@ -20,6 +20,7 @@ from tests.support.command import Command, Outcome
 from tests.support.faults import Fault, Kind
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.step import Step
 
 Attest = Callable[..., Outcome]
 
@@ -76,6 +77,25 @@ def test_an_update_is_attested_link_by_link(update: Attest, cvm: Cvm, cloud: Clo
     assert re.search(r"event log +holds +replays to RTMR3", done.stderr)
     assert re.search(r"certificate +not checked +not available", done.stderr)
     assert cvm.environment == {"OLD": "2"}
+
+
+def test_a_step_shows_the_chain_in_its_summary(step: Step, inputs: dict[str, str], cvm: Cvm) -> None:
+    given: dict[str, Any] = {"env": "OLD=2", "attest": "require", "environ": inputs}
+    done = step(**given)
+    assert (done.code, done.outputs["attested"]) == (0, "true"), done.log
+    summary = re.sub("<[^>]+>", "", done.summary)
+    assert "attested (simulated TEE)" in summary.splitlines()[0]
+    told = json.loads(done.outputs["attestation"])
+    for link in told["links"]:
+        assert f"| {link['name']} | " in summary
+    assert re.fullmatch(r"[0-9a-f]{64}", told["evidence_sha256"])
+    cvm.firmware.debug = True
+    refused = step(**given)
+    assert (refused.code, refused.outputs["attested"]) == (9, "false"), refused.log
+    summary = re.sub("<[^>]+>", "", refused.summary)
+    assert "not attested (simulated TEE)" in summary
+    assert "| debug | does not hold | a debug VM" in summary
+    assert "debug: a debug VM" in refused.annotations("error")[-1].data
 
 
 def test_new_names_are_another_compose_hash_which_is_what_is_expected(
