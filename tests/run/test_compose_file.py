@@ -413,6 +413,38 @@ def test_a_busy_cvm_is_waited_for(step: Step, cvm: Cvm) -> None:
     assert [one.operation_type for one in cvm.operations] == ["restart", "update_cvm"]
 
 
+def test_the_hash_is_of_the_measured_bytes_where_the_object_does_not_hash(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud
+) -> None:
+    def show_a_default(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/compose_file"):
+            return replace(answer, body={**answer.body, "a_default_of_the_api": "x"})
+        return answer
+
+    cloud.tamper = show_a_default
+    expected = owned.hash_with(["OLD", "TOKEN"], docker_compose_file=AFTER)
+    done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert done.code == 0, done.log
+    assert chain.approved.history[-1] == expected == owned.compose_hash
+    cloud.attestation_compose_file = False
+    done = deploy(step, AFTER + "    init: true\n", rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert (done.code, len(chain.transactions)) == (3, 1), done.log
+
+
+def test_commit_tokens_are_neither_used_nor_kept(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud
+) -> None:
+    assert cloud.commit_tokens_unasked
+    prepared = {"prepare_only": "true", "prepared_file": "prepared.json"}
+    ways: list[dict[str, Any]] = [{}, prepared, {"rpc_url": chain.url, "private_key": OWNERS_KEY}]
+    for more in ways:
+        done = deploy(step, environ={"RUNNER_DEBUG": "1"}, verbose="true", **more)
+        assert tells_nothing_secret(done)
+    assert "ct_" not in (step.workspace / "prepared.json").read_text()
+    assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
+    assert not [request for request in cloud.requests if "commit-update" in request.path]
+
+
 def test_an_approval_of_before_is_not_sent_again(
     step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud
 ) -> None:
