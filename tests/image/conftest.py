@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from phala_secrets.simulator.server import Simulator
 from tests.image.container import SETTINGS, Container, buildah
 
 ROOT = Path(__file__).parents[2]
@@ -77,19 +76,3 @@ def base(base_image: str) -> Iterator[Container]:
 @pytest.fixture
 def container(image: str) -> Iterator[Container]:
     yield from _container(image)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    with Simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def github(tmp_path: Path) -> Path:
-    """The folders and files that a runner mounts."""
-    for folder in ("workspace", "home", "file_commands"):
-        (tmp_path / folder).mkdir()
-    for name in ("output", "summary"):
-        (tmp_path / "file_commands" / name).touch()
-    return tmp_path

@@ -29,13 +29,6 @@ def buildah(*command: str | Path, check: bool = True) -> subprocess.CompletedPro
     return done
 
 
-def open_to_anybody(folder: Path) -> None:
-    """What whoever runs in a container may read and write, as on GitHub."""
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o777 if path.is_dir() else 0o666)
-    folder.parent.chmod(0o755)
-
-
 @dataclass(frozen=True)
 class Container:
     """A container of the image: made, and run as often as one likes."""

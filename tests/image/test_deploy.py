@@ -12,7 +12,8 @@ import pytest
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.measured_boot import os_measurements
 from phala_secrets.simulator.server import Simulator
-from tests.image.container import Container, open_to_anybody
+from tests.image.container import Container
+from tests.image.test_run import open_to_anybody
 from tests.support.paper_chain import BASE_KMS, PaperChain
 from tests.support.step import read_outputs
 
@@ -25,6 +26,22 @@ NEW = {"OLD": "2", "TOKEN": SECRET}
 ROOT, SOMEBODY = "0:0", "12345:12345"
 
 Deploy = Callable[..., "tuple[int, str, dict[str, str]]"]
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> Path:
+    """The folders and files that a runner mounts."""
+    for folder in ("workspace", "home", "file_commands"):
+        (tmp_path / folder).mkdir()
+    for name in ("output", "summary"):
+        (tmp_path / "file_commands" / name).touch()
+    return tmp_path
 
 
 @pytest.fixture

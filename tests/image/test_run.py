@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
-from tests.image.container import Container, open_to_anybody
+from tests.image.container import Container
 
 GIVEN = {
     "DATABASE_URL": "postgres://app:p4$$w0rd${X}@db/app",
@@ -26,14 +27,25 @@ POISON = "open('/github/workspace/EXECUTED', 'w').close()\n"
 
 
 @pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
 def cvm(simulator: Simulator) -> Cvm:
     return simulator.cloud.add_cvm("my-app", environment=OLD)
 
 
 @pytest.fixture
-def github(github: Path) -> Path:
-    (github / "workspace/.env").write_text(SOURCE)
-    return github
+def github(tmp_path: Path) -> Path:
+    """The folders and files that a runner mounts."""
+    for folder in ("workspace", "home", "file_commands"):
+        (tmp_path / folder).mkdir()
+    for name in ("output", "summary"):
+        (tmp_path / "file_commands" / name).touch()
+    (tmp_path / "workspace/.env").write_text(SOURCE)
+    return tmp_path
 
 
 def job(simulator: Simulator) -> dict[str, str]:
@@ -53,6 +65,12 @@ def job(simulator: Simulator) -> dict[str, str]:
         "INPUT_ENV-FILE": ".env",
         "INPUT_SECRETS": "API_SECRET",
     }
+
+
+def open_to_anybody(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    folder.parent.chmod(0o755)
 
 
 @pytest.mark.parametrize("user", ["0:0", "12345:12345"])
