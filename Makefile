@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image test-chain test-interop examples test-attestation verify-known-root fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
 
+examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
+	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/documents/test_examples.py tests/recipes
+
 # Real evidence is not in this repository.
 ATTESTATION ?= ../shared/attestation
 REAL = test -e $(ATTESTATION)/central-kms-root.json || { \
@@ -80,9 +84,12 @@ lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer 
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
 	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --custom-compile-command 'make lock' $(UPGRADE) \
+	    tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-attack .venv-interop .venv-bench .venv-sdk tests/*/node_modules
+	rm -rf $(VENV) .venv-attack .venv-interop .venv-bench .venv-sdk .venv-recipes .tools tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -104,6 +111,19 @@ $(VENV)/ready: requirements/dev.txt | python
 .venv-interop/ready: tests/interop/requirements.txt | python
 	$(PYTHON) -m venv --clear .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-recipes/ready: tests/recipes/requirements.txt | python
+	$(PYTHON) -m venv --clear .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+# Debian's package, unpacked here: nothing is installed, and nobody has to be root.
+.tools/age/ready:
+	@.ci/need 'command -v apt-get && command -v dpkg-deb' apt dpkg
+	mkdir -p $(@D)
+	cd $(@D) && { apt-get -qq download age || { apt-get -qq update && apt-get -qq download age; }; }
+	dpkg-deb --extract $(@D)/age_*.deb $(@D)
 	@touch $@
 
 .venv-attack/ready: requirements/attack.txt | python
