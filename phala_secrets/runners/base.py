@@ -194,6 +194,7 @@ class Runner:
     def report(self, report: Report) -> None:
         """What the run came to; with ``--quiet`` the names of a plan."""
         self._nothing_is_under_way()
+        report.diff = self.diff_of(report)
         if not self.quiet:
             self._show(report)
         elif report.names_asked_for:
@@ -236,6 +237,11 @@ class Runner:
         """Return text as one line that shows no secret and is a command to no CI."""
         return disarm(one_line(self.secrets.screened(text)))
 
+    def diff_of(self, report: Report) -> list[str]:
+        """Return the lines of a diff that show no secret, or none where several show one together."""
+        lines = [self.secrets.screened(line) for line in report.diff]
+        return [NOT_SHOWN] if self.secrets.owner_in("\n".join(lines)) else lines
+
     def columns(self, table: Table) -> list[str]:
         """A table as aligned lines, each harmless."""
         return columns_of(table, self.clean)
@@ -254,16 +260,15 @@ class Runner:
     def mask_variables(self, variables: Mapping[str, Sequence[str]]) -> None:
         """Register what is secret of the values of variables, by name; ``no-mask`` excepted."""
         self.secrets.spare(variables)
-        secret = {
-            name: values
-            for name, values in variables.items()
-            if not any(fnmatchcase(name, glob) for glob in self._no_mask)
-        }
+        secret = {name: values for name, values in variables.items() if not self._is_setting(name)}
         self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
 
-    def counts_as_secret(self, name: str, line: str) -> bool:
-        """Return whether a line of the value of a variable is secret."""
-        return self.secrets.is_secret(line) and not any(fnmatchcase(name, glob) for glob in self._no_mask)
+    def secret_parts(self, name: str, value: str) -> list[str]:
+        """Return what is secret of the value of a variable: lines, and logins of URLs."""
+        return [] if self._is_setting(name) else self.secrets.of_value(value)
+
+    def _is_setting(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""
