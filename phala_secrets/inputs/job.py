@@ -33,6 +33,9 @@ _DASHBOARD = "https://cloud.phala.com"
 _PLAIN_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,200}")
 """What ``CLOUD_URL`` has to be, since its name may be another program's: it becomes a link."""
 
+_OF_ATTESTATION = ("trusted-os", "trusted-kms-ca", "allow-tcb", "evidence-file")
+"""What is held against evidence, or holds it."""
+
 Mode = Literal["update", "plan", "encrypt", "verify", "status", "wait"]
 _SENDING = ("update", "plan", "encrypt")
 """The modes that take a source."""
@@ -156,6 +159,12 @@ def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
     """Return what to attest, or None where that is off: then nothing of it is loaded."""
     asked = given.choice("attest") != "off"
     if not asked and not given.text("attestation-root"):
+        for name in _OF_ATTESTATION if mode != "verify" else (*_OF_ATTESTATION, "compose-hash"):
+            if given.text(name):
+                raise InputError(
+                    f"{name} is given, but attest is off, so it would not be looked at",
+                    hint="set attest: require, or leave it out",
+                )
         return None
     from phala_secrets.inputs.attest import read_attesting
 

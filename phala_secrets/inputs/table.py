@@ -115,6 +115,7 @@ _INPUTS = (
             "`chain` or `pinned`",
             "choice",
             choices=("api", "known", "chain", "pinned"),
+            protects=True,
         ),
         Input(
             "kms-contract",
@@ -135,12 +136,14 @@ _INPUTS = (
             "choice",
             default="off",
             choices=("off", "warn", "require"),
+            protects=True,
         ),
         Input(
             "trusted-os",
             "accepted `os-measurements`, one per line; `attest: require` needs it",
             "lines",
             "SHA256",
+            protects=True,
         ),
         Input(
             "trusted-kms-ca",
@@ -148,6 +151,7 @@ _INPUTS = (
             "lines",
             "KEY",
             otherwise="that of the KMS contract (`rpc-url`), or of the published Cloud KMS",
+            protects=True,
         ),
         Input(
             "allow-tcb",
@@ -245,6 +249,7 @@ _INPUTS = (
             "refuse a compose file with an image that is not named by digest",
             "bool",
             default="false",
+            protects=True,
         ),
     ),
     *_group(
@@ -282,7 +287,7 @@ _INPUTS = (
         ),
         Input(
             "compose-hash",
-            "the approved compose hash; with `evidence-file`, the one that it has to show",
+            "the approved compose hash; with `attest` or `evidence-file`, the one that has to be shown",
             metavar="HASH",
             protects=True,
             words=("update", "plan", "verify"),

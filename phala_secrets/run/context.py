@@ -77,8 +77,8 @@ class Target:
     error: PhalaSecretsError | None = None
     approval_needed: bool | None = None
     """Whether its update needs an approval on chain, by the contract or the API; None where unknown."""
-    old_report_data: str = ""
-    """Of its evidence before the update (hex), or nothing."""
+    old_report_data: frozenset[str] = frozenset()
+    """Of each quote that there was before the update (hex)."""
     attestation: Attestation | None = None
 
     @property

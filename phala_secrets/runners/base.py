@@ -127,6 +127,7 @@ class Runner:
 
         There is no ``report`` where an earlier one has the error already.
         """
+        self._nothing_is_under_way()
         if report and report.facts and not self.quiet:
             self._show(report)
         for finding in error.findings:
@@ -196,6 +197,8 @@ class Runner:
 
     def report(self, report: Report) -> None:
         """What the run came to; with ``--quiet`` the names of a plan."""
+        self._nothing_is_under_way()
+        report.diff = self.diff_of(report)
         if not self.quiet:
             self._show(report)
         elif report.names_asked_for:
@@ -245,6 +248,11 @@ class Runner:
         """Return text as one line that shows no secret and is a command to no CI."""
         return disarm(one_line(self.secrets.screened(text)))
 
+    def diff_of(self, report: Report) -> list[str]:
+        """Return the lines of a diff that show no secret, or none where several show one together."""
+        lines = [self.secrets.screened(line) for line in report.diff]
+        return [NOT_SHOWN] if self.secrets.owner_in("\n".join(lines)) else lines
+
     def columns(self, table: Table) -> list[str]:
         """A table as aligned lines, each harmless."""
         return columns_of(table, self.clean)
@@ -263,16 +271,15 @@ class Runner:
     def mask_variables(self, variables: Mapping[str, Sequence[str]]) -> None:
         """Register what is secret of the values of variables, by name; ``no-mask`` excepted."""
         self.secrets.spare(variables)
-        secret = {
-            name: values
-            for name, values in variables.items()
-            if not any(fnmatchcase(name, glob) for glob in self._no_mask)
-        }
+        secret = {name: values for name, values in variables.items() if not self._is_setting(name)}
         self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
 
-    def counts_as_secret(self, name: str, line: str) -> bool:
-        """Return whether a line of the value of a variable is secret."""
-        return self.secrets.is_secret(line) and not any(fnmatchcase(name, glob) for glob in self._no_mask)
+    def secret_parts(self, name: str, value: str) -> list[str]:
+        """Return what is secret of the value of a variable: lines, and logins of URLs."""
+        return [] if self._is_setting(name) else self.secrets.of_value(value)
+
+    def _is_setting(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""
@@ -339,8 +346,7 @@ class Runner:
 
     def finish(self) -> None:
         """The end of all output."""
-        with self._lock:
-            self._end_live()
+        self._nothing_is_under_way()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
             self.stdout.write(as_json(named) + "\n")
@@ -363,10 +369,19 @@ class Runner:
             self._say(f"hint: {self.spoken(hint)}")
 
     def _write(self, line: str) -> None:
+        """Write a line above those of a fleet that are drawn, or in the place of any other."""
         with self._lock:
+            fleet = [doing for cvm, doing in self._under_way.items() if cvm] if self._live else []
             self._end_live()
             self.stderr.write(line + "\n")
             self.stderr.flush()
+            if fleet:
+                self._live = Live(self.stderr, fleet)
+
+    def _nothing_is_under_way(self) -> None:
+        with self._lock:
+            self._under_way = {}
+            self._end_live()
 
     def _end_live(self) -> None:
         if self._live:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from phala_secrets import flow
-from phala_secrets.errors import Finding
+from phala_secrets.errors import Finding, InputError
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.detect import detect
@@ -73,10 +73,24 @@ def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Te
     assert terminal.shows("web-15: restarting\r\n  and 4 more")
     assert "the update" not in terminal.seen
     assert terminal.shows("\r\x1b[16A\x1b[J"), "back to the first line"
-    for number in range(20):
+    for number in range(19):
         runner.progress("", cvm=f"web-{number}")
+    runner.say("web-18: running")
+    assert terminal.shows("web-18: running\r\n"), "a line above"
+    assert terminal.shows("web-19: restarting"), "the others are still there"
+    runner.progress("", cvm="web-19")
     runner.say("over")
     assert terminal.shows("\x1b[Jover\r\n")
+
+
+def test_what_was_under_way_is_gone_when_a_run_fails(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
+    runner.progress("web-1: restarting", cvm="web-1")
+    assert terminal.shows("web-1: restarting")
+    runner.fail(InputError("no disk", hint="free some"))
+    runner.finish()
+    assert terminal.shows("hint: free some\r\n")
+    assert "web-1" not in terminal.seen.partition("error: no disk")[2]
 
 
 def test_a_wait_has_a_clock_and_its_limit(terminal: Terminal) -> None:

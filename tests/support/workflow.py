@@ -78,10 +78,10 @@ class Workflow:
                     self._steps(job["steps"], contexts)
                 except AssertionError as error:
                     failed = failed or error
-                    if job.get("strategy", {}).get("fail-fast", True):
-                        break
                 outputs = {key: self._text(text, contexts) for key, text in job.get("outputs", {}).items()}
                 self._contexts["needs"][name] = {"outputs": outputs}
+                if failed and job.get("strategy", {}).get("fail-fast", True):
+                    break
             if failed:
                 failures[name] = failed
         if failures:
