@@ -11,6 +11,7 @@ import posixpath
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from phala_secrets.dstack.compose_refs import built_in, missing_and_unused, references
 from phala_secrets.dstack.compose_yaml import (
@@ -48,6 +49,7 @@ _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:|github\.com/")
 _DIGEST = re.compile(r"[^$]*@sha256:[0-9a-f]{64}")
 _WHOLE_VARIABLE = re.compile(rf"\$(?:{NAME.pattern}|\{{[^{{}}]*\}})")
 _SHOWN = 80
+_URL_SAFE = str.maketrans("+/", "-_")
 _LONG = 16
 """Characters from which a value is looked for inside of words, too."""
 
@@ -60,7 +62,13 @@ _PLACES: Parts = {
         "include": "path",
     },
     "services": {"*": "service"},
-    "service": {"build": "build", "volumes": "mount", "env_file": "env_file", "extends": "extends"},
+    "service": {
+        "build": "build",
+        "volumes": "mount",
+        "env_file": "env_file",
+        "extends": "extends",
+        "label_file": "path",
+    },
     "mount": {"-": "mount"},
     "env_file": {"-": "env_file"},
     "extends": {"file": "path"},
@@ -99,6 +107,8 @@ def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding
     except UnreadableError as error:
         hint = "give a docker compose file: YAML with services, and without tags"
         return [compose.finding(f"the compose file cannot be used: {error.problem}", hint, error.line)]
+    if too_much := too_large(compose, {}):
+        return too_much
     found = [*_checkout(compose, root), *_images(compose, root, require_digest=require_digest)]
     return sorted(found, key=lambda finding: finding.line or 0)
 
@@ -153,31 +163,37 @@ def unresolved(
 
 
 def in_plain_text(
-    compose: ComposeFile, environment: Environment, is_secret: Callable[[str, str], bool]
+    compose: ComposeFile, environment: Environment, secret_parts: Callable[[str, str], Iterable[str]]
 ) -> list[Finding]:
     """Return an error for each variable whose value stands in the compose file, which is public.
 
     Args:
         compose: the file; one that cannot be parsed is searched as text.
         environment: the variables that are given.
-        is_secret: whether a line of a variable's value counts as secret: called with name and line.
+        secret_parts: what is secret of a variable: called with its name and its value.
 
     Returns:
         Errors with the line and the name, and never the value. Found is also what is written with YAML's
-        or JSON's escapes, with ``$$`` for ``$``, or in base64.
+        or JSON's escapes, with ``$$`` for ``$``, as a part of a URL, or in base64, alone or within more.
+        Nothing of a file that is too large: it is refused for that.
     """
+    if too_large(compose, {}):
+        return []
     texts = [(number, line) for number, line in enumerate(compose.text.split("\n"), 1)]
     try:
-        scalars = list(values(parse(compose.text)))
+        scalars = list(values(parse(compose.text), keys=True))
     except UnreadableError:
         scalars = []
     texts += [(line_of(node), node.value) for node in scalars]
+    whole = "\n".join(text for _, text in texts)  # most spellings stand nowhere: that is seen at once
     found = []
     for variable in environment:
-        secret = [line for line in variable.value.splitlines() if line and is_secret(variable.name, line)]
-        patterns = [_pattern(form) for line in secret for form in _spellings(line)]
-        if secret:
-            patterns.append(_pattern(b64encode(variable.value.encode()).decode().rstrip("=")))
+        secret = secret_parts(variable.name, variable.value)
+        spelled = {form for part in secret for form in _spellings(part)}
+        spelled |= set(_base64(variable.value)) if secret else set()
+        patterns = [_pattern(form) for form in spelled if form in whole]
+        if not patterns:
+            continue
         numbers = [number for number, text in texts if any(pattern.search(text) for pattern in patterns)]
         if numbers:
             message = f"the value of {variable.name} stands in the compose file, which is public"
@@ -223,6 +239,9 @@ def _checkout(compose: ComposeFile, root: Node) -> Iterator[Finding]:
 
 def _builds_checkout(build: Node) -> bool:
     own = fields(build)
+    beside = own.get("additional_contexts")
+    if beside and any(_CHECKOUT.match(one.value.partition("=")[2] or one.value) for one in values(beside)):
+        return True
     if "dockerfile_inline" in own:
         return False
     context = text_of(build if build.id == "scalar" else own.get("context"))
@@ -288,7 +307,20 @@ def _by_digest(image: str, shown: str) -> str:
 
 def _spellings(text: str) -> set[str]:
     doubled = text.replace("$", "$$")
-    return {text, doubled, *(json.dumps(one)[1:-1] for one in (text, doubled))}
+    escaped = (json.dumps(one)[1:-1] for one in (text, doubled))
+    return {text, doubled, *escaped, quote(text, safe=""), *_base64(text)}
+
+
+def _base64(text: str) -> Iterator[str]:
+    """Yield what base64 has of a text wherever it stands: after a user's name and a colon, for one."""
+    data = text.encode()
+    yield b64encode(data).decode().rstrip("=")
+    for offset in range(3):
+        coded = b64encode(bytes(offset) + data).decode()
+        inner = coded.rstrip("=")[(0, 2, 3)[offset] : -1 if coded.endswith("=") else None]
+        if len(inner) >= _LONG:
+            yield inner
+            yield inner.translate(_URL_SAFE)
 
 
 def _pattern(text: str) -> re.Pattern[str]:

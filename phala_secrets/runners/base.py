@@ -181,7 +181,7 @@ class Runner:
         for table in report.tables:
             for line in self.columns(table):
                 self._write(f"  {line}")
-        for line in report.diff:
+        for line in self.diff_of(report):
             self._write(f"  {self.clean(line)}")
         for sentence, paste in report.advice:
             self._write(self.clean(sentence))
@@ -198,6 +198,11 @@ class Runner:
     def clean(self, text: str) -> str:
         """Return text as one line that shows no secret and is a command to no CI."""
         return disarm(one_line(self.secrets.screened(text)))
+
+    def diff_of(self, report: Report) -> list[str]:
+        """Return the lines of a diff that show no secret, or none where several show one together."""
+        lines = [self.secrets.screened(line) for line in report.diff]
+        return [NOT_SHOWN] if self.secrets.owner_in("\n".join(lines)) else lines
 
     def columns(self, table: Table) -> list[str]:
         """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""
@@ -220,16 +225,15 @@ class Runner:
     def mask_variables(self, variables: Mapping[str, Sequence[str]]) -> None:
         """Register what is secret of the values of variables, by name; ``no-mask`` excepted."""
         self.secrets.spare(variables)
-        secret = {
-            name: values
-            for name, values in variables.items()
-            if not any(fnmatchcase(name, glob) for glob in self._no_mask)
-        }
+        secret = {name: values for name, values in variables.items() if not self._is_setting(name)}
         self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
 
-    def counts_as_secret(self, name: str, line: str) -> bool:
-        """Return whether a line of the value of a variable is secret."""
-        return self.secrets.is_secret(line) and not any(fnmatchcase(name, glob) for glob in self._no_mask)
+    def secret_parts(self, name: str, value: str) -> list[str]:
+        """Return what is secret of the value of a variable: lines, and logins of URLs."""
+        return [] if self._is_setting(name) else self.secrets.of_value(value)
+
+    def _is_setting(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""

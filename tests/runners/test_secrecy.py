@@ -85,6 +85,25 @@ def test_a_credential_is_secret_whatever_it_is_equal_to() -> None:
     assert secrets.owner_in("a test") == "the API key"
 
 
+def test_a_credential_is_found_whole_and_no_value_with_it() -> None:
+    secrets = Secrets()
+    secrets.learn("the API key", ["phak_0123456789"], credential=True)
+    secrets.learn("PASSWORD", ["hunter-22-of-the-app"])
+    assert secrets.credential_in('KEY: "phak_0123456789"') == "the API key"
+    for nothing in ("KEY: phak_0123", "hunter-22-of-the-app", ""):
+        assert secrets.credential_in(nothing) is None
+
+
+def test_what_is_secret_of_a_value_is_no_name_that_the_run_knows() -> None:
+    secrets = Secrets()
+    secrets.spare(["my-app"])
+    assert secrets.of_value("my-app\nhttps://me:hunter2@git.example") == [
+        "https://me:hunter2@git.example",
+        "hunter2",
+        "bWU6aHVudGVyMg==",
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "found"),
     [
@@ -129,6 +148,9 @@ SPELLINGS = {
     "numbers": str(list(VALUE.encode())),
     "braces": "".join(f"\\u{{{ord(character):04x}}}" for character in VALUE),
     "numeric entities": "".join(f"&#{ord(character)};" for character in VALUE),
+    "hex with 0x": " ".join(f"0x{byte:02x}" for byte in VALUE.encode()),
+    "in colours": "".join(f"\x1b[31m{part}\x1b[0m" for part in VALUE.split(" ")),
+    "in colours, as JSON": json.dumps("\x1b[1;31m".join(VALUE)),
     "in another case": VALUE.upper(),
     "spread out": " ".join(VALUE),
     "full width": "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in VALUE),
@@ -214,7 +236,7 @@ def test_the_marks_of_untrusted_text_are_in_no_message() -> None:
     assert error.saying(f"x: {error.marked}").message == "x: a b c"
     runner, log = runner_of()
     runner.tell(Finding(f"a {untrusted('b')} c"))
-    runner.say(untrusted("\u2063"))
+    runner.say(untrusted("\ud800"))
     assert log.getvalue() == "warning: a b c\n\n"
 
 
