@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _TICKED = re.compile(r"`([a-z-]+)(?:: ([^`]+))?`")
-_NAMED = re.compile(r"(?<![\w'./`$-])([a-z]+(?:-[a-z]+)*)(?:: ([a-z0-9]+)(?![\w-]))?(?![\w'/`-]|\.\w)")
+_NAMED = re.compile(r"(?<![\w'./`$-])([a-z]+(?:-[a-z]+)*)(?:: ([a-z0-9]+)(?![\w-]|: ))?(?![\w'/`-]|\.\w)")
 """A word, outside of quotes and paths, and the word after its colon."""
 
 

@@ -16,6 +16,7 @@ SPOKEN = {
     "set allow-removal: true": "set --allow-removal",
     "set `allow-removal: all`.": "set --allow-removal=all.",
     "start: true starts it": "--start starts it",
+    "start it: start: true does so": "start it: --start does so",
     "leave out `wait: false`": "leave out --no-wait",
     "use mode: update": "use phala-secrets update",
     "`mode: wait` goes on": "phala-secrets wait goes on",

@@ -345,7 +345,7 @@ INPUTS = {
     "names that no guest takes": Bad(
         f'--encrypted-env {HEX} --env-keys ["\\ud800"]',
         "env-keys is not a JSON list of names",
-        "output env-keys",
+        "came with the ciphertext",
     ),
     "names missing": Bad(f"--encrypted-env {HEX}", "env-keys is not a JSON list of names", "env-keys"),
     "names with commas": Bad(
