@@ -40,7 +40,6 @@ _MINUTE = 60
 
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
 
-
 _CIPHERTEXT = "encrypted-env"
 """So many hex digits that any short number is among them, and made here."""
 
