@@ -1,5 +1,6 @@
-# By tag on the default branch; a release builds from a digest, and its action.yml names the image by digest.
-ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim
+# The base is named by digest, which Dependabot keeps: a release is built on what was tested. PYTHON_IMAGE names another.
+ARG PYTHON_IMAGE=base
+FROM docker.io/library/python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build

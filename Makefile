@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,22 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
 
+wheel: $(VENV)/ready ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target wheel
+
+test-wheel: wheel ## build the wheel, install it into an empty environment and do the main job with it
+	$(BIN)/python -m pytest tests/wheel
+
+sbom: .venv-release/ready ## list what the wheel brings along, as CycloneDX, into dist/
+	.venv-release/bin/cyclonedx-py requirements --output-reproducible --of JSON --pyproject pyproject.toml \
+	    --output-file dist/phala-secrets.cdx.json requirements/image.txt
+
+# In release.yml alone: the job's own identity signs, and is the login. What is in dist/ was built and tested before.
+publish-wheel: .venv-release/ready
+	.venv-release/bin/python -m pypi_attestations sign dist/*.whl
+	.venv-release/bin/uv publish --trusted-publishing always dist/*.whl
+
 test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local chain (anvil)
 	$(BIN)/python -m pytest tests/anvil
 
@@ -70,19 +86,23 @@ mutants: .venv-attack/ready systemd ## break the code in small ways, to see that
 bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
 	$(BIN)/python tests/bench/bench.py $(ROUNDS)
 
-# Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
+# One resolution of everything, and lists taken out of it. Without cytoolz (14 MB in the image) eth-utils takes toolz,
+# which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra attest --extra chain $(UPGRADE) pyproject.toml
+	--custom-compile-command 'make lock' --no-emit-package cytoolz
+ALL := --group dev --group attack --group release --extra attest --extra chain pyproject.toml
+LIST := $(LOCK) --constraint requirements/lock.txt
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
-	$(LOCK) --output-file requirements/image.txt
-	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
-	$(LOCK) --output-file requirements/attack.txt --group test --group attack --constraint requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
-	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
+	$(LOCK) $(UPGRADE) $(ALL) --output-file requirements/lock.txt
+	rm -f requirements/image.txt requirements/dev.txt requirements/attack.txt requirements/release.txt
+	$(LIST) --extra attest --extra chain pyproject.toml --output-file requirements/image.txt
+	$(LIST) --extra attest --extra chain --group dev pyproject.toml --output-file requirements/dev.txt
+	$(LIST) --extra attest --extra chain --group test --group attack pyproject.toml --output-file requirements/attack.txt
+	$(LIST) --group pyproject.toml:release --output-file requirements/release.txt
+	$(LOCK) --no-emit-package asyncio $(UPGRADE) tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-attack .venv-interop .venv-bench .venv-sdk tests/*/node_modules
+	rm -rf $(VENV) .venv-* dist tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -104,6 +124,11 @@ $(VENV)/ready: requirements/dev.txt | python
 .venv-interop/ready: tests/interop/requirements.txt | python
 	$(PYTHON) -m venv --clear .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-release/ready: requirements/release.txt | python
+	$(PYTHON) -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 .venv-attack/ready: requirements/attack.txt | python

@@ -160,8 +160,7 @@ def test_jobs_have_no_permission_that_they_do_not_name() -> None:
             assert job["permissions"].get("contents") in {"read", "write"}, f"{workflow.name}: {name}"
 
 
-def test_a_release_finds_the_lines_that_it_pins() -> None:
-    assert re.findall(r"^ARG PYTHON_IMAGE=\S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+def test_a_release_finds_the_line_that_it_pins() -> None:
     assert re.findall(r"^  image: Dockerfile$", (ROOT / "action.yml").read_text(), re.MULTILINE)
 
 
@@ -172,9 +171,9 @@ def test_the_image_takes_nothing_without_a_hash_and_a_release_says_what_is_in_it
     release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
     steps = [step for job in release["jobs"].values() for step in job.get("steps", [])]
     (build,) = [step["with"] for step in steps if "build-push-action" in step.get("uses", "")]
-    assert build["sbom"] is True
+    assert build["sbom"]
     assert build["provenance"] == "mode=max"
-    assert any("attest-build-provenance" in step.get("uses", "") for step in steps)
+    assert any("actions/attest@" in step.get("uses", "") for step in steps)
 
 
 def test_files_name_no_machine_and_no_registry() -> None:
