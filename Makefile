@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ docs: $(VENV)/ready ## write the inputs and outputs into README.md, action.yml a
 test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… for another base than Debian's packages)
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
+
+reproducible: $(VENV)/ready ## build the image twice, and compare the digests of our layers (as test-image)
+	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
+	$(BIN)/python -m pytest tests/image/reproducible.py
 
 wheel: $(VENV)/ready ## build the wheel into dist/
 	rm -rf dist

@@ -22,7 +22,7 @@ NOT_NAMED_ALIKE = {
     "yaml": "pyyaml",
     "pydantic_core": "pydantic",
 }
-LOCKS = ("image", "dev", "attack")
+LOCKS = ("lock", "image", "dev", "attack", "release")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -139,11 +139,11 @@ def test_the_lock_has_a_hash_for_all_and_every_dependency_a_reason() -> None:
             assert [name for name in pins if f"`{name}`" not in reasons] == []
 
 
-def test_the_development_lock_agrees_with_that_of_the_image() -> None:
+@pytest.mark.parametrize("name", LOCKS[1:])
+def test_each_list_is_taken_out_of_the_one_lock(name: str) -> None:
     pin = re.compile(r"^[a-z][\w.-]*==[^\s;]+", re.MULTILINE)
-    locks = ((ROOT / f"requirements/{lock}.txt").read_text() for lock in ("image", "dev"))
-    image, dev = (set(pin.findall(lock)) for lock in locks)
-    assert image <= dev
+    lock, taken = (set(pin.findall((ROOT / f"requirements/{file}.txt").read_text())) for file in ("lock", name))
+    assert taken <= lock
 
 
 def test_every_action_is_pinned_by_commit_and_named_by_version() -> None:

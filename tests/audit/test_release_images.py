@@ -55,7 +55,7 @@ def test_a_tag_ends_the_release(stage: str, tmp_path: Path) -> None:
     for name in (".ci/image", *FILES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    command = [tmp_path / ".ci/image", stage]
+    command = [str(tmp_path / ".ci/image"), stage]
     pinned = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     assert DIGEST.fullmatch(pinned.strip())
     for path in (tmp_path / name for name in FILES):

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.container import SETTINGS, Container, buildah
+from tests.image.container import SETTINGS, Container, build, buildah
 
 ROOT = Path(__file__).parents[2]
 LOCAL_BASE = "localhost/phala-secrets/python:3.13"
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _container(image: str) -> Iterator[Container]:
@@ -68,9 +67,7 @@ def image(base_image: str) -> Iterator[str]:
         yield built
         return
     tag = "localhost/phala-secrets/action:test"
-    # The build trusts what this machine trusts: it may be behind a proxy with a root certificate of its own.
-    mount = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if Path(CERTIFICATES).exists() else []
-    buildah("bud", "--quiet", "--build-arg", f"PYTHON_IMAGE={base_image}", *mount, "--tag", tag, ROOT)
+    build(tag, base_image, ROOT)
     yield tag
     buildah("rmi", tag, check=False)
 
