@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,7 +88,12 @@ mutants: .venv-attack/ready systemd ## break the code in small ways, to see that
 	.venv-attack/bin/python tests/mutants/mutants.py
 
 bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
-	$(BIN)/python tests/bench/bench.py $(ROUNDS)
+	$(BIN)/python -m tests.bench.bench $(ROUNDS)
+
+cost: wheel ## what a bare runner fetches and writes for one update, against the official CLI (as test-image)
+	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
+	@.ci/need 'command -v npm' nodejs npm
+	$(BIN)/python -m tests.bench.cost
 
 # One resolution of everything, and lists taken out of it. Without cytoolz (14 MB in the image) eth-utils takes toolz,
 # which is here with it.
