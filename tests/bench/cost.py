@@ -90,7 +90,7 @@ def with_npm(folder: Path) -> tuple[Cost, list[str]]:
     prefix, cache = folder / "npm", folder / "npm-cache"
     command = ["npm", "install", "--global", "--no-audit", "--no-fund", f"phala@{version}"]
     with Meter() as meter:
-        options = ["--prefix", prefix, "--cache", cache, "--https-proxy", meter.url]
+        options = ["--prefix", str(prefix), "--cache", str(cache), "--https-proxy", meter.url]
         subprocess.run([*command, *options], check=True, capture_output=True, timeout=600)
     cost = Cost("the official CLI, by npm", meter.fetched, *on_disk(prefix, cache))
     return cost, [str(prefix / "bin/phala"), "envs", "update", "my-app", "-e", ".env"]
@@ -107,9 +107,9 @@ def with_pip(folder: Path) -> tuple[Cost, list[str]]:
     subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=120)
     before, count = on_disk(venv)
     with Meter() as meter:
-        options = ["--no-cache-dir", "--proxy", meter.url, "--constraint", folder / "constraints.txt"]
-        command = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*command, *options, ours], check=True, capture_output=True, timeout=600)
+        options = ["--no-cache-dir", "--proxy", meter.url, "--constraint", str(folder / "constraints.txt")]
+        command = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*command, *options, str(ours)], check=True, capture_output=True, timeout=600)
     written, files = on_disk(venv)
     cost = Cost("ours, by pip", meter.fetched + ours.stat().st_size, written - before, files - count)
     return cost, [
