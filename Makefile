@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop test-attestation verify-known-root fuzz mutants bench cost lock clean
+.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local 
 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
+
+newest: $(VENV)/ready ## take the newest official command and SDKs into tests/interop, for test-interop
+	@.ci/need 'command -v npm' nodejs npm
+	npm install --prefix tests/interop --save-exact --ignore-scripts --no-audit --no-fund --silent \
+	    $$(node -p "Object.keys(require('./tests/interop/package.json').dependencies).map(name => name + '@latest').join(' ')")
+	sed -i 's/==.*//' tests/interop/requirements.in
+	$(LOCK) --no-emit-package asyncio --upgrade tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
 # Real evidence is not in this repository.
 ATTESTATION ?= ../shared/attestation
