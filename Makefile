@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest test-attestation verify-known-root fuzz mutants bench cost lock clean
+.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ newest: $(VENV)/ready ## take the newest official command and SDKs into tests/in
 	sed -i 's/==.*//' tests/interop/requirements.in
 	$(LOCK) --no-emit-package asyncio --upgrade tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
+examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
+	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/documents/test_examples.py tests/recipes
+
 # Real evidence is not in this repository.
 ATTESTATION ?= ../shared/attestation
 REAL = test -e $(ATTESTATION)/central-kms-root.json || { \
@@ -116,9 +120,10 @@ lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer 
 	$(LIST) --extra attest --extra chain --group test --group attack pyproject.toml --output-file requirements/attack.txt
 	$(LIST) --group pyproject.toml:release --output-file requirements/release.txt
 	$(LOCK) --no-emit-package asyncio $(UPGRADE) tests/interop/requirements.in --output-file tests/interop/requirements.txt
+	$(LOCK) $(UPGRADE) tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-* dist tests/*/node_modules
+	rm -rf $(VENV) .venv-* .tools dist tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -145,6 +150,19 @@ $(VENV)/ready: requirements/dev.txt | python
 .venv-release/ready: requirements/release.txt | python
 	$(PYTHON) -m venv --clear .venv-release
 	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-recipes/ready: tests/recipes/requirements.txt | python
+	$(PYTHON) -m venv --clear .venv-recipes
+	.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+# Debian's package, unpacked here: nothing is installed, and nobody has to be root.
+.tools/age/ready:
+	@.ci/need 'command -v apt-get && command -v dpkg-deb' apt dpkg
+	mkdir -p $(@D)
+	cd $(@D) && { apt-get -qq download age || { apt-get -qq update && apt-get -qq download age; }; }
+	dpkg-deb --extract $(@D)/age_*.deb $(@D)
 	@touch $@
 
 .venv-attack/ready: requirements/attack.txt | python

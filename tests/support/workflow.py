@@ -25,14 +25,22 @@ _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 _ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
+class StepFailedError(AssertionError):
+    """A step failed. It has its outputs all the same."""
+
+    def __init__(self, log: str, outputs: dict[str, str]) -> None:
+        super().__init__(log)
+        self.outputs = outputs
+
+
 class Workflow:
-    """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars`` and ``inputs``.
+    """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars``, ``inputs``, ``github``.
 
     ``base`` is the environment of every script, and what it has of the network every action has too.
     """
 
     def __init__(
-        self, path: Path, folder: Path, base: Mapping[str, str], **contexts: Mapping[str, str]
+        self, path: Path, folder: Path, base: Mapping[str, str], **contexts: Mapping[str, Any]
     ) -> None:
         self.content: dict[str, Any] = yaml.safe_load(path.read_text())
         self.workspace = folder / "workspace"
@@ -41,7 +49,8 @@ class Workflow:
         self._folder = folder
         self._base = dict(base)
         self._contexts: dict[str, Any] = {"secrets": {}, "vars": {}, "inputs": {}, "needs": {}, **contexts}
-        self._contexts["github"] = {"token": "ghs_token", "ref": "refs/heads/main"}
+        github = {"token": "ghs_token", "ref": "refs/heads/main"}
+        self._contexts["github"] = {**github, **self._contexts.get("github", {})}
         self.logs: list[str] = []
         self.outputs: list[dict[str, str]] = []
         """Those of each step of our action."""
@@ -52,14 +61,37 @@ class Workflow:
             needed = job.get("needs", [])
             for other in [needed] if isinstance(needed, str) else needed:
                 assert other in self._contexts["needs"], "the examples have their jobs in order"
+            if not self._evaluate(str(job.get("if", "always()")), self._contexts):
+                continue
+            failed = None
             for matrix in self._matrix(job):
                 contexts = {**self._contexts, "matrix": matrix, "steps": {}}
                 env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
                 contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
-                for step in job["steps"]:
-                    self._step(step, contexts)
+                try:
+                    self._steps(job["steps"], contexts)
+                except AssertionError as error:
+                    failed = failed or error
+                    if job.get("strategy", {}).get("fail-fast", True):
+                        break
                 outputs = {key: self._text(text, contexts) for key, text in job.get("outputs", {}).items()}
                 self._contexts["needs"][name] = {"outputs": outputs}
+            if failed:
+                raise failed
+
+    def _steps(self, steps: list[dict[str, Any]], contexts: dict[str, Any]) -> None:
+        """Every step, after one that failed those that are for that."""
+        failed = None
+        for step in steps:
+            condition = str(step.get("if", ""))
+            if (failed is not None) != ("failure()" in condition) and "always()" not in condition:
+                continue
+            try:
+                self._step(step, contexts)
+            except AssertionError as error:
+                failed = failed or error
+        if failed:
+            raise failed
 
     def _matrix(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         axes = {
@@ -72,25 +104,32 @@ class Workflow:
     def _step(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> None:
         if "if" in step and not self._evaluate(str(step["if"]), contexts):
             return
+        try:
+            outputs = self._done(step, contexts)
+        except StepFailedError as error:
+            contexts["steps"][step.get("id")] = {"outputs": error.outputs}
+            raise
+        contexts["steps"][step.get("id")] = {"outputs": outputs}
+
+    def _done(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> dict[str, str]:
+        """Do a step, and return its outputs."""
         env = {**contexts["env"], **{k: self._text(v, contexts) for k, v in step.get("env", {}).items()}}
         given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
         action = step.get("uses", "").partition("@")[0]
         if action == "phala-secrets/phala-secrets":
             outputs = self._inject(given, env)
             self.outputs.append(outputs)
-        elif action == "actions/upload-artifact":
+            return outputs
+        if action == "actions/upload-artifact":
             self._upload(given["path"].split(), self.artifacts / given["name"])
-            outputs = {}
         elif action == "actions/download-artifact":
             shutil.copytree(self.artifacts / given["name"], self.workspace / given["path"])
-            outputs = {}
-        elif action == "actions/checkout":
-            outputs = {}
-        else:
+        elif action != "actions/checkout":
             assert "run" in step, action
             assert "${{" not in step["run"], "what a script is filled in with is run"
-            outputs = self._execute(["bash", "-e", "-c", step["run"]], {**self._base, **env})
-        contexts["steps"][step.get("id")] = {"outputs": outputs}
+            shell = [step["shell"], "-e"] if "shell" in step else ["bash", "-e"]
+            return self._execute([*shell, "-c", step["run"]], {**self._base, **env})
+        return {}
 
     def _upload(self, paths: list[str], artifact: Path) -> None:
         """A folder as the artifact, or files in it: from the least folder that has them all."""
@@ -130,8 +169,10 @@ class Workflow:
             check=False,
         )
         self.logs.append(done.stdout)
-        assert done.returncode == 0, done.stdout
-        return read_outputs(output.read_text())
+        outputs = read_outputs(output.read_text())
+        if done.returncode:
+            raise StepFailedError(done.stdout, outputs)
+        return outputs
 
     # -- expressions -----------------------------------------------------------------------------
 
@@ -148,17 +189,25 @@ class Workflow:
 
     def _evaluate(self, expression: str, contexts: Mapping[str, Any]) -> Any:
         expression = expression.strip()
-        if expression == "always()":
-            return True
-        if comparison := re.fullmatch(r"(\S+) == '(.*)'", expression):
-            return self._evaluate(comparison[1], contexts) == comparison[2]
+        if " && " in expression:
+            return all(self._evaluate(part, contexts) for part in expression.split(" && "))
+        if expression in ("always()", "failure()"):
+            return True  # ``_steps`` goes by them
+        if literal := re.fullmatch(r"'([^']*)'", expression):
+            return literal[1]
+        if comparison := re.fullmatch(r"(\S+) ([!=]=) (\S+)", expression):
+            left, right = (self._evaluate(comparison[side], contexts) for side in (1, 3))
+            return (left == right) == (comparison[2] == "==")
+        if call := re.fullmatch(r"contains\((.*), (.*)\)", expression):
+            return self._evaluate(call[2], contexts) in self._evaluate(call[1], contexts)
         if call := re.fullmatch(r"(toJSON|fromJSON)\((.*)\)", expression):
             argument = self._evaluate(call[2], contexts)
             return json.dumps(argument, indent=2) if call[1] == "toJSON" else json.loads(argument)
-        found: Any = contexts
-        for name in expression.split("."):
+        first, *names = expression.split(".")
+        found: Any = contexts[first]
+        for at, name in enumerate(names):
+            if name == "*":
+                return [self._evaluate(".".join(("it", *names[at + 1 :])), {"it": each}) for each in found]
             # What a context does not have is an empty string.
-            found = (
-                found.get(name, "") if isinstance(found, Mapping) and found is not contexts else found[name]
-            )
+            found = found.get(name, "") if isinstance(found, Mapping) else ""
         return found
