@@ -15,8 +15,8 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/ready ## inject a sample .env into a simulated CVM, and show what its guest received
-	@$(BIN)/python examples/demo/demo.py
+demo: .venv-demo/ready ## three acts on a simulated CVM: a plan is refused, an update arrives, a forged key is refused
+	@.venv-demo/bin/python examples/demo/demo.py
 
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov
@@ -140,6 +140,14 @@ $(VENV)/ready: requirements/dev.txt | python
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What the image has, and nothing that develops or tests it.
+.venv-demo/ready: requirements/image.txt | python
+	@echo "installing what the demo runs into .venv-demo, once" >&2
+	@$(PYTHON) -m venv --clear .venv-demo
+	@.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@for packages in .venv-demo/lib/python3*/site-packages; do echo "$(CURDIR)" > "$$packages/here.pth"; done
 	@touch $@
 
 .venv-interop/ready: tests/interop/requirements.txt | python

@@ -4,8 +4,9 @@
 
     from phala_secrets import create_client
 
-    with create_client() as client:  # PHALA_CLOUD_API_KEY
-        client.update_cvm_envs("my-app", envs={"API_SECRET": "s3cr3t"})
+    with create_client() as client:  # the key from PHALA_CLOUD_API_KEY
+        done = client.update_cvm_envs("my-app", envs={"API_SECRET": "s3cr3t"}, wait=True)
+        print("it runs" if done.status == "in_progress" else f"first approve {done.compose_hash}")
 
 Everything in ``__all__`` is public; it is loaded when it is first asked for, so that the
 command and ``import phala_secrets`` cost nothing. ``docs/library.md`` is the reference.
@@ -174,7 +175,8 @@ else:  # a type checker that saw this would take any name
         from importlib import import_module
 
         home = _HOMES.get(name) or ("errors" if name.endswith("Error") else "cloud.models")
-        return globals().setdefault(name, getattr(import_module(f"{__name__}.{home}"), name))
+        module, signatures = (import_module(f"{__name__}.{one}") for one in (home, "cloud.signatures"))
+        return globals().setdefault(name, getattr(signatures.made_legible(module), name))
 
     def __dir__():
         return sorted({*globals(), *__all__})

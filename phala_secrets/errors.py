@@ -103,6 +103,8 @@ class PhalaSecretsError(Exception):
         self.file = file
         self.line = line
         self.findings = tuple(findings)
+        if hint:  # a traceback shows it
+            self.add_note(f"hint: {self.hint}")
 
     def __str__(self) -> str:
         return self.message
@@ -115,6 +117,7 @@ class PhalaSecretsError(Exception):
         other.args = (other.message,)
         if hint is not None:
             other.marked_hint, other.hint = hint, unmarked(hint)
+            other.__notes__ = [f"hint: {other.hint}"] if hint else []
         return other
 
 

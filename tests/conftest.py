@@ -74,7 +74,7 @@ def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], Non
             if request.path.endswith("/compose_file"):
                 simulator.cloud.tamper = before
                 with create_client(simulator.cloud.api_key, simulator.url) as client:
-                    client.update_cvm_envs("my-app", envs=envs)
+                    client.update_cvm_envs("my-app", envs=envs, allow_removal=True)
             return answer
 
         before, simulator.cloud.tamper = simulator.cloud.tamper, slip_in

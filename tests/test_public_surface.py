@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
+import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pydantic
@@ -108,6 +111,24 @@ def test_models_and_errors_say_what_they_are() -> None:
     for name in phala_secrets.__all__:
         if not name.endswith("Result"):  # a union has no docstring
             assert vars(getattr(phala_secrets, name)).get("__doc__") or name in FUNCTIONS, name
+
+
+@pytest.mark.parametrize("name", phala_secrets.__all__)
+def test_help_shows_annotations_without_quotes(name: str) -> None:
+    text = pydoc.plain(pydoc.render_doc(getattr(phala_secrets, name)))
+    own = re.split("inherited from (?:pydantic|builtins)", text)[0].replace("(**data: 'Any') -> 'None'", "")
+    assert [line for line in own.splitlines() if re.search(r"(\w: |-> )'", line) and "__" not in line] == []
+
+
+def test_tracebacks_show_the_hint() -> None:
+    error = errors.InputError("no API key", hint=f"set {errors.untrusted('KEY')}")
+    assert traceback.format_exception_only(error)[1:] == ["hint: set KEY\n"]
+    within = error.saying("my-app: no API key")
+    assert traceback.format_exception_only(within)[1:] == ["hint: set KEY\n"]
+    other = within.saying("other", hint="look")
+    assert traceback.format_exception_only(other)[1:] == ["hint: look\n"]
+    assert traceback.format_exception_only(error)[1:] == ["hint: set KEY\n"]
+    assert len(traceback.format_exception_only(error.saying("other", hint=""))) == 1
 
 
 def test_importing_costs_nothing_until_a_name_is_used() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
@@ -11,6 +11,8 @@ from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
+from phala_secrets.cloud.removal import Removal
+from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import parse_sealed, seal
 from phala_secrets.dstack.env_vars import read_env_vars
 from phala_secrets.dstack.guest_check import check_sealed
@@ -88,6 +90,7 @@ def update_cvm_envs(
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
     kms: str | None = None,
+    allow_removal: bool | Literal["all"] | None = None,
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[UpdateResult]:
@@ -99,16 +102,17 @@ def update_cvm_envs(
     (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
     with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
     root that the API publishes, which is as good as the API; with the default API the Cloud KMS
-    has to have its published root. ``compose_hash`` and
+    has to have its published root. ``envs`` that lack a variable of the CVM are refused, unless
+    ``allow_removal`` is true; with ``"all"`` they may be empty, too. ``compose_hash`` and
     ``transaction_hash`` (hex) are for the second phase, after an approval on chain. With ``wait``
     an operation in the way is waited for, then ``envs`` are encrypted anew, and it returns when the
     CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
 
     Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
-    UpdateCvmEnvsPreconditionRequired (465). Raises InputError and DeliveryError (the guest would
-    refuse ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError
-    or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the
-    CVM was busy or the rate limited.
+    UpdateCvmEnvsPreconditionRequired (465), which changed nothing. Raises InputError and
+    DeliveryError (the guest would refuse ``envs``, or the CVM would lose a variable) before the update
+    is sent, ProofError when the key is not proven, then ApiError or TransportError; with ``wait`` also
+    BootError and WaitTimeoutError. Is sent again only where the CVM was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -119,11 +123,13 @@ def update_cvm_envs(
         "transaction_hash": transaction_hash,
         "trusted_signers": trusted_signers,
         "kms": kms,
+        "allow_removal": allow_removal,
         "wait": wait,
         "timeout": timeout,
     }
     arguments = merged(request, "id", given)
     seconds = timeout_of(arguments)
+    removal = Removal(arguments)
     (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
@@ -141,7 +147,7 @@ def update_cvm_envs(
     def prepare() -> Flow[Call[Any]]:
         if sealed is not None:
             return requests.update_envs(cvm_id, sealed, names, *second_phase)
-        ciphertext, sent = yield from seal_envs(cvm_id, arguments)
+        ciphertext, sent = yield from seal_envs(cvm_id, arguments, removal)
         return requests.update_envs(cvm_id, ciphertext, sent, *second_phase)
 
     accepted = readers.read("UpdateCvmEnvsInProgress")
@@ -183,10 +189,13 @@ def carry_out(
     return result
 
 
-def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list[str]]]:
-    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names."""
+def seal_envs(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[tuple[str, list[str]]]:
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names.
+
+    The names come in the order that the CVM has, since their order is measured.
+    """
     environment = read_env_vars(arguments["envs"])
-    first_requests = (records.cvm(cvm_id), records.contracts())  # checks the id
+    first_requests = (records.cvm(cvm_id), records.contracts(), records.compose(cvm_id))  # checks the id
     signers = arguments.get("trusted_signers")
     policy = trust.Policy(
         signers=() if signers is None else tuple(parse_signers(signers)),
@@ -194,10 +203,14 @@ def seal_envs(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[tuple[str, list
         app_id=parse_cvm(cvm_id).app_id,
         cloud_root=known.expected_root((yield BaseUrl())),
     )
-    cvm, first = yield first_requests
+    removal.check_given(environment)
+    cvm, first, compose = yield first_requests
     contracts = yield from trust.all_contracts(first)
     key = yield from trust.prove_key(cvm, contracts, policy)
-    return seal(environment.as_dict().items(), key.public_key).hex(), environment.names
+    today = compose.allowed_envs or ()
+    removal.check(cvm.name, today, environment)
+    names = ordered(today, environment.names)
+    return seal(environment.as_dict().items(), key.public_key).hex(), names
 
 
 def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:

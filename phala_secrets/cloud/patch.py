@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from phala_secrets.cloud import readers, requests
 from phala_secrets.cloud.arguments import merged, required
 from phala_secrets.cloud.changes import carry_out, hash_of, names_of, seal_envs, timeout_of
+from phala_secrets.cloud.removal import Removal
 from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.guest_check import check_sealed
 from phala_secrets.errors import InputError
@@ -38,6 +39,7 @@ def patch_cvm(
     transaction_hash: str | None = None,
     trusted_signers: str | Iterable[str] | None = None,
     kms: str | None = None,
+    allow_removal: bool | Literal["all"] | None = None,
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[PatchResult]:
@@ -46,15 +48,16 @@ def patch_cvm(
     ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. What is not given stays as it is:
     ``docker_compose_file``, the text of a compose file, is sent as given; the environment is
     replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
-    (``trusted_signers``, ``kms``), or by ``encrypted_env`` (hex) with its names in ``allowed_envs``.
+    (``trusted_signers``, ``kms``, ``allow_removal``), or by ``encrypted_env`` (hex) with its names in
+    ``allowed_envs``.
     After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex), and nothing else,
     carry out what was sent before. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
 
     Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
     PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
-    ``envs``) before anything is sent, ProofError when the key is not proven, then ApiError or
-    TransportError; with ``wait`` also BootError and WaitTimeoutError. Is sent again only where the CVM
-    was busy or the rate limited.
+    ``envs``, or the CVM would lose a variable) before the change is sent, ProofError when the key is
+    not proven, then ApiError or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is
+    sent again only where the CVM was busy or the rate limited.
     """
     given = {
         "id": id,
@@ -66,17 +69,19 @@ def patch_cvm(
         "transaction_hash": transaction_hash,
         "trusted_signers": trusted_signers,
         "kms": kms,
+        "allow_removal": allow_removal,
         "wait": wait,
         "timeout": timeout,
     }
     arguments = merged(request, "id", given)
     (cvm_id,) = required(arguments, "id")
     seconds = timeout_of(arguments)
+    removal = Removal(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
     result: PatchResult = yield from carry_out(
         cvm_id,
-        lambda: _call(cvm_id, arguments),
+        lambda: _call(cvm_id, arguments, removal),
         accepted,
         asked,
         wait=seconds if arguments.get("wait") else None,
@@ -84,10 +89,10 @@ def patch_cvm(
     return result
 
 
-def _call(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[Call[Any]]:
+def _call(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[Call[Any]]:
     if any(name in arguments for name in _SECOND):
         return _commit(cvm_id, arguments)
-    changes = yield from _changes(cvm_id, arguments)
+    changes = yield from _changes(cvm_id, arguments, removal)
     return requests.patch_cvm(cvm_id, **changes)
 
 
@@ -104,7 +109,7 @@ def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:
     return requests.commit_patch(cvm_id, compose_hash, transaction_hash)
 
 
-def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+def _changes(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[dict[str, Any]]:
     """Return what to change, by the names of ``requests.patch_cvm``."""
     changes: dict[str, Any] = {}
     if "docker_compose_file" in arguments:
@@ -124,7 +129,7 @@ def _changes(cvm_id: str, arguments: Mapping[str, Any]) -> Flow[dict[str, Any]]:
         changes["encrypted_env"] = sealed
         changes["allowed_envs"] = names
     elif "envs" in arguments:
-        changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments)
+        changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments, removal)
     if not changes:
         raise InputError(
             "there is nothing to change", hint="pass docker_compose_file, envs, or encrypted_env"

@@ -14,6 +14,8 @@ from phala_secrets.inputs.table import INPUTS, MODES, Input, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from phala_secrets.simulator.stage import Stage
+
 _ACTS_ON_SOURCE = "(--cvm CVM | --app APP_ID) --env-file FILE [flags]"
 _WORDS = {
     "update": ("put secrets into a CVM, and wait until it runs with them", _ACTS_ON_SOURCE),
@@ -27,7 +29,7 @@ _WORDS = {
     "kms": ("the KMSes, and keys they give out", "LOOKUP [flags]"),
     "simulate": (
         "a Phala Cloud on this machine, to try things out",
-        "[--port PORT] [--key KEY] [--cvm NAME]",
+        "[flags]",
     ),
 }
 """Each first word of the command: what it does, and what follows it."""
@@ -55,6 +57,8 @@ class Command(NamedTuple):
     mode: str
     flags: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, str] = MappingProxyType({})
+    stage: Stage | None = None
+    """What ``simulate`` has on its stage."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -183,20 +187,11 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
 
 
 def _parse_simulate(rest: Sequence[str]) -> Command:
+    from phala_secrets.inputs.simulate_flags import add_flags, stage_of
+
     parser = _parser("phala-secrets simulate", *_WORDS["simulate"])
-    parser.add_argument("--port", type=_port, default=8010, help="port on 127.0.0.1; 0 is a free one (8010)")
-    parser.add_argument("--key", default="phak_simulator", metavar="KEY", help="the API key that it takes")
-    parser.add_argument(
-        "--cvm", action="append", metavar="NAME", help="a CVM that it has; repeatable (my-app)"
-    )
-    values = parser.read(rest)
-    return Command("simulate", {}, {**_flags(values), "names": _flags(values).get("cvm", "my-app")})
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:9]) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a port from 0 to 65535")
-    return int(text)
+    add_flags(parser)
+    return Command("simulate", stage=stage_of(parser.read(rest)))
 
 
 def _parser(prog: str, what: str, usage: str, epilog: str | None = None) -> _Parser:

@@ -84,8 +84,10 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _carry_out(command: Command, given: Given, runner: Runner) -> None:
     _mask_credentials(given, runner)
-    if command.mode == "simulate":
-        _simulate(command)
+    if command.stage:
+        from phala_secrets.simulator.serve import serve
+
+        serve(command.stage)
     elif command.mode in ("kms", "list"):
         from phala_secrets.run import lookup
 
@@ -156,12 +158,6 @@ def _mask_credentials(given: Given, runner: Runner) -> None:
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         for variable in (name, name.lower()):
             runner.mask(credentials_in(os.environ.get(variable, "")), variable)
-
-
-def _simulate(command: Command) -> None:
-    from phala_secrets.simulator.serve import serve
-
-    serve(int(command.options["port"]), command.options["key"], command.options["names"].split("\n"))
 
 
 def _runner(given: Given) -> Runner:

@@ -3,72 +3,67 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TextIO
 
-from phala_secrets.errors import InputError
-from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.measured_boot import os_measurements
-from phala_secrets.simulator.server import Simulator
+from phala_secrets.simulator.stage import OWNERS_KEY, Scene, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from phala_secrets.simulator.paper_chain import PaperChain
 
-_SAMPLE = {"GREETING": "hello from before"}
+_SHOWN = 160
+"""Characters of a path in the line of a request."""
 
 
-def serve(
-    port: int,
-    api_key: str,
-    cvms: Sequence[str],
-    *,
-    out: TextIO | None = None,
-    restart_seconds: float = 3.0,
-    v1_signatures: bool = False,
-    seed: bytes | None = b"phala-secrets simulate",
-) -> None:
-    """Run a simulator on ``port`` (0: a free one) until interrupted, and tell on ``out`` how to use it.
-
-    ``out`` is standard output unless given.
-
-    ``cvms`` are the names of the CVMs that it has. With the same ``seed`` keys and ids are the same
-    every time, so that a workflow can pin them; ``None`` takes new ones.
-    """
+def serve(stage: Stage, out: TextIO | None = None) -> None:
+    """Run a simulator until interrupted. Say on ``out`` (standard output) how to use it, and each request."""
     out = out or sys.stdout
-    cloud = Cloud(api_key, restart_seconds=restart_seconds, v1_signatures=v1_signatures, seed=seed)
-    for name in cvms:
-        cloud.add_cvm(name, environment=_SAMPLE)
-    try:
-        simulator = Simulator(cloud, port)
-    except OSError as error:
-        message = f"cannot listen on port {port}: {error.strerror}"
-        raise InputError(message, hint="choose another one, or 0 for one that is free") from error
-    with simulator, TemporaryDirectory(prefix="phala-secrets-") as folder:
-        root = Path(folder) / "attestation-root.pem"
-        root.write_text(cloud.tee.root_pem)
-        out.write(describe(simulator, str(root)))
+
+    def say(text: str) -> None:
+        out.write(text + "\n")
         out.flush()
+
+    def trace(method: str, path: str, status: int, seconds: float) -> None:
+        with suppress(OSError):  # nobody reads it, and the request is answered all the same
+            say(f"{_shown(method):<6}{_shown(path)}  {status}  {seconds * 1000:.0f} ms")
+
+    def trace_rpc(method: str) -> None:
+        with suppress(OSError):
+            say(f"RPC   {_shown(method)}")
+
+    with Scene(stage) as ready, TemporaryDirectory(prefix="phala-secrets-") as folder:
+        root = Path(folder) / "attestation-root.pem"
+        root.write_text(ready.cloud.tee.root_pem)
+        say(describe(ready, str(root)))
+        ready.simulator.trace = trace
+        if ready.chain is not None:
+            ready.chain.trace = trace_rpc
         try:
-            simulator.wait()
+            ready.simulator.wait()
         except KeyboardInterrupt:
-            out.write("\n")
+            say("")
 
 
-def describe(simulator: Simulator, root: str = "") -> str:
-    """How to use a running simulator; the lines of variables and pins can be pasted.
+def describe(ready: Scene, root: str = "") -> str:
+    """Return how to use a stage that is set. Variables, pins and the command can be pasted.
 
     ``root`` is a file with the root of its quotes; without one, nothing is said of attestation.
     """
-    cloud = simulator.cloud
+    cloud, simulator = ready.cloud, ready.simulator
     lines = [
         "A simulated Phala Cloud. Nothing leaves this machine; Ctrl-C stops it.",
         "",
         f"export PHALA_CLOUD_API_PREFIX={simulator.url}",
-        f"export PHALA_CLOUD_API_KEY={cloud.api_key}",
-        *(_attestation(simulator, root) if root else ()),
+        f"export PHALA_CLOUD_API_KEY={quote(cloud.api_key)}",
+        *(_attestation(ready, root) if root else ()),
+        *(_chain(ready.chain) if ready.chain else ()),
+        *(f"export {name}={value}" for name, value in ready.pins.items()),
         "",
-        *(f"trusted-signers: 0x{kms.root_public_key}  # {kms.slug}" for kms in cloud.kmses),
+        *(f"trusted-signers: 0x{root_key}  # {slug}" for slug, root_key in ready.roots.items()),
     ]
     for cvm in cloud.cvms:
         lines += [
@@ -78,22 +73,35 @@ def describe(simulator: Simulator, root: str = "") -> str:
             f"  app id  {cvm.app_id}",
             f"  guest   {simulator.origin}/_simulator/cvms/{cvm.id}",
         ]
-    return "\n".join((*lines, ""))
+    lines += [
+        "",
+        "Paste the lines that begin with export into another terminal, and then this one:",
+        "",
+        f"  GREETING=hello phala-secrets update {ready.which} --secrets GREETING",
+        "",
+        "What it is asked:",
+    ]
+    return "\n".join(lines)
 
 
-def _attestation(simulator: Simulator, root: str) -> list[str]:
+def _chain(chain: PaperChain) -> list[str]:
+    """What points a run at the chain, and the key of who owns the apps there."""
+    return [f"export ETH_RPC_URL={chain.url}", f"export OWNERS_KEY=0x{OWNERS_KEY}"]
+
+
+def _attestation(ready: Scene, root: str) -> list[str]:
     """What points a run at the simulated TEE."""
-    cloud = simulator.cloud
+    cloud = ready.cloud
     measured = dict.fromkeys(os_measurements(cvm) for cvm in cloud.cvms)
-    authorities = dict.fromkeys(kms.ca_public_key for kms in cloud.kmses)
+    authorities = dict.fromkeys(cvm.kms.ca_public_key for cvm in cloud.cvms)
     return [
-        f"export PHALA_SECRETS_PCCS_URL={simulator.origin}",
-        f"export PHALA_SECRETS_ATTESTATION_ROOT={root}",
-        f"export PHALA_SECRETS_TRUSTED_OS={_lines(measured)}",
-        f"export PHALA_SECRETS_TRUSTED_KMS_CA={_lines(authorities)}",
+        f"export PHALA_SECRETS_PCCS_URL={ready.simulator.origin}",
+        f"export PHALA_SECRETS_ATTESTATION_ROOT={quote(root)}",
+        f"export PHALA_SECRETS_TRUSTED_OS={quote(chr(10).join(measured))}",
+        f"export PHALA_SECRETS_TRUSTED_KMS_CA={quote(chr(10).join(authorities))}",
     ]
 
 
-def _lines(values: Iterable[str]) -> str:
-    joined = "\n".join(values)
-    return f"'{joined}'" if "\n" in joined else joined
+def _shown(text: str) -> str:
+    """Return what a client sent as it can be printed in one line."""
+    return ascii(text)[1:-1][:_SHOWN]

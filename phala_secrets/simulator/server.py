@@ -20,6 +20,7 @@ from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from ssl import SSLContext
     from types import TracebackType
 
@@ -57,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         """Read one request, of whatever method, and answer it."""
         simulator = self.server.simulator
+        self.began = simulator.cloud.clock.monotonic()
         self.request_id = uuid.uuid4().hex
         self.recorded: Request | None = None
         body = self._read_body(simulator.cloud.max_body)
@@ -157,13 +159,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.head(answer.status, headers) + body)
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
-        """The status line and the headers, up to the blank line; what is recorded of the answer."""
+        """The status line and the headers, up to the blank line; the answer is recorded and traced."""
+        simulator, now = self.server.simulator, self.server.simulator.cloud.clock.monotonic()
         if self.recorded is not None:
-            self.recorded.status, self.recorded.ended = status, self.server.simulator.cloud.clock.monotonic()
+            self.recorded.status, self.recorded.ended = status, now
+        simulator.trace(self.command, self.path.partition("?")[0], status, now - self.began)
         reason = _REASONS.get(status) or HTTPStatus(status).phrase
         lines = [
             f"HTTP/1.1 {status} {reason}",
-            f"Date: {format_datetime(self.server.simulator.cloud.now(), usegmt=True)}",
+            f"Date: {format_datetime(simulator.cloud.now(), usegmt=True)}",
             f"X-Request-ID: {self.request_id}",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
@@ -257,6 +261,8 @@ class Simulator:
     ) -> None:
         self.cloud = cloud or Cloud()
         self.latency = latency
+        self.trace: Callable[[str, str, int, float], None] = _nowhere
+        """Called as each response begins: method, path, status, and the seconds that it took until then."""
         self._scheme = "http" if tls is None else "https"
         self._server = Server(port, self)
         if tls is not None:
@@ -298,3 +304,7 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _nowhere(*_: object) -> None:
+    """Trace nothing."""

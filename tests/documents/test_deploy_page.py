@@ -89,7 +89,7 @@ def test_the_command_in_place_of_the_official_one(run: Command, cloud: Cloud) ->
     cvm: Cvm = cloud.add_cvm("my-app")
     run.write("docker-compose.yml", COMPOSE)
     run.write(".env", "DATABASE_URL=new-value\n")
-    (line,) = re.findall(r"^phala-secrets (.*)$", MIGRATE, re.MULTILINE)
+    (line,) = re.findall(r"^phala-secrets (update .*)$", MIGRATE, re.MULTILINE)
     done = run(*shlex.split(line))
     assert done.code == 0, done.stderr
     assert cvm.environment == {"DATABASE_URL": "new-value"}

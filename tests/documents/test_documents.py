@@ -160,16 +160,31 @@ def test_the_library_example_runs_as_it_stands(simulator: Simulator, run: Comman
     assert cvm.wait().environment == {"GREETING": "hello"}
 
 
-def test_the_demo_shows_that_all_arrived() -> None:
+def test_the_demo_has_three_acts() -> None:
     demo = subprocess.run(
         [sys.executable, ROOT / "examples/demo/demo.py"], capture_output=True, encoding="utf-8", check=False
     )
     assert demo.returncode == 0, demo.stderr
-    assert "All 9 arrived as given." in demo.stdout
-    assert "≠" not in demo.stdout
-    assert demo.stdout.count("p4$$w0rd${X}") == 2
+    refused, arrived, forged = re.split("-- Act [123] -- ", demo.stdout)[1:]
+    assert "Exit code 4: my-app has API_TOKEN" in refused
+    assert "All 10 arrived as given." in arrived
+    assert "≠" not in arrived
+    assert arrived.count("p4$$w0rd${X}") == 2
+    assert re.search(r"^  attested +true$", arrived, re.MULTILINE)
+    assert "Exit code 3:" in forged
+    assert forged.endswith("attested (simulated TEE).\n")
+    assert "would drop a variable of 'my-app': API_TOKEN" in demo.stderr
+    assert "which is not in trusted-signers" in demo.stderr
     assert "p4$$w0rd" not in demo.stderr
     assert max(map(len, demo.stdout.splitlines())) <= 80
+
+
+def test_the_demo_installs_no_linter_and_says_what_it_installs() -> None:
+    rules = (ROOT / "Makefile").read_text()
+    (installs,) = re.findall(r"^\.venv-demo/ready: (.*?)\n\n", rules, re.MULTILINE | re.DOTALL)
+    assert installs.startswith("requirements/image.txt |")
+    assert 'echo "installing' in installs
+    assert re.search(r"^demo: \.venv-demo/ready ##", rules, re.MULTILINE)
 
 
 # All pages

@@ -28,7 +28,7 @@ SENT = {"DATABASE_URL": "postgres://...", "API_SECRET": "s3cr3t"}
 
 @pytest.fixture
 def cvm(cloud: Cloud) -> Cvm:
-    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"API_SECRET": "old"})
+    return cloud.add_cvm("my-app", app_id=APP_ID, environment={"GREETING": "old"})
 
 
 def script(simulator: Simulator, code: str) -> subprocess.CompletedProcess[str]:
@@ -61,23 +61,37 @@ def awaited(code: str) -> str:
     )
 
 
-def test_the_quickstart_runs_as_it_stands(simulator: Simulator, cvm: Cvm) -> None:
-    printed = run(simulator, QUICK)
-    assert printed == f"under way: {cvm.operations[-1].correlation_id}\n"
-    assert cvm.wait().environment == {**SENT, "DATABASE_URL": "postgres://…"}
+QUICKSTARTS = pytest.mark.parametrize("code", [QUICK, QUICK_ASYNC], ids=["sync", "async"])
 
 
-def test_the_async_quickstart_runs_as_it_stands(simulator: Simulator, cvm: Cvm) -> None:
-    assert run(simulator, QUICK_ASYNC).splitlines()[-1].split() == ["complete"]
-    assert cvm.wait().environment == {"API_SECRET": "s3cr3t"}
+@QUICKSTARTS
+def test_the_quickstarts_run_as_they_stand(simulator: Simulator, cvm: Cvm, code: str) -> None:
+    assert run(simulator, code) == "it runs\n"
+    assert (cvm.status, cvm.environment) == ("running", {"GREETING": "hello"})
 
 
-def test_the_quickstart_stops_where_an_approval_is_needed(simulator: Simulator) -> None:
+@QUICKSTARTS
+def test_the_quickstarts_say_where_an_approval_is_needed(simulator: Simulator, code: str) -> None:
     kms = simulator.cloud.add_kms("kms-base", 8453, "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C")
     cvm = simulator.cloud.add_cvm("my-app", kms=kms)
-    done = script(simulator, QUICK)
+    assert run(simulator, code) == f"first approve {cvm.hash_with(['GREETING'])}\n"
+
+
+@QUICKSTARTS
+def test_the_quickstarts_lose_no_variable(simulator: Simulator, code: str) -> None:
+    cvm = simulator.cloud.add_cvm("my-app", environment={"THEIRS": "1"})
+    done = script(simulator, code)
     assert (done.returncode, done.stdout) == (1, "")
-    assert cvm.hash_with(list(SENT)) in done.stderr
+    assert "would drop a variable of 'my-app': THEIRS\nhint: " in done.stderr
+    assert cvm.environment == {"THEIRS": "1"}
+
+
+@QUICKSTARTS
+def test_the_quickstarts_raise_what_a_failed_boot_says(simulator: Simulator, cvm: Cvm, code: str) -> None:
+    cvm.boot_fails("no space left on device")
+    done = script(simulator, code)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
@@ -88,10 +102,7 @@ def test_the_documented_workflow_runs_as_it_stands(simulator: Simulator, cvm: Cv
 
 @pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
 def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm, form: type[str]) -> None:
-    """With the client of the workflow before them."""
-    printed = run(
-        simulator, form(f"from phala_secrets import create_client\nclient = create_client()\n{LOOKUPS}")
-    )
+    printed = run(simulator, form(LOOKUPS))
     kms = cvm.kms
     info, listed, detail, ids = printed.splitlines()
     assert listed == f"{kms.nodes[0].id} phala"
@@ -102,16 +113,14 @@ def test_the_documented_lookups_run_as_they_stand(simulator: Simulator, cvm: Cvm
 
 @pytest.mark.parametrize("form", [str, awaited], ids=["sync", "async"])
 def test_the_documented_patch_runs_as_it_stands(
-    simulator: Simulator, cvm: Cvm, form: type[str], tmp_path: Path
+    simulator: Simulator, form: type[str], tmp_path: Path
 ) -> None:
+    cvm = simulator.cloud.add_cvm("my-app", environment=SENT)
     compose = "services:\n  web:\n    image: nginx:1.29\n"
     (tmp_path / "docker-compose.yml").write_text(compose)
-    before = (
-        f"from pathlib import Path\nimport os\nos.chdir({str(tmp_path)!r})\n"
-        "from phala_secrets import create_client\nclient = create_client()\n"
-    )
+    before = f"import os\nos.chdir({str(tmp_path)!r})\n"
     assert run(simulator, form(before + PATCH)) == "in_progress\n"
-    assert cvm.wait().environment == {"API_SECRET": "s3cr3t"}
+    assert cvm.wait().environment == {**SENT, "DATABASE_URL": "postgres://…"}
     assert cvm.app_compose["docker_compose_file"] == compose
 
 

@@ -320,7 +320,7 @@ def test_a_refusal_names_the_first_and_counts_the_rest() -> None:
     )
     assert (refusal.value.file, refusal.value.line, len(refusal.value.findings)) == (".env", 1, 3)
     assert refusal.value.hint == refusal.value.findings[0].hint
-    with pytest.raises(DeliveryError, match=r"131072$"):
+    with pytest.raises(DeliveryError, match=r"(?m)131072$"):
         check_limits(environment({"A": "x" * 131073}))
 
 

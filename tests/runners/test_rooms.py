@@ -335,7 +335,7 @@ def test_circleci_sources_each_output_as_it_was(shell: str, tmp_path: Path) -> N
 
 def test_a_file_of_circleci_that_cannot_be_written_is_named() -> None:
     runner, _, _ = runner_of({**CIRCLECI, "BASH_ENV": "/nowhere/file"})
-    with pytest.raises(InputError, match=r"^\$BASH_ENV cannot be written: No such file or directory$"):
+    with pytest.raises(InputError, match=r"(?m)^\$BASH_ENV cannot be written: No such file or directory$"):
         runner.check()
 
 

@@ -388,7 +388,7 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_of_ours() -> None:
-    with pytest.raises(InputError, match=r"^\$GITHUB_OUTPUT cannot be written: No space left on device$"):
+    with pytest.raises(InputError, match=r"(?m)^\$GITHUB_OUTPUT cannot be written: No space left on device$"):
         append("/dev/full", "x", "$GITHUB_OUTPUT")
 
 
@@ -790,7 +790,7 @@ def test_a_kept_file_has_its_own_lines_first(tmp_path: Path) -> None:
 def test_a_dotenv_file_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     for keep in (False, True):
         file = OutputFile(str(tmp_path), "output-file x", keep=keep)
-        with pytest.raises(InputError, match=r"^output-file x cannot be written: Is a directory$"):
+        with pytest.raises(InputError, match=r"(?m)^output-file x cannot be written: Is a directory$"):
             file.check()
     with pytest.raises(InputError, match="No space left on device"):
         OutputFile("/dev/full", "it").put("status", "running")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.kms import Kms
 from phala_secrets.simulator.serve import serve
 from phala_secrets.simulator.server import Simulator
+from phala_secrets.simulator.stage import Stage
 
 if TYPE_CHECKING:
     from tests.simulator.conftest import Api
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 PROGRAM = """
 import signal
 from phala_secrets.simulator.serve import serve
+from phala_secrets.simulator.stage import Stage
 signal.signal(signal.SIGINT, signal.default_int_handler)
-serve(0, 'phak_mine', ['shop', 'blog'], restart_seconds=0.1)
+serve(Stage(0, 'phak_mine', ('shop', 'blog'), boot_seconds=0.1))
 """
 
 
@@ -37,7 +40,7 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = ""
-        while printed.count("guest") < 2:
+        while "What it is asked:" not in printed:
             printed += process.stdout.readline()
         exports = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
         signer = re.search(r"^trusted-signers: 0x(\w{66})", printed, re.MULTILINE)
@@ -55,6 +58,14 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
         assert signer is not None
         assert signer[1] == answer.json()["k256_pubkey"]
         assert httpx.get(guest).json()["environment"] == {"GREETING": "hello from before"}
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert re.fullmatch(r"GET   /sgx/certification/v4/rootcacrl  200  \d+ ms\n", lines[0])
+        assert re.fullmatch(r"GET   /api/v1/kms/phala  200  \d+ ms\n", lines[1])
+        url = httpx.URL(exports["PHALA_CLOUD_API_PREFIX"])
+        with socket.create_connection((url.host, url.port)) as hostile:
+            hostile.sendall(b"GET /api/v1/\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert hostile.recv(100)
+        assert process.stdout.readline().startswith(r"GET   /api/v1/\x1b[31m  401")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 0
         assert not root.exists()
@@ -67,7 +78,9 @@ def test_its_keys_are_the_same_every_time() -> None:
 
 def test_a_port_that_is_taken(simulator: Simulator) -> None:
     with pytest.raises(InputError, match=f"port {simulator.port}"):
-        serve(simulator.port, "phak_mine", ["my-app"], out=StringIO())
+        serve(Stage(simulator.port), out=StringIO())
+    with pytest.raises(InputError, match=f"port {simulator.port}"):
+        serve(Stage(simulator.port - 1, on_chain=True), out=StringIO())
 
 
 def test_the_guest_can_be_looked_into_from_this_machine_alone(

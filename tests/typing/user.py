@@ -60,6 +60,8 @@ def every_method(client: Client) -> None:
     assert_type(client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app", target="running"), Iterator[CvmStateEvent])
     assert_type(client.update_cvm_envs("my-app", envs={"A": "1"}), UpdateResult)
+    client.update_cvm_envs("my-app", envs={"A": "1"}, allow_removal="all", wait=True, timeout=60)
+    assert_type(client.wait_for_cvm("my-app", timeout=60), CvmInfo)
     assert_type(client.patch_cvm("my-app", docker_compose_file="services: {}"), PatchResult)
 
 
@@ -81,6 +83,7 @@ async def every_method_awaited(client: AsyncClient) -> None:
     assert_type(await client.get_app_cvms(APP_ID), tuple[CvmInfo, ...])
     assert_type(client.watch_cvm_state("my-app"), AsyncIterator[CvmStateEvent])
     assert_type(await client.update_cvm_envs({"id": "my-app", "envs": {"A": "1"}}), UpdateResult)
+    assert_type(await client.wait_for_cvm("my-app"), CvmInfo)
     assert_type(await client.patch_cvm({"id": "my-app", "envs": {"A": "1"}}), PatchResult)
 
 
@@ -126,6 +129,7 @@ def mistakes(client: Client) -> None:
     """Each of these is wrong, and mypy says so: an ignore that is not needed is an error too."""
     client.get_kms_info(kms="phala")  # type: ignore[call-arg]
     client.get_kms_info(3)  # type: ignore[arg-type]
+    client.update_cvm_envs("my-app", envs={}, allow_removal="yes")  # type: ignore[arg-type]
     client.next_app_ids(counts="3")  # type: ignore[arg-type]
     len(client.get_kms_info("phala").slug)  # type: ignore[arg-type]
     Client(key="phak_…")  # type: ignore[call-arg]
