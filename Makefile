@@ -52,9 +52,12 @@ wheel: $(VENV)/ready ## build the wheel into dist/
 test-wheel: wheel ## build the wheel, install it into an empty environment and do the main job with it
 	$(BIN)/python -m pytest tests/wheel
 
-sbom: .venv-release/ready ## list what the wheel brings along, as CycloneDX, into dist/
-	.venv-release/bin/cyclonedx-py requirements --output-reproducible --of JSON --pyproject pyproject.toml \
-	    --output-file dist/phala-secrets.cdx.json requirements/image.txt
+sbom: wheel .venv-release/ready ## list what the wheel brings along, as CycloneDX, into dist/
+	$(PYTHON) -m venv --clear --without-pip .venv-wheel
+	$(BIN)/uv pip install --quiet --python .venv-wheel --constraint requirements/image.txt \
+	    "$$(echo dist/*.whl)[attest,chain]"
+	.venv-release/bin/cyclonedx-py environment --output-reproducible --of JSON --pyproject pyproject.toml \
+	    --output-file dist/phala-secrets.cdx.json .venv-wheel
 
 # In release.yml alone: the job's own identity signs, and is the login. What is in dist/ was built and tested before.
 publish-wheel: .venv-release/ready
