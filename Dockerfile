@@ -1,4 +1,5 @@
-# The base is named by digest, which Dependabot keeps: a release is built on what was tested. PYTHON_IMAGE names another.
+# The base is named by digest, which Dependabot keeps: a release is built on what was tested. PYTHON_IMAGE names
+# another.
 ARG PYTHON_IMAGE=base
 FROM docker.io/library/python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 
@@ -12,8 +13,8 @@ RUN python -m venv --without-pip /opt/phala-secrets
 COPY requirements/image.txt .
 RUN python -m pip --python /opt/phala-secrets/bin/python install --disable-pip-version-check --no-cache-dir \
         --no-compile --no-deps --only-binary :all: --require-hashes --requirement image.txt
-# Byte code is compiled here, since the container of a run may not be able to write any, and is taken as it is (unchecked),
-# since the layers of an image keep no reliable file times.
+# Byte code is compiled here, since the container of a run may not be able to write any. It is taken as it is
+# (unchecked), since the layers of an image keep no reliable file times.
 COPY requirements/prune .
 RUN cd /opt/phala-secrets/lib/python3*/site-packages \
     && sh /build/prune \
@@ -30,13 +31,15 @@ RUN cd /opt/phala-secrets/lib/python3*/site-packages \
     && python -m compileall -q --invalidation-mode unchecked-hash phala_secrets \
     && mkdir -p /layers/ours \
     && cp -a --parents "$PWD/phala_secrets" /opt/phala-secrets/entrypoint.py /layers/ours
-# The official base has no byte code of its standard library, which would be compiled anew at each start: importing every
-# module once leaves that of what is used, and shows that nothing is missing. (encodings.idna is what looking up a host
-# takes, UTF-8 with a mark what a file may begin with, and UTF-16 the order of keys in a compose hash.)
+# The official base has no byte code of its standard library, which would be compiled anew at each start. Importing
+# every module once leaves that of what is used, and shows that nothing is missing. (encodings.idna is what looking up
+# a host takes, UTF-8 with a mark what a file may begin with, and UTF-16 the order of keys in a compose hash.)
 RUN touch /build/before \
-    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "import encodings.idna, encodings.utf_8_sig, encodings.utf_16_be, encodings.utf_16_le; \
+    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "\
+        import encodings.idna, encodings.utf_8_sig, encodings.utf_16_be, encodings.utf_16_le; \
         import dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
-        [__import__(m.name) for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.') if m.name[-2:] != '__']" \
+        names = [m.name for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.')]; \
+        [__import__(name) for name in names if name[-2:] != '__']" \
     && mkdir -p /layers/standard \
     && find /usr -name '*.pyc' -newer /build/before -exec cp -a --parents {} /layers/standard \;
 
@@ -45,8 +48,8 @@ LABEL org.opencontainers.image.title="phala-secrets" \
       org.opencontainers.image.description="Puts secrets into confidential VMs on Phala Cloud" \
       org.opencontainers.image.source="https://github.com/phala-secrets/phala-secrets" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The official base has a pip, which no run needs. What the base sets for itself, such as GPG_KEY, is written down, so that
-# it is never taken for a variable of the user.
+# The official base has a pip, which no run needs. What the base sets for itself, such as GPG_KEY, is written down, so
+# that it is never taken for a variable of the user.
 RUN find /usr -depth \( -path '*/bin/pip*' -o -path '*-packages/pip*' -o -path '*/ensurepip*' \) -delete \
     && mkdir -p /opt/phala-secrets \
     && ln -s /opt/phala-secrets/entrypoint.py /usr/local/bin/phala-secrets \

@@ -93,3 +93,10 @@ def test_the_weekly_run_makes_what_can_be_made() -> None:
     )
     made = {target for run in re.findall(r"make ([a-z -]+)", runs) for target in run.split()}
     assert {"test-interop", "mutants", "examples", "verify-known-root", "reproducible"} <= made
+
+
+def test_the_readme_repeats_the_ratios_that_were_measured() -> None:
+    measured = (ROOT / "docs/performance.md").read_text()
+    rows = re.findall(r"^\|.*(?: \| \d\.\d\d){4} \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 3
+    assert [row for row in rows if row not in measured] == []
