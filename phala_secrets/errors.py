@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_MARK = "\u2063"
-"""INVISIBLE SEPARATOR, around untrusted text within one of our own sentences."""
+_MARK = "\ud800"
+"""Half a character, around untrusted text within our own sentences: no response, file or name holds it."""
 
 
 def install_extra(name: str) -> str:

@@ -48,6 +48,11 @@ def parse_cvm(text: str) -> CvmRef:
     return CvmRef(text, text)
 
 
+def is_uuid(text: str) -> bool:
+    """Return whether a text is a UUID, with or without dashes."""
+    return _UUID.fullmatch(text) is not None
+
+
 def segment(text: str) -> str:
     """One segment of a URL's path, quoted so that it stays one."""
     if text in ("", ".", "..") or len(text) > _NAME_LIMIT:

@@ -7,13 +7,14 @@ requests are those of ``requests``.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.cloud import requests
 from phala_secrets.cloud.fields import Fields, identifier
 from phala_secrets.cloud.rows import precondition_fields, rows
-from phala_secrets.errors import AnswerError
+from phala_secrets.errors import AnswerError, untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ _NAMES = 1024
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
 """What a name may look like, or the guest refuses the whole environment."""
+
+_APP_COMPOSE = 512 * 1024
+"""Characters of an app-compose that is hashed: a guest takes 256 KB, in UTF-8."""
 
 _CONTRACTS = 1000
 """KMS contracts of one page, which is asked for a hundred."""
@@ -161,7 +165,7 @@ def measured(cvm_id: str) -> Call[str | None]:
 
 def compose(cvm_id: str) -> Call[Compose]:
     """A CVM's app-compose."""
-    return requests.compose_file(cvm_id).read_by(compose_of)
+    return requests.compose_file(cvm_id).read_by(_compose)
 
 
 def update(
@@ -213,7 +217,7 @@ def _cvm(answer: Any) -> Cvm:
         name=fields.text("name"),
         status=fields.text("status"),
         app_id=fields.optional("app_id", str),
-        compose_hash=fields.optional("compose_hash", str),
+        compose_hash=_compose_hash(fields),
         device_ids=_device_ids(node),
         os_version=fields.part("os").optional("version", str),
         in_progress=bool(fields.optional("in_progress", bool)),
@@ -223,6 +227,17 @@ def _cvm(answer: Any) -> Cvm:
         vm_uuid=fields.optional("vm_uuid", str),
         instance_id=fields.optional("instance_id", str),
     )
+
+
+def _compose_hash(fields: Fields) -> str | None:
+    """Return a compose hash as it is given, or None; it becomes an output, which a script may hold."""
+    text = fields.optional("compose_hash", str)
+    if text and not _HASH.fullmatch(text):
+        raise AnswerError(
+            f"Phala Cloud's answer is no CVM: compose_hash is no hash ({untrusted(ascii(text[:60]))})",
+            hint="check api-url; if it is right, do not trust this API",
+        )
+    return text or None
 
 
 def _device_ids(node: Fields) -> tuple[str, ...]:
@@ -263,7 +278,8 @@ def _node(answer: Any) -> str:
 
 def _measured(answer: Any) -> str | None:
     fields = Fields(answer, "attestation")
-    return fields.optional("compose_file", str) or fields.part("tcb_info").optional("app_compose", str)
+    texts = (fields.all.get("compose_file"), fields.part("tcb_info").all.get("app_compose"))
+    return next((one for one in texts if isinstance(one, str) and one and len(one) <= _APP_COMPOSE), None)
 
 
 def _key(answer: Any) -> Key:
@@ -274,6 +290,17 @@ def _key(answer: Any) -> Key:
         signature_v1=fields.optional("signature_v1", str),
         timestamp=fields.all.get("timestamp"),
     )
+
+
+def _compose(answer: Any) -> Compose:
+    """Read an app-compose that is to be hashed, in several forms: one that no guest takes is none."""
+    size = len(json.dumps(answer, ensure_ascii=False))
+    if size > _APP_COMPOSE:
+        raise AnswerError(
+            f"Phala Cloud's answer is no app-compose: {size} characters, and a guest takes 262144 bytes",
+            hint="check api-url",
+        )
+    return compose_of(answer)
 
 
 def compose_of(answer: Any) -> Compose:

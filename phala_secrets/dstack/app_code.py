@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.dstack.compose_refs import images
@@ -18,15 +19,36 @@ _TEXTS = {
 }
 
 
+_NAMES = "allowed_envs"
+"""The names, which are shown elsewhere."""
+
+_LONG = 64
+"""Characters of a setting from which it is shown by its digest."""
+
+
 def code_of(app_compose: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what would run: label and value. A file or script is shown as ``sha256:`` and its digest.
 
-    That is the digest of the text itself (``sha256sum docker-compose.yml``). The values are untrusted.
+    That is the digest of the text itself (``sha256sum docker-compose.yml``). All other settings are shown,
+    too, since the hash approves them: which registry images come from, whether logs are public. The
+    values are untrusted.
     """
     facts = [
-        (label, f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}")
+        (label, _digest(text))
         for field, label in _TEXTS.items()
         if isinstance(text := app_compose.get(field), str) and text
     ]
-    found = images(app_compose)
-    return [*facts, ("images", ", ".join(found))] if found else facts
+    if found := images(app_compose):
+        facts.append(("images", ", ".join(found)))
+    shown = {field for field in _TEXTS if isinstance(app_compose.get(field), str)} | {_NAMES}
+    others = [f"{field}={_setting(app_compose[field])}" for field in sorted(app_compose.keys() - shown)]
+    return [*facts, ("settings", " ".join(others))] if others else facts
+
+
+def _setting(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return text if len(text) <= _LONG else _digest(text)
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"

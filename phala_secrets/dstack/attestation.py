@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.dstack.event_log import Claims, parse_event_log, replay
 from phala_secrets.dstack.kms_record import bound, parse_ca
+from phala_secrets.dstack.nested import loads
 from phala_secrets.dstack.quote import Quote, parse_quote, verify_quote
 from phala_secrets.errors import EvidenceError, InputError
 
@@ -321,9 +322,9 @@ def _same(what: str, wanted: str | None) -> Callable[[bytes], Check]:
 
 def _kms(payload: bytes, accepted: Mapping[str, str]) -> Check:
     try:
-        provider = json.loads(payload)
+        provider = loads(payload)
         name, key = provider["name"], provider["id"]
-    except (ValueError, RecursionError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         raise EvidenceError("the key-provider is not an object with name and id", hint=_UNTRUSTED) from None
     if name != "kms":
         return False, f"the key provider is {ascii(name)[:60]}, not a KMS"

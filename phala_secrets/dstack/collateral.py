@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import EvidenceError
 
 MAX_TEXT = 1024 * 1024
@@ -82,7 +83,7 @@ def signed_object(body: bytes, name: str) -> tuple[str, bytes]:
     """
     try:
         members = _members(_text(body, name))
-    except (ValueError, RecursionError):
+    except ValueError:
         raise EvidenceError(f"the PCCS sends a {name} that is not JSON", hint=_HINT) from None
     inner, signature = members.get(name, ""), members.get("signature", "")
     if not inner.startswith("{") or not signature.startswith('"'):
@@ -111,6 +112,7 @@ def _members(text: str) -> dict[str, str]:
 
     Raises ``ValueError`` for what is not one object, or names a member twice.
     """
+    loads(text)  # raises what is nested too deeply for the decoder, too
     decoder = json.JSONDecoder()
     found: dict[str, str] = {}
     at = _after(text, 0, "{")

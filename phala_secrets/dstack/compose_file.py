@@ -11,6 +11,7 @@ import posixpath
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from phala_secrets.dstack.compose_refs import built_in, missing_and_unused, references
 from phala_secrets.dstack.compose_yaml import (
@@ -48,6 +49,7 @@ _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:|github\.com/")
 _DIGEST = re.compile(r"[^$]*@sha256:[0-9a-f]{64}")
 _WHOLE_VARIABLE = re.compile(rf"\$(?:{NAME.pattern}|\{{[^{{}}]*\}})")
 _SHOWN = 80
+_URL_SAFE = str.maketrans("+/", "-_")
 _LONG = 16
 """Characters from which a value is looked for inside of words, too."""
 
@@ -99,6 +101,8 @@ def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding
     except UnreadableError as error:
         hint = "give a docker compose file: YAML with services, and without tags"
         return [compose.finding(f"the compose file cannot be used: {error.problem}", hint, error.line)]
+    if too_much := too_large(compose, {}):
+        return too_much
     found = [*_checkout(compose, root), *_images(compose, root, require_digest=require_digest)]
     return sorted(found, key=lambda finding: finding.line or 0)
 
@@ -164,20 +168,26 @@ def in_plain_text(
 
     Returns:
         Errors with the line and the name, and never the value. Found is also what is written with YAML's
-        or JSON's escapes, with ``$$`` for ``$``, or in base64.
+        or JSON's escapes, with ``$$`` for ``$``, as a part of a URL, or in base64, alone or within more.
+        Nothing of a file that is too large: it is refused for that.
     """
+    if too_large(compose, {}):
+        return []
     texts = [(number, line) for number, line in enumerate(compose.text.split("\n"), 1)]
     try:
         scalars = list(values(parse(compose.text)))
     except UnreadableError:
         scalars = []
     texts += [(line_of(node), node.value) for node in scalars]
+    whole = "\n".join(text for _, text in texts)  # most spellings stand nowhere: that is seen at once
     found = []
     for variable in environment:
         secret = [line for line in variable.value.splitlines() if line and is_secret(variable.name, line)]
-        patterns = [_pattern(form) for line in secret for form in _spellings(line)]
-        if secret:
-            patterns.append(_pattern(b64encode(variable.value.encode()).decode().rstrip("=")))
+        spelled = {form for line in secret for form in _spellings(line)}
+        spelled |= set(_base64(variable.value)) if secret else set()
+        patterns = [_pattern(form) for form in spelled if form in whole]
+        if not patterns:
+            continue
         numbers = [number for number, text in texts if any(pattern.search(text) for pattern in patterns)]
         if numbers:
             message = f"the value of {variable.name} stands in the compose file, which is public"
@@ -288,7 +298,20 @@ def _by_digest(image: str, shown: str) -> str:
 
 def _spellings(text: str) -> set[str]:
     doubled = text.replace("$", "$$")
-    return {text, doubled, *(json.dumps(one)[1:-1] for one in (text, doubled))}
+    escaped = (json.dumps(one)[1:-1] for one in (text, doubled))
+    return {text, doubled, *escaped, quote(text, safe=""), *_base64(text)}
+
+
+def _base64(text: str) -> Iterator[str]:
+    """Yield what base64 has of a text wherever it stands: after a user's name and a colon, for one."""
+    data = text.encode()
+    yield b64encode(data).decode().rstrip("=")
+    for offset in range(3):
+        coded = b64encode(bytes(offset) + data).decode()
+        inner = coded.rstrip("=")[(0, 2, 3)[offset] : -1 if coded.endswith("=") else None]
+        if len(inner) >= _LONG:
+            yield inner
+            yield inner.translate(_URL_SAFE)
 
 
 def _pattern(text: str) -> re.Pattern[str]:

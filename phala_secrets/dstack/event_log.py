@@ -12,10 +12,10 @@ then it says what the guest's software wrote, so it counts only where the OS is 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _parsed(text: str) -> Any:
     if len(text) > MAX_LOG:
         raise EvidenceError(f"the event log has over {MAX_LOG >> 20} MiB", hint=_REPORT)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         raise EvidenceError("the event log is not JSON", hint=_REPORT) from None
 
 

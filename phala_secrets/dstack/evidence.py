@@ -18,7 +18,8 @@ _MOST = 256
 class Evidence(NamedTuple):
     """What a CVM is attested by: a quote and an event log as they came, and why there are none.
 
-    ``collateral`` and ``instance_id`` are what an evidence file says beside them.
+    ``collateral`` and ``instance_id`` are what an evidence file says beside them, ``other_quotes`` those
+    that the API shows for other certificates of the CVM.
     """
 
     quote: Any
@@ -26,6 +27,7 @@ class Evidence(NamedTuple):
     missing: str = ""
     collateral: Any = None
     instance_id: str = ""
+    other_quotes: tuple[Any, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored in an evidence file."""
@@ -50,7 +52,8 @@ def of_cvm(answer: Any) -> Evidence:
     leaves = [one for one in found if not one.get("is_ca")] or found
     log = tcb.get("event_log") if isinstance(tcb, dict) else None
     missing = "" if leaves or answer.get("is_public", True) else "the app's public_tcbinfo is false"
-    return Evidence(leaves[0]["quote"] if leaves else None, log, missing)
+    others = tuple(one["quote"] for one in found if one is not leaves[0])
+    return Evidence(leaves[0]["quote"] if leaves else None, log, missing, other_quotes=others)
 
 
 def of_app(answer: Any, instance_id: str) -> Evidence:

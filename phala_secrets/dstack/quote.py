@@ -151,6 +151,11 @@ def verify_quote(quote: Quote, collateral: Collateral, now: int, root: bytes | N
     return Verdict(str(report.status), tuple(str(one) for one in report.advisory_ids))
 
 
+def need_library() -> None:
+    """Raise InputError unless what verifies quotes is installed."""
+    _library()
+
+
 def _library() -> Any:
     try:
         import dcap_qvl

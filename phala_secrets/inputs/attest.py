@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 from phala_secrets.cloud.attest import parse_statuses
 from phala_secrets.cloud.ids import is_loopback, parse_url
+from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.kms_record import parse_ca
 from phala_secrets.errors import InputError
+from phala_secrets.inputs.files import Files
 
 if TYPE_CHECKING:
     from phala_secrets.inputs.given import Given
@@ -85,17 +87,12 @@ def _root(path: str, api_url: str) -> bytes | None:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    content = Files(Path()).read(path, Origin("attestation-root", path), most=MAX_ROOT)
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_ROOT)
         load = (
             x509.load_pem_x509_certificate if content.startswith(b"-----") else x509.load_der_x509_certificate
         )
         return load(content).public_bytes(Encoding.DER)
-    except OSError as error:
-        raise InputError(
-            f"attestation-root cannot be read: {error.strerror}", hint="check the path"
-        ) from None
     except ValueError:
         raise InputError(
             "attestation-root is not a certificate", hint="give it in PEM or DER, as simulate prints it"

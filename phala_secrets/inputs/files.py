@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.errors import InputError
+from phala_secrets.runners.files import overwrite
 
 if TYPE_CHECKING:
     from phala_secrets.dstack.environment import Origin
@@ -74,8 +75,16 @@ class Files(NamedTuple):
     folder: Path
     root: Root | None = None
 
-    def read(self, path: str, origin: Origin, *, by_checkout: bool = False, hint: str = "") -> bytes:
-        """Return the bytes of a file. Relative paths start from ``folder``.
+    def read(
+        self,
+        path: str,
+        origin: Origin,
+        *,
+        by_checkout: bool = False,
+        hint: str = "",
+        most: int = MAX_FILE_BYTES,
+    ) -> bytes:
+        """Return the bytes of a file, ``most`` of them. Relative paths start from ``folder``.
 
         Raises:
             InputError: It is no file that may be read. The message begins with ``origin``.
@@ -88,7 +97,7 @@ class Files(NamedTuple):
                     raise _refusal(f"{origin} is not a regular file", hint or _PIPE_HINT, origin)
                 # Only what is open is what is read: a folder on the way may have become a link since.
                 self._refuse_outside(path, _real_path(stream.fileno()), origin, by_checkout)
-                return bounded(stream.read(MAX_FILE_BYTES + 1), origin)
+                return bounded(stream.read(most + 1), origin, most)
         except (FileNotFoundError, NotADirectoryError):
             problem = "does not exist"
             if self.root and self.root.github and not hint:
@@ -102,25 +111,16 @@ class Files(NamedTuple):
         raise _refusal(f"{origin} {problem}", remedy, origin)
 
     def write(self, path: str, text: str, origin: Origin) -> None:
-        """Write a file that everybody may read, where one may be read.
+        """Write a file that everybody may read, where one may be read, and through no link of the checkout.
 
         Raises:
             InputError: It cannot be written. The message begins with ``origin``.
         """
         try:
             self._refuse_outside(path, (self.folder / path).resolve(), origin, by_checkout=False)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
-            with os.fdopen(os.open(self.folder / path, flags, 0o644), "w", encoding="utf-8") as stream:
-                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                    raise _refusal(f"{origin} is not a regular file", "Name another path.", origin)
-                self._refuse_outside(path, _real_path(stream.fileno()), origin, by_checkout=False)
-                os.truncate(stream.fileno(), 0)
-                os.fchmod(stream.fileno(), 0o644)  # a later step is not root, and the umask may be strict
-                stream.write(text)
-        except OSError as error:
-            raise _refusal(
-                f"{origin} cannot be written ({error.strerror})", "Name another path.", origin
-            ) from None
+        except (OSError, RuntimeError, ValueError):
+            raise _refusal(f"{origin} cannot be written (no path leads there)", _HINT, origin) from None
+        overwrite(str(self.folder / path), text, str(origin))
 
     def _refuse_outside(self, path: str, real: Path, origin: Origin, by_checkout: bool) -> None:
         root = self.root
@@ -134,12 +134,11 @@ class Files(NamedTuple):
         raise _refusal(f"{origin} lies outside {where}", hint, origin)
 
 
-def bounded(data: bytes, origin: Origin) -> bytes:
+def bounded(data: bytes, origin: Origin, most: int = MAX_FILE_BYTES) -> bytes:
     """Return ``data``; raise InputError if it is larger than any file that is read."""
-    if len(data) > MAX_FILE_BYTES:
-        raise _refusal(
-            f"{origin} is larger than {MAX_FILE_BYTES} bytes", "The guest takes 262144 bytes in all.", origin
-        )
+    if len(data) > most:
+        hint = "The guest takes 262144 bytes in all." if most == MAX_FILE_BYTES else _HINT
+        raise _refusal(f"{origin} is larger than {most} bytes", hint, origin)
     return data
 
 

@@ -53,7 +53,7 @@ class Given(NamedTuple):
         """Return the lines of an input, for ``names`` split at commas too, without empty ones.
 
         Raises:
-            InputError: It is a list of YAML or JSON.
+            InputError: It is a list of YAML or JSON, or has separators alone.
         """
         text, named = self.text(name), INPUTS[name].kind == "names"
         if _is_list(text):
@@ -63,7 +63,13 @@ class Given(NamedTuple):
             )
         if named:
             text = text.replace(",", "\n")
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
+        listed = tuple(line.strip() for line in text.splitlines() if line.strip())
+        if text and not listed:
+            raise InputError(
+                f"{name} has commas, and nothing between them",
+                hint="check the variables that it is taken from, or leave it out",
+            )
+        return listed
 
     def choice(self, name: str) -> str:
         """Return one of the choices, or nothing; raise InputError for another value."""

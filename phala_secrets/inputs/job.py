@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Mode", "Prepared", "read_job"]
 
+_OF_ATTESTATION = ("trusted-os", "trusted-kms-ca", "allow-tcb", "evidence-file")
+"""What is held against evidence, or holds it."""
+
 Mode = Literal["update", "plan", "encrypt", "verify"]
 
 
@@ -126,6 +129,12 @@ def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
     """Return what to attest, or None where that is off: then nothing of it is loaded."""
     asked = given.choice("attest") != "off"
     if not asked and not given.text("attestation-root"):
+        for name in _OF_ATTESTATION if mode != "verify" else (*_OF_ATTESTATION, "compose-hash"):
+            if given.text(name):
+                raise InputError(
+                    f"{name} is given, but attest is off, so it would not be looked at",
+                    hint="set attest: require, or leave it out",
+                )
         return None
     from phala_secrets.inputs.attest import read_attesting
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from phala_secrets.inputs.files import Files
 
 _NAME = "phala.toml"
+_MOST = 64 * 1024
+_DOTS = 64
+"""Dots in a line: the library takes memory for the square of the parts of a key."""
 
 
 class Project:
@@ -46,14 +49,16 @@ class Project:
     def _settings(self) -> dict[str, Any]:
         if not os.path.lexists(self._files.folder / _NAME):
             return {}
-        content = self._files.read(_NAME, Origin(_NAME, _NAME), by_checkout=True, hint="Make it a file.")
+        content = self._files.read(
+            _NAME, Origin(_NAME, _NAME), by_checkout=True, hint="Make it a file.", most=_MOST
+        )
         import tomllib
 
         try:
-            return tomllib.loads(content.decode())
+            if all(line.count(b".") <= _DOTS for line in content.splitlines()):
+                return tomllib.loads(content.decode())
         except (ValueError, RecursionError):
-            raise InputError(
-                f"{_NAME} cannot be read as TOML",
-                hint="mend it, or give what is looked for there",
-                file=_NAME,
-            ) from None
+            pass
+        raise InputError(
+            f"{_NAME} cannot be read as TOML", hint="mend it, or give what is looked for there", file=_NAME
+        )

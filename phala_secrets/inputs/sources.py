@@ -258,7 +258,8 @@ def _from_dotenv(data: bytes, origin: Origin, unread: list[Origin]) -> Iterator[
         if assignment.escaped or (assignment.quote == "`" and len(value) > 1 and value.endswith("`")):
             changed.append((set(), place))
         elif assignment.quote != "'":
-            changed += [(found, place)] if (found := set(_REFERENCE.findall(value))) else []
+            closed = value[: value.rfind("}") + 1]  # so that no search runs to the end in vain
+            changed += [(found, place)] if (found := set(_REFERENCE.findall(closed))) else []
         yield Entry(assignment.name, value.encode(), place)
     unread += [place for found, place in changed if not found or found & names]
 

@@ -118,6 +118,7 @@ _INPUTS = (
             "`chain` or `pinned`",
             "choice",
             choices=("api", "known", "chain", "pinned"),
+            protects=True,
         ),
         Input(
             "kms-contract",
@@ -138,12 +139,14 @@ _INPUTS = (
             "choice",
             default="off",
             choices=("off", "warn", "require"),
+            protects=True,
         ),
         Input(
             "trusted-os",
             "accepted `os-measurements`, one per line; `attest: require` needs it",
             "lines",
             "SHA256",
+            protects=True,
         ),
         Input(
             "trusted-kms-ca",
@@ -151,6 +154,7 @@ _INPUTS = (
             "lines",
             "KEY",
             otherwise="that of the KMS contract (`rpc-url`), or of the published Cloud KMS",
+            protects=True,
         ),
         Input(
             "allow-tcb",
@@ -246,6 +250,7 @@ _INPUTS = (
             "refuse a compose file with an image that is not named by digest",
             "bool",
             default="false",
+            protects=True,
         ),
     ),
     *_group(
@@ -283,7 +288,7 @@ _INPUTS = (
         ),
         Input(
             "compose-hash",
-            "the approved compose hash; with `evidence-file`, the one that it has to show",
+            "the approved compose hash; with `attest` or `evidence-file`, the one that has to be shown",
             metavar="HASH",
             protects=True,
             words=("update", "plan", "verify"),

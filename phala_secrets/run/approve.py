@@ -120,7 +120,7 @@ def again(run: Run, target: Target, refused: ApprovalRefusedError) -> Approval:
         )
     recompute(run, target, key.chain_id, approval.compose_hash)
     asked = Asked(
-        target.app_id, key.chain_id, approval.compose_hash, target.cvm.device_ids, True, (), code(target)
+        target.app_id, key.chain_id, approval.compose_hash, target.cvm.device_ids, False, (), code(target)
     )
     show(run, asked)
     with run.approving:

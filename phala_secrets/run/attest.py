@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets import flow
@@ -19,19 +20,18 @@ from phala_secrets.dstack.attestation import Attestation, Expected, Link
 from phala_secrets.dstack.compose_hash import candidates
 from phala_secrets.dstack.event_log import Claims, parse_event_log
 from phala_secrets.dstack.evidence import Evidence
-from phala_secrets.dstack.quote import parse_quote
+from phala_secrets.dstack.ids import bare
+from phala_secrets.dstack.quote import need_library, parse_quote
 from phala_secrets.errors import (
     AnswerError,
     AttestationError,
+    AuthError,
     EvidenceError,
     Finding,
     InputError,
     NotFoundError,
     PhalaSecretsError,
     ProofError,
-    RateLimitError,
-    ServerError,
-    TransportError,
     untrusted,
 )
 from phala_secrets.flow import Flow, Pause
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from phala_secrets.inputs.attest import Attesting
     from phala_secrets.run.context import Run, Target
 
-_PASSING = (TransportError, ServerError, RateLimitError)
 _FRESH = "fresh"
 _READING = 60.0
 """Seconds for reading the evidence as it is, before anything is sent or where nothing is."""
+
+_MOST_KEPT = 2 * 1024 * 1024
+"""Characters of evidence that is kept: quote, log and collateral have some hundred thousand."""
 
 _DO_NOT_TRUST = "do not trust what this CVM runs before you know why; the attestation output has all links"
 
@@ -69,14 +71,15 @@ def passed_over(run: Run) -> None:
 
 
 def check(run: Run) -> None:
-    """Raise InputError where evidence is to be kept of several CVMs, in one file."""
+    """Raise InputError where nothing can verify evidence, or it is to be kept of several CVMs in one file."""
+    need_library()
     if _wanted(run).evidence_file and run.fleet:
         raise InputError("evidence-file is of one CVM, and there are several", hint="leave it out")
 
 
 def before(run: Run, target: Target) -> None:
-    """Note the evidence that a CVM has just before its update is sent."""
-    target.old_report_data = _report_data(run.client.run(_read(target, _READING)))
+    """Note the evidence that a CVM has just before its update is sent: all of it, by either route."""
+    target.old_report_data = run.client.run(_of_old_boot(target))
 
 
 def after(run: Run, target: Target) -> None:
@@ -86,11 +89,14 @@ def after(run: Run, target: Target) -> None:
         AttestationError: it is not attested, and has to be.
     """
     wanted = _wanted(run)
-    hashes = _hashes_sent(target)
+    hashes = _named(run) or _hashes_sent(target)
     run.runner.progress(f"{target.name}: waiting for its attestation")
-    seen = run.client.run(
-        _until_fresh(target, wanted, hashes, _accepted_cas(run, target), run.job.wait_timeout)
-    )
+    try:
+        cas = _accepted_cas(run, target)
+    except PhalaSecretsError as error:
+        run.tell(Finding(f"the CA key of the KMS could not be read: {error.marked}", error.marked_hint))
+        cas = {}
+    seen = run.client.run(_until_fresh(target, wanted, hashes, cas, run.job.wait_timeout))
     said = _keep(run, target, wanted, seen)
     if said and wanted.required:
         accepted = f"the update was accepted ({target.correlation_id})"
@@ -100,14 +106,14 @@ def after(run: Run, target: Target) -> None:
 
 
 def now(run: Run) -> None:
-    """Attest the CVMs as they are, with the compose hash that the API says they have.
+    """Attest the CVMs as they are, with the compose hash that is named, or that the API says they have.
 
     Raises:
         ProofError: one is not attested, and has to be.
     """
     wanted = _wanted(run)
     for target in run.targets:
-        hashes = [target.cvm.compose_hash.lower().removeprefix("0x")] if target.cvm.compose_hash else []
+        hashes = _named(run) or ([bare(target.cvm.compose_hash)] if target.cvm.compose_hash else [])
         cas = _accepted_cas(run, target)
         seen = run.client.run(_look(target, wanted, hashes, cas))
         said = _keep(run, target, wanted, seen)
@@ -133,7 +139,7 @@ def _until_fresh(
         try:
             evidence = yield from _read(target, left)
             report_data = _report_data(evidence)
-            if report_data and report_data != target.old_report_data:
+            if report_data and report_data not in target.old_report_data:
                 seen = yield from _judge(evidence, target, wanted, hashes, cas)
                 how = (
                     "not of the boot before" if target.old_report_data else "there was none before the update"
@@ -142,9 +148,9 @@ def _until_fresh(
             problem = "the evidence is of the boot before the update" if report_data else _missing(evidence)
             if report_data:
                 seen = Seen(evidence, EvidenceError("it is not of this boot"), Attestation(()))
-        except _PASSING as error:
+        except PhalaSecretsError as error:  # whatever it is, the update was accepted
             problem = error.message
-            nonsense += isinstance(error, AnswerError)
+            nonsense += isinstance(error, AnswerError | AuthError)
             if nonsense >= flow.NONSENSE:
                 break
         yield Pause(max(0.0, min(next(pauses, flow.POLL), deadline - flow.clock.monotonic())))
@@ -160,6 +166,21 @@ def _until_fresh(
 def _look(target: Target, wanted: Attesting, hashes: list[str], cas: dict[str, str]) -> Flow[Seen]:
     evidence = yield from _read(target, _READING)
     return (yield from _judge(evidence, target, wanted, hashes, cas))
+
+
+def _of_old_boot(target: Target) -> Flow[frozenset[str]]:
+    """Return the report data of each quote that there is of a CVM before its update.
+
+    A boot has several quotes: one for each certificate, and the one that the public route shows.
+    """
+    quotes: list[Any] = []
+    if target.cvm.instance_id:
+        with suppress(NotFoundError):
+            public = attest.app_evidence(target.app_id, target.cvm.instance_id.lower())
+            quotes.append((yield Within(public, _READING)).quote)
+    evidence: Evidence = yield Within(attest.cvm_evidence(target.id), _READING)
+    quotes += [evidence.quote, *evidence.other_quotes]
+    return frozenset(filter(None, map(_report_data_of, quotes)))
 
 
 def _read(target: Target, seconds: float) -> Flow[Evidence]:
@@ -192,6 +213,11 @@ def _judge(
     return Seen(evidence, collateral, attest.judge(evidence, collateral, expected, int(time.time())))
 
 
+def _named(run: Run) -> list[str]:
+    """Return the compose hash that the user named, if any: it counts, whatever the API says."""
+    return [run.job.compose_hash] if run.job.compose_hash else []
+
+
 def _hashes_sent(target: Target) -> list[str]:
     """Return the compose hashes of what this run sent: the one computed, then other orders of the names."""
     first = target.approval.compose_hash if target.approval else target.plan.compose_hash
@@ -209,8 +235,12 @@ def _claimed_hash(evidence: Evidence) -> str:
 
 
 def _report_data(evidence: Evidence) -> str:
+    return _report_data_of(evidence.quote)
+
+
+def _report_data_of(quote: Any) -> str:
     try:
-        return parse_quote(evidence.quote).report_data.hex()
+        return parse_quote(quote).report_data.hex()
     except EvidenceError:
         return ""
 
@@ -271,8 +301,16 @@ def _store(run: Run, target: Target, path: str, seen: Seen) -> None:
         "instance_id": target.cvm.instance_id,
         "read_at": int(time.time()),
     }
+    text = json.dumps(content, indent=1) + "\n"
+    hint = "the app may have written it into its event log, where anybody reads it"
+    if len(text) > _MOST_KEPT:
+        run.tell(Finding("evidence-file is not written: the evidence is too large", _DO_NOT_TRUST))
+        return
+    if owner := run.runner.secrets.owner_in(text):
+        run.tell(Finding(f"evidence-file is not written: it would hold the value of {owner}", hint))
+        return
     try:
-        overwrite(path, json.dumps(content, indent=1) + "\n", f"evidence-file {path[:200]!a}")
+        overwrite(path, text, f"evidence-file {path[:200]!a}")
     except PhalaSecretsError as error:
         if not run.sent:
             raise

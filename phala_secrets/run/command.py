@@ -95,6 +95,12 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
     else:
         mode = command.mode or given.choice("mode")
         if mode == "verify" and given.text("evidence-file"):
+            for name in ("cvm", "app"):
+                if given.text(name):
+                    raise InputError(
+                        f"{name} and evidence-file are both given, but verify reads that file, and no CVM",
+                        hint="leave one of them out",
+                    )
             from phala_secrets.run.evidence_file import verify_file
 
             verify_file(given, runner)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import progress, records
 from phala_secrets.cloud.call import Within
+from phala_secrets.dstack.compose_hash import find_form
 from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import AnswerError, DeliveryError, Finding, InputError, PhalaSecretsError
 from phala_secrets.run.plan import Change
@@ -107,16 +108,17 @@ def is_approved(target: Target, said: Precondition) -> bool:
 
 
 def confirm(target: Target, seconds: float) -> Flow[None]:
-    """Raise AnswerError where the CVM has another compose file than was sent."""
+    """Raise AnswerError where the CVM has another compose file than was sent, as shown or as measured."""
     change = target.change
     if not change:
         return
     cvm: records.Cvm = yield Within(records.cvm(target.id), seconds)
-    expected = target.expected_hash
-    if expected and bare(cvm.compose_hash) == expected:
+    expected, now = target.expected_hash, bare(cvm.compose_hash)
+    if expected and now == expected:
         return
     compose: records.Compose = yield Within(records.compose(target.id), seconds)
-    if compose.content.get(_FIELD) != change.text:
+    told = bool(expected and now) and not cvm.in_progress  # then what is shown has to be what is measured
+    if compose.content.get(_FIELD) != change.text or (told and not find_form(compose.content, now)):
         raise AnswerError(
             f"{target.name}: the update was accepted, but the CVM has another compose file than was sent",
             hint="compare it before you trust it: another deployment may have come between",

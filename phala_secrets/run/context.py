@@ -71,8 +71,8 @@ class Target:
     status: str = "failed"
     correlation_id: str = ""
     error: PhalaSecretsError | None = None
-    old_report_data: str = ""
-    """Of its evidence before the update (hex), or nothing."""
+    old_report_data: frozenset[str] = frozenset()
+    """Of each quote that there was before the update (hex)."""
     attestation: Attestation | None = None
 
     @property

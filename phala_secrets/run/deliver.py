@@ -13,7 +13,7 @@ from phala_secrets.cloud import progress
 from phala_secrets.cloud.progress import Operation, Revision, bare_uuid
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.cloud.refusals import may_have_happened
-from phala_secrets.errors import Finding, PhalaSecretsError, TransportError
+from phala_secrets.errors import AnswerError, Finding, PhalaSecretsError, TransportError
 from phala_secrets.flow import Flow, Pause, ask
 
 if TYPE_CHECKING:
@@ -76,6 +76,37 @@ def _earlier(target: Target) -> Flow[frozenset[str] | None]:
     return frozenset(one.id for one in listed)
 
 
+def confirm_commit(target: Target, accepted: Accepted) -> Flow[None]:
+    """Raise AnswerError where a commit, which has no body, may have brought what another run prepared.
+
+    With the same names and compose file its compose hash is ours, and its preparation took the place of ours.
+    """
+    if target.change is None or not target.asked or accepted.revision:
+        return
+    lost = TransportError("its approval was committed")
+    try:
+        revision = yield from _find(target, lost, frozenset())
+        same = bool(target.sealed) or (yield from _keeps_secrets(target, revision))
+    except PhalaSecretsError:
+        same = False
+    if not same:
+        raise AnswerError(
+            "an update was committed that may be what another run prepared meanwhile: "
+            "no revision shows that holds what was sent",
+            hint="let one run at a time update this CVM (concurrency:), and run again",
+        )
+
+
+def _keeps_secrets(target: Target, revision: Revision) -> Flow[bool]:
+    """Return whether a revision has no other ciphertext than the one before it, as far as both show."""
+    listed = yield from ask(progress.revisions(target.app_id))
+    of_cvm = [one for one in listed if one.vm_uuid == revision.vm_uuid]
+    found = []
+    for one in of_cvm[of_cvm.index(revision) :][:2] if revision in of_cvm else ():
+        found.append((yield from ask(progress.revision_ciphertext(target.app_id, one.id))))
+    return len(set(filter(None, found))) <= 1
+
+
 def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:
     """Return the revision that has our ciphertext. Raise TransportError when none shows in time."""
     ours, uuid = target.sealed.lower(), bare_uuid(target.cvm.vm_uuid)
@@ -89,7 +120,7 @@ def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Fl
                 if revision.id in others:
                     continue
                 if not ours:  # the ciphertext is that of before: only the compose hash tells
-                    found = revision.compose_hash == target.expected_hash
+                    found = revision.compose_hash == target.expected_hash != ""
                 else:
                     sealed = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
                     found = sealed == ours

@@ -12,11 +12,14 @@ from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.dstack import evidence as forms
 from phala_secrets.dstack.attestation import Attestation, Expected
 from phala_secrets.dstack.collateral import stored_collateral
+from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.kms_record import KmsRecord
 from phala_secrets.dstack.nested import loads
-from phala_secrets.errors import EvidenceError, InputError, ProofError
+from phala_secrets.errors import EvidenceError, ProofError
 from phala_secrets.inputs.attest import Attesting, parse_time, read_attesting
+from phala_secrets.inputs.files import Files
+from phala_secrets.inputs.place import root_of
 from phala_secrets.run.attest_report import chain_table, headline
 from phala_secrets.runners.report import Report
 
@@ -36,7 +39,7 @@ def verify_file(given: Given, runner: Runner) -> None:
         ProofError: a link does not hold, the quote is not verified, or ``require`` is not met.
     """
     wanted = read_attesting(given, given.text("api-url") or DEFAULT_URL)
-    read = _read(wanted.evidence_file)
+    read = _read(wanted.evidence_file, Files(Path(), root_of(runner.environ, Path())))
     at = given.text("at")
     moment = parse_time(at) if at else int(time.time())
     found = _judged(read, wanted, _expected(given, wanted, read), moment, stored=bool(at))
@@ -75,15 +78,8 @@ def _expected(given: Given, wanted: Attesting, read: forms.Evidence | KmsRecord)
     )
 
 
-def _read(path: str) -> forms.Evidence | KmsRecord:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no path leads there"
-        raise InputError(f"evidence-file cannot be read: {reason}", hint="check the path") from None
-    if len(content) > MAX_FILE:
-        raise EvidenceError("evidence-file is over 16 MiB", hint="give what evidence-file wrote")
+def _read(path: str, files: Files) -> forms.Evidence | KmsRecord:
+    content = files.read(path, Origin("evidence-file", path), most=MAX_FILE)
     try:
         parsed: Any = loads(content)
     except (ValueError, RecursionError):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records, trust
+from phala_secrets.cloud.ids import is_uuid
+from phala_secrets.cloud.progress import bare_uuid
 from phala_secrets.dstack.compose_hash import find_form, measured
+from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import NotFoundError, PhalaSecretsError, ProofError
 from phala_secrets.flow import Flow, ask, together
 from phala_secrets.run.context import Target
@@ -129,8 +132,25 @@ def _kind(target: Target) -> str:
 
 
 def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
+    if _is_another(cvm, ref):
+        raise ProofError(
+            f"Phala Cloud answers with the CVM {cvm.id}, which is not {ref.text[:60]!a}",
+            hint="check cvm; if it is right, do not trust this API",
+        )
     expected = policy.app_id or ref.app_id
     return _target(cvm, expected, named=not (expected or policy.app_ids), ref=ref)
+
+
+def _is_another(cvm: Cvm, ref: CvmRef) -> bool:
+    """Return whether a CVM that is named by an id of its own has another one, as far as its record shows."""
+    if ref.app_id or cvm.name == ref.text:
+        return False
+    kind, _, rest = ref.id.partition("_")
+    if kind == "cvm":
+        return cvm.id.startswith("cvm_") and cvm.id != ref.id
+    if kind == "instance":
+        return bool(cvm.instance_id) and bare(cvm.instance_id) != rest.lower()
+    return is_uuid(ref.id) and bool(cvm.vm_uuid) and bare_uuid(cvm.vm_uuid) != ref.id
 
 
 def _target(cvm: Cvm, expected: str | None, *, named: bool, ref: CvmRef | None = None) -> Target:

@@ -14,7 +14,7 @@ from phala_secrets.run.aftermath import look
 from phala_secrets.run.approve import again, obtain
 from phala_secrets.run.compose import confirm, is_approved, outgoing, with_way_back
 from phala_secrets.run.context import Approval
-from phala_secrets.run.deliver import deliver
+from phala_secrets.run.deliver import confirm_commit, deliver
 from phala_secrets.run.fleet import work_through
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _update(run: Run, target: Target) -> None:
         return
     _accepted(run, target, result)
     try:
+        run.client.run(confirm_commit(target, result))
         seen = wait.for_update(run, target, result) if run.job.wait else None
     except PhalaSecretsError as error:
         run.client.run(look(run, target, _LAST_LOOK))

@@ -177,7 +177,7 @@ class Runner:
         for table in report.tables:
             for line in self.columns(table):
                 self._write(f"  {line}")
-        for line in report.diff:
+        for line in self.diff_of(report):
             self._write(f"  {self.clean(line)}")
         for sentence, paste in report.advice:
             self._write(self.clean(sentence))
@@ -187,6 +187,11 @@ class Runner:
     def clean(self, text: str) -> str:
         """Return text as one line that shows no secret and is a command to no CI."""
         return disarm(one_line(self.secrets.screened(text)))
+
+    def diff_of(self, report: Report) -> list[str]:
+        """Return the lines of a diff that show no secret, or none where several show one together."""
+        lines = [self.secrets.screened(line) for line in report.diff]
+        return [NOT_SHOWN] if self.secrets.owner_in("\n".join(lines)) else lines
 
     def columns(self, table: Table) -> list[str]:
         """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""

@@ -64,7 +64,7 @@ def in_dotenv(value: Value) -> str:
     if not isinstance(value, str) or text[:1] in ("[", "{"):
         try:
             return _ESCAPE.sub(_as_number, json.dumps(json.loads(text), separators=(",", ":")))
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     if _PLAIN.fullmatch(text):
         return text
@@ -108,9 +108,11 @@ def append(path: str, text: str, what: str) -> None:
 
 
 def overwrite(path: str, text: str, what: str) -> None:
-    """Write a file that holds no secret, in place of what was there; InputError, naming ``what``."""
+    """Write a file that everybody may read, in place of what was there; InputError, naming ``what``."""
     try:
         with _opened(path, os.O_WRONLY | os.O_TRUNC, 0o644) as descriptor:
+            with suppress(OSError):  # a later step is not root, and the umask may be strict
+                os.fchmod(descriptor, 0o644)
             _write_all(descriptor, text.encode())
     except OSError as error:
         raise unwritable(what, error) from None
@@ -154,9 +156,20 @@ def _below_here(path: str | Path) -> tuple[int, tuple[str, ...]]:
     """Return the working folder, opened, and the way from there; nothing for a path to elsewhere."""
     here = str(Path.cwd())
     parts = Path(os.path.relpath(path, here)).parts  # without its ``..``, as if no link were in it
-    if here == "/" or not parts or parts[0] == "..":
+    if parts[:1] == ("..",):  # the working folder may have another name: that of a link to it
+        way = Path(os.path.normpath(Path(path).absolute()))
+        named = next((one for one in reversed(way.parents) if _is_folder(one, here)), None)
+        parts = way.relative_to(named).parts if named else ()
+    if here == "/" or not parts:
         return -1, ()
     return os.open(here, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), parts
+
+
+def _is_folder(path: Path, folder: str) -> bool:
+    try:
+        return path.samefile(folder)
+    except OSError:
+        return False
 
 
 def _encoded(text: str) -> bytes:

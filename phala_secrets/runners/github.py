@@ -148,7 +148,7 @@ class GitHub(Runner):
             rows = "".join(f"|{''.join(f' {self._code(c)} |' for c in row)}\n" for row in table.rows)
             blocks.append(f"|{header}\n|{'---|' * len(table.header)}\n{rows}")
         if report.diff:
-            blocks.append(self._diff(report.diff))
+            blocks.append(self._diff(self.diff_of(report)))
         for sentence, paste in report.advice:
             pasted = f"\n\n<pre>{self._paste(paste)}</pre>" if paste else ""
             blocks.append(self._html(sentence) + pasted)
@@ -156,7 +156,7 @@ class GitHub(Runner):
 
     def _diff(self, lines: list[str]) -> str:
         """Return a block of code that no line of it ends, in which GitHub makes no links."""
-        shown = "\n".join(one_line(self.secrets.screened(line)) for line in lines)
+        shown = "\n".join(map(one_line, lines))
         longest = max(map(len, re.findall("`+", shown)), default=0)
         fence = "`" * max(3, longest + 1)
         return f"{fence}diff\n{shown}\n{fence}"

@@ -157,7 +157,8 @@ class Secrets:
             return found.owner if found else None
         bare = text
         for name in sorted(self._spared, key=len, reverse=True):
-            bare = bare.replace(name, " ")
+            if name in bare and self._find(name, strict, ours=ours):  # no other explains what was found
+                bare = bare.replace(name, " ")
         if bare != text:
             found = self._find(text, strict, credentials=True) or self._find(bare, strict, ours=ours)
         return found.owner if found else None

@@ -28,6 +28,8 @@ _BACKSLASH = re.compile(
     r"\\(?:u([0-9a-fA-F]{4})|(?:[ux]\{|U)([0-9a-fA-F]{1,8})\}?|x([0-9a-fA-F]{2})|([0-7]{1,3})|(.))", re.DOTALL
 )
 _HEX = re.compile(r"[%=]([0-9a-fA-F]{2})")
+_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+_PREFIX = re.compile(r"\b0x([0-9a-fA-F]{2})\b")
 _HIGH = re.compile("[\x80-\xff]+")
 _SPACES = dict.fromkeys("nrtbfvae", " ")
 
@@ -40,7 +42,7 @@ def skeleton(text: str) -> str:
 
 
 def readings(text: str) -> list[str]:
-    """Return a text as it is, and with its escapes undone: backslashes, ``%XX``, entities."""
+    """Return a text as it is, and with its escapes undone: backslashes, ``%XX``, entities, colours."""
     found = {text: None}
     last = [text]
     for _ in range(_DEPTH):
@@ -62,6 +64,10 @@ def _decoded(text: str) -> Iterator[str]:
         from html import unescape
 
         yield unescape(text)
+    if "\x1b" in text:
+        yield _COLOUR.sub("", text)
+    if "0x" in text:
+        yield _PREFIX.sub(r"\1", text)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import yaml
@@ -51,16 +52,23 @@ class Container:
 
 def of_compose(docker_compose_file: str) -> list[Container]:
     """Return a container that is up for each service, healthy where it has a health check."""
+    return [
+        Container(f"{_SERVICE_LABEL}-{name}-1", condition, image=image)
+        for name, condition, image in _services(docker_compose_file)
+    ]
+
+
+@lru_cache(maxsize=64)
+def _services(docker_compose_file: str) -> list[tuple[str, Condition, str]]:
+    """Return the name, condition and image of each service. Reading YAML is slow, and files come again."""
     try:
-        services = yaml.safe_load(docker_compose_file)["services"]
-        return [_of_service(name, service) for name, service in services.items()]
+        services: dict[str, dict[str, Any]] = yaml.safe_load(docker_compose_file)["services"]
+        return [
+            (name, "healthy" if "healthcheck" in service else "up", str(service.get("image", name)))
+            for name, service in services.items()
+        ]
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
         return []  # docker compose would not start it either
-
-
-def _of_service(name: str, service: dict[str, Any]) -> Container:
-    condition: Condition = "healthy" if "healthcheck" in service else "up"
-    return Container(f"{_SERVICE_LABEL}-{name}-1", condition, image=str(service.get("image", name)))
 
 
 def _span(seconds: float) -> str:

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from .support import ENTRYPOINT, Cloud, Command, Cvm, Outcome, Step, bounded, in_ci, updates
+from .support import (
+    ENTRYPOINT,
+    Cloud,
+    Command,
+    Cvm,
+    Outcome,
+    Simulator,
+    Step,
+    bounded,
+    in_ci,
+    on_chain,
+    updates,
+)
 
 pytestmark = pytest.mark.usefixtures("time_passes")
 
@@ -174,3 +186,54 @@ def test_output_file_that_links_out_of_the_checkout_is_refused(
     outcome = in_ci(run, "gitlab")(*arguments, environ={"OLD": "2"})
     assert (outside / "precious").read_text() == "precious\n"
     assert is_refused(outcome, cloud, "output-file"), outcome.printed
+
+
+# -- what later came: evidence and prepared files ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["evidence-file", "attestation-root"])
+def test_evidence_in_a_pipe_makes_no_run_wait(run: Command, cvm: Cvm, cloud: Cloud, name: str) -> None:
+    os.mkfifo(run.folder / "pipe")
+    of = () if name == "evidence-file" else ("--cvm", "my-app")
+    done = bounded(run.folder, run.variables(), "verify", *of, f"--{name}", "pipe", seconds=SECONDS)
+    assert is_refused(done, cloud, f"{name} is not a regular file")
+
+
+def test_an_evidence_file_that_links_out_of_the_checkout_is_refused(
+    run: Command, cloud: Cloud, outside: Path
+) -> None:
+    (run.folder / "kept.json").symlink_to(outside / "hex")
+    done = in_ci(run, "gitlab")("verify", "--evidence-file", "kept.json")
+    assert is_refused(done, cloud, "evidence-file lies outside the checkout")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_prepared_file_is_written_through_no_link_of_the_checkout(
+    step: Step, simulator: Simulator, absolute: bool
+) -> None:
+    """A pull request would choose which file of the checkout a later step finds changed."""
+    victim = step.write("docker-compose.yml", "precious")
+    (step.workspace / "prepared.json").symlink_to("docker-compose.yml")
+    with on_chain(simulator):
+        path = str(step.workspace / "prepared.json") if absolute else "prepared.json"
+        done = step(env="OLD=2\nNEW=3", prepare_only="true", prepared_file=path)
+    assert done.code == 2, done.log
+    assert "a link of the working folder" in done.annotations("error")[0].data
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("flag", ["--output-file", "--evidence-file"])
+def test_no_link_is_followed_where_the_working_folder_has_another_name(
+    run: Command, simulator: Simulator, cvm: Cvm, tmp_path: Path, flag: str
+) -> None:
+    """As ``/tmp`` on macOS, or a workspace behind a link: its absolute path is none of the real one."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "alias").symlink_to(run.folder)
+    (run.folder / "out").symlink_to(victim)
+    run.write(".env", "OLD=2\n")
+    root = run.write("root.pem", simulator.cloud.tee.root_pem)
+    attest = ("--attest", "warn", "--attestation-root", str(root), "--pccs-url", simulator.origin)
+    arguments = ("--cvm", "my-app", "--env-file", ".env", *attest, flag, str(tmp_path / "alias" / "out"))
+    run("update", *arguments)
+    assert victim.read_text() == "precious"

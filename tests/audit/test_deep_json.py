@@ -47,3 +47,27 @@ def test_deep_json_is_no_crash(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == error
+
+
+EVIDENCE = """
+import sys
+from phala_secrets.dstack import attestation, collateral, event_log
+from phala_secrets.errors import EvidenceError
+sys.setrecursionlimit(100_000)  # as importing eth_account does
+for read in (
+    lambda: event_log.parse_event_log("[" * 4_000_000),
+    lambda: collateral.signed_object(b'{"tcbInfo":' + b"[" * 1_000_000, "tcbInfo"),
+    lambda: attestation._kms(b"[" * 65_536, {}),
+):
+    try:
+        read()
+    except EvidenceError:
+        print("EvidenceError")
+"""
+
+
+def test_deep_evidence_is_no_crash_where_a_key_is_signed_with() -> None:
+    """An event log, a key-provider and collateral are JSON within JSON: the update was accepted by then."""
+    done = subprocess.run([sys.executable, "-c", EVIDENCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["EvidenceError"] * 3

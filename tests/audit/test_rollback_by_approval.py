@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
 from typing import Any
 
 import pytest
@@ -107,3 +108,16 @@ def test_the_code_that_is_approved_is_shown(step: Step, world: World, way: dict[
     done = step(**trusted(world), **way)
     assert done.code == 0, done.log
     assert "example/app:2.0-repaired" in everything_of_step(done)
+
+
+def test_a_setting_that_only_the_api_vouches_for_is_shown_to_those_who_approve(
+    step: Step, world: World
+) -> None:
+    """Without an RPC today's code is the API's word. Compose file, scripts and images are genuine."""
+    settings = {"docker_config": {"registry-mirrors": ["https://evil.example"]}, "public_logs": True}
+    world.cvm.app_compose.update(settings)
+    done = step(env=ENV, prepare_only="true")
+    assert done.code == 0, done.log
+    for place in (done.log, unescape(done.summary)):
+        assert 'docker_config={"registry-mirrors":["https://evil.example"]}' in place.replace("<!-- -->", "")
+        assert "public_logs=true" in place

@@ -335,3 +335,20 @@ def test_what_is_no_secret_or_only_part_of_a_word_may_stand_there(value: str) ->
 def test_a_file_that_is_no_yaml_is_searched_all_the_same() -> None:
     (finding,) = in_plain_text(compose("{\nhunter22"), environment(PASSWORD="hunter22"), of_four_characters)
     assert finding.line == 2
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "postgres://app:p%40ss%2Fword%3A1-long@db/app",
+        "Basic YXBwOnBAc3Mvd29yZDoxLWxvbmc=",
+        "YWRtaW46cEBzcy93b3JkOjEtbG9uZw==",
+        "b3BlcmF0b3I6cEBzcy93b3JkOjEtbG9uZw",
+    ],
+    ids=["URL", "app:…", "admin:…", "operator:…"],
+)
+def test_a_value_within_a_url_or_a_login_in_base64_is_found(spelled: str) -> None:
+    text = f"services:\n  web:\n    image: a\n    environment:\n      URL: {spelled}\n"
+    environment = Environment((Variable("TOKEN", "p@ss/word:1-long", Origin("env")),))
+    (found,) = in_plain_text(compose(text), environment, lambda *_: True)
+    assert (found.line, "TOKEN" in found.message) == (5, True)

@@ -159,7 +159,7 @@ def test_verify_attests_what_runs_and_ends_with_3_otherwise(verify: Attest, cvm:
         (("--trusted-kms-ca", "00"), {}, "trusted-kms-ca is not a P-256 key"),
         (("--allow-tcb", "Revoked"), {}, "allow-tcb: 'Revoked'"),
         (("--pccs-url", "http://pccs.invalid"), {}, "pccs-url"),
-        (("--attestation-root", "nothing.pem"), {}, "attestation-root cannot be read"),
+        (("--attestation-root", "nothing.pem"), {}, "attestation-root does not exist"),
         (("--attestation-root", ".env"), {}, "attestation-root is not a certificate"),
     ],
     ids=str,

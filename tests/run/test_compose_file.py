@@ -419,3 +419,50 @@ def test_a_file_that_the_api_changed_where_no_approval_is_needed_is_an_error(
     assert done.code == 6
     assert "another compose file than was sent" in done.annotations("error")[0].data
     assert done.outputs["status"] == "failed"
+
+
+def test_an_app_compose_with_a_long_script_is_hashed_as_it_is_measured(
+    step: Step, owned: Cvm, cloud: Cloud, chain: PaperChain
+) -> None:
+    """The API's object has a default that the document lacks, so the exact text counts: ten kilobytes."""
+    owned.app_compose["pre_launch_script"] = "#!/bin/bash\n" + "# a line of Phala's own script\n" * 300
+    chain.hold(owned)
+
+    def add_a_default(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/compose_file") and request.method == "GET":
+            return replace(answer, body={**answer.body, "a default": []})
+        return answer
+
+    cloud.tamper = add_a_default
+    done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert done.code == 0, done.log
+    assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
+
+
+def test_a_value_that_the_lines_of_a_diff_show_together_is_not_shown(step: Step, cloud: Cloud) -> None:
+    """YAML folds lines. The CVM has it in the clear today, and the log is no place to repeat that."""
+    folded = '      X: "a-value-\\\n        nobody-\\\n        may-see"\n'
+    cloud.add_cvm("my-app", docker_compose_file=BEFORE + folded, environment={"OLD": "1"})
+    done = deploy(step, mode="plan")
+    assert done.code == 0, done.log
+    assert "nobody-" not in done.shown + done.summary
+    assert "not shown: it may contain a secret" in done.summary
+
+
+def test_a_file_that_is_shown_and_is_not_what_is_measured_is_refused(
+    step: Step, cvm: Cvm, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API deploys another file, and shows ours. The compose hash of the CVM tells."""
+    change = cvm.change
+    another = {"docker_compose_file": AFTER.replace("nginx", "of-somebody")}
+    monkeypatch.setattr(cvm, "change", lambda changes, *more: change({**changes, **another}, *more))
+
+    def show_ours(request: Request, answer: Answer) -> Answer:
+        shown = request.path.endswith("/compose_file") and cvm.operations
+        return Answer({**answer.body, "docker_compose_file": AFTER}) if shown else answer
+
+    cloud.tamper = show_ours
+    done = deploy(step)
+    assert done.code == 6, done.log
+    assert "another compose file than was sent" in done.annotations("error")[-1].data
+    assert done.outputs["status"] == "failed"

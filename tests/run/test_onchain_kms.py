@@ -228,6 +228,7 @@ def test_an_approval_of_before_is_made_once_more_where_the_service_wants_its_tra
     done = owned(step, chain)
     assert done.code == 0, done.log
     assert len(chain.transactions) == (0 if taken else 1)
+    assert ("To be approved on chain" in done.log) is not taken  # what is signed is shown, each time
     assert cvm.environment == {"OLD": "2", "NEW": "a-value-nobody-may-see"}
 
 

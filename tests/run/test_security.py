@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.support.clock import ManualClock
 from tests.support.command import Command
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.step import Step
 
 KEY = "phak_canary_0123456789"
 
@@ -261,3 +263,23 @@ def test_an_operation_that_may_be_another_runs_is_not_claimed(
     assert done.code == 6
     assert cvm.environment == {"OLD": "theirs"}
     assert "not known whether" in done.errors[0]
+
+
+@pytest.mark.parametrize("by", ["id", "uuid", "instance"])
+def test_a_cvm_that_is_named_by_its_own_id_is_that_one(step: Step, cvm: Cvm, cloud: Cloud, by: str) -> None:
+    """Of the same app, so that neither key nor ``app-id`` tells: the API would pick who gets the secrets."""
+    other = cloud.add_cvm("other", app_id=cvm.app_id, environment={"OLD": "1"})
+    named = {"id": cvm.id, "uuid": cvm.vm_uuid, "instance": f"instance_{cvm.instance_id}"}[by]
+    assert step(cvm=named, env="OLD=2", app_id=cvm.app_id).code == 0
+
+    def lie(request: Request, answer: Answer) -> Answer:
+        if request.method == "GET" and request.path.count("/") == 2 and request.path.startswith("/cvms/"):
+            mine = {"id": other.id, "vm_uuid": other.vm_uuid, "instance_id": other.instance_id}
+            return replace(answer, body={**answer.body, **mine, "name": other.name})
+        return answer
+
+    cloud.tamper = lie
+    done = step(cvm=named, env="OLD=3", app_id=cvm.app_id)
+    assert done.code == 3, done.log
+    assert f"answers with the CVM {other.id}" in done.annotations("error")[0].data
+    assert other.environment == {"OLD": "1"}

@@ -129,6 +129,9 @@ SPELLINGS = {
     "numbers": str(list(VALUE.encode())),
     "braces": "".join(f"\\u{{{ord(character):04x}}}" for character in VALUE),
     "numeric entities": "".join(f"&#{ord(character)};" for character in VALUE),
+    "hex with 0x": " ".join(f"0x{byte:02x}" for byte in VALUE.encode()),
+    "in colours": "".join(f"\x1b[31m{part}\x1b[0m" for part in VALUE.split(" ")),
+    "in colours, as JSON": json.dumps("\x1b[1;31m".join(VALUE)),
     "in another case": VALUE.upper(),
     "spread out": " ".join(VALUE),
     "full width": "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in VALUE),
@@ -214,7 +217,7 @@ def test_the_marks_of_untrusted_text_are_in_no_message() -> None:
     assert error.saying(f"x: {error.marked}").message == "x: a b c"
     runner, log = runner_of()
     runner.tell(Finding(f"a {untrusted('b')} c"))
-    runner.say(untrusted("\u2063"))
+    runner.say(untrusted("\ud800"))
     assert log.getvalue() == "warning: a b c\n\n"
 
 

@@ -1,0 +1,25 @@
+"""A compose hash becomes an output, and outputs become parts of scripts: it is a hash, or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from .support import Cloud, Cvm, Step, change_answers, updates
+
+COMMAND = '"; touch a-command-ran; "'
+
+
+@pytest.mark.parametrize("text", [COMMAND, "$(touch a-command-ran)", "[" * 1000, "ab", "ab" * 33])
+def test_what_is_no_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: str) -> None:
+    """``run: echo "${{ steps.update.outputs.previous-compose-hash }}"`` would run it."""
+    change_answers(
+        cloud,
+        lambda request, _: request.method == "GET" and request.path == "/cvms/my-app",
+        compose_hash=text,
+    )
+    done = step(env="OLD=2")
+    assert done.code == 6, done.log
+    assert "compose_hash is no hash" in done.annotations("error")[0].data
+    assert not done.outputs.get("previous-compose-hash")
+    assert text not in done.output_file
+    assert not updates(cloud)
