@@ -35,8 +35,8 @@ RUN cd /opt/phala-secrets/lib/python3*/site-packages \
 # every module once leaves that of what is used, and shows that nothing is missing. (encodings.idna is what looking up
 # a host takes, UTF-8 with a mark what a file may begin with, and UTF-16 the order of keys in a compose hash.)
 RUN touch /build/before \
-    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "\
-        import encodings.idna, encodings.utf_8_sig, encodings.utf_16_be, encodings.utf_16_le; \
+    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "import encodings.idna, encodings.utf_8_sig; \
+        import encodings.utf_16_be, encodings.utf_16_le; \
         import dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
         names = [m.name for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.')]; \
         [__import__(name) for name in names if name[-2:] != '__']" \
