@@ -117,6 +117,11 @@ def registered_app(contract: str, app_id: str) -> Rpc[bool]:
     return _view(contract, "a6c4cce9", parse_app_id(app_id), parse=abi.decode_bool)
 
 
+def os_image_allowed(contract: str, image_hash: str) -> Rpc[bool]:
+    """Whether the KMS contract allows the OS image: ``allowedOsImages(bytes32)``."""
+    return _view(contract, "9a4e1d18", parse_hash(image_hash, "OS image"), parse=abi.decode_bool)
+
+
 def owner(app: str) -> Rpc[str]:
     """The app's owner, ``0x`` and lower case: ``owner()``."""
     return _view(app, "8da5cb5b", parse=abi.decode_address)

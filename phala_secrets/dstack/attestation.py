@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,7 +81,8 @@ class Attestation:
     ``os_measurements`` is the digest of MRTD, RTMR1 and RTMR2, or None where the quote could not be read;
     ``tcb_status`` and ``advisories`` are Intel's; ``evidence_sha256`` is of the quote and the event log;
     ``report_data`` the quote's 64 bytes in hex, which the guest chose. ``required`` are the names of the
-    links without which nothing is attested.
+    links without which nothing is attested. ``os_image`` is the hash that the guest gives its image (hex),
+    or nothing, and ``os_image_allowed`` what the KMS contract says of it: shown, and no link.
     """
 
     links: tuple[Link, ...]
@@ -91,6 +93,8 @@ class Attestation:
     report_data: str = ""
     simulated: bool = False
     required: frozenset[str] = frozenset()
+    os_image: str = ""
+    os_image_allowed: bool | None = None
 
     @property
     def attested(self) -> bool:
@@ -101,7 +105,9 @@ class Attestation:
     @property
     def broken(self) -> tuple[Link, ...]:
         """The links that do not hold, those that could not be checked last."""
-        missing = [link for link in self.links if not link.ok and link.name not in SHOWN]
+        missing = [
+            link for link in self.links if link.ok is False or (link.ok is None and link.name not in OPTIONAL)
+        ]
         return tuple(sorted(missing, key=lambda link: link.ok is None))
 
     def and_link(self, link: Link) -> Attestation:
@@ -116,6 +122,8 @@ class Attestation:
             "os_measurements": self.os_measurements,
             "tcb_status": self.tcb_status,
             "advisories": list(self.advisories),
+            "os_image_hash": self.os_image,
+            "os_image_allowed": self.os_image_allowed,
             "evidence_sha256": self.evidence_sha256,
             "links": [link._asdict() for link in self.links],
         }
@@ -125,10 +133,13 @@ class Attestation:
         return json.dumps(self.as_json(), separators=(",", ":"))
 
 
+_IMAGE_HASH = 32
+"""Bytes of the hash of an OS image."""
+
 _PLATFORM = ("quote", "TCB", "debug", "OS")
 
-SHOWN = frozenset({"certificate"})
-"""Links that are shown where they can be checked, and that nothing rests on: the API serves no key."""
+OPTIONAL = frozenset({"certificate"})
+"""Links that may be missing, and have to hold where they can be checked: the API serves no key."""
 
 
 def evidence_digest(quote: Any, event_log: Any) -> str:
@@ -285,7 +296,14 @@ class _Chain:
             evidence_sha256=self.digest,
             report_data=self.quote.report_data.hex() if self.quote else "",
             simulated=self.expected.root is not None,
+            os_image=self._os_image(),
         )
+
+    def _os_image(self) -> str:
+        with suppress(EvidenceError):
+            payload = self.claims.optional("os-image-hash") if self.claims else None
+            return payload.hex() if payload and len(payload) == _IMAGE_HASH else ""
+        return ""
 
 
 def certificate_binding(key: bytes) -> bytes:

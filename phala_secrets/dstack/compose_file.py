@@ -62,7 +62,13 @@ _PLACES: Parts = {
         "include": "path",
     },
     "services": {"*": "service"},
-    "service": {"build": "build", "volumes": "mount", "env_file": "env_file", "extends": "extends"},
+    "service": {
+        "build": "build",
+        "volumes": "mount",
+        "env_file": "env_file",
+        "extends": "extends",
+        "label_file": "path",
+    },
     "mount": {"-": "mount"},
     "env_file": {"-": "env_file"},
     "extends": {"file": "path"},
@@ -157,14 +163,14 @@ def unresolved(
 
 
 def in_plain_text(
-    compose: ComposeFile, environment: Environment, is_secret: Callable[[str, str], bool]
+    compose: ComposeFile, environment: Environment, secret_parts: Callable[[str, str], Iterable[str]]
 ) -> list[Finding]:
     """Return an error for each variable whose value stands in the compose file, which is public.
 
     Args:
         compose: the file; one that cannot be parsed is searched as text.
         environment: the variables that are given.
-        is_secret: whether a line of a variable's value counts as secret: called with name and line.
+        secret_parts: what is secret of a variable: called with its name and its value.
 
     Returns:
         Errors with the line and the name, and never the value. Found is also what is written with YAML's
@@ -175,15 +181,15 @@ def in_plain_text(
         return []
     texts = [(number, line) for number, line in enumerate(compose.text.split("\n"), 1)]
     try:
-        scalars = list(values(parse(compose.text)))
+        scalars = list(values(parse(compose.text), keys=True))
     except UnreadableError:
         scalars = []
     texts += [(line_of(node), node.value) for node in scalars]
     whole = "\n".join(text for _, text in texts)  # most spellings stand nowhere: that is seen at once
     found = []
     for variable in environment:
-        secret = [line for line in variable.value.splitlines() if line and is_secret(variable.name, line)]
-        spelled = {form for line in secret for form in _spellings(line)}
+        secret = secret_parts(variable.name, variable.value)
+        spelled = {form for part in secret for form in _spellings(part)}
         spelled |= set(_base64(variable.value)) if secret else set()
         patterns = [_pattern(form) for form in spelled if form in whole]
         if not patterns:
@@ -233,6 +239,9 @@ def _checkout(compose: ComposeFile, root: Node) -> Iterator[Finding]:
 
 def _builds_checkout(build: Node) -> bool:
     own = fields(build)
+    beside = own.get("additional_contexts")
+    if beside and any(_CHECKOUT.match(one.value.partition("=")[2] or one.value) for one in values(beside)):
+        return True
     if "dockerfile_inline" in own:
         return False
     context = text_of(build if build.id == "scalar" else own.get("context"))

@@ -81,8 +81,9 @@ def parse(text: str) -> Node | None:
 def hold_to_plain(root: Node) -> None:
     """Raise UnreadableError for what is no plain data.
 
-    That is a tag of its own, a key that is no text or stands twice, an alias within its own anchor,
-    and what is nested too deeply or has too many nodes once each alias is written out.
+    That is a tag of its own, a key that is no text or stands twice, a merge of what is no mapping, an
+    alias within its own anchor, and what is nested too deeply or has too many nodes once each alias is
+    written out.
     """
     sizes: dict[int, int] = {}
 
@@ -119,13 +120,16 @@ def _children(node: Node) -> Iterator[Node]:
                 raise UnreadableError("a key is not a text", line_of(key))
             if key.value in seen:
                 raise UnreadableError("a key stands twice", line_of(key))
+            merged = value.value if value.id == "sequence" else [value]
+            if key.tag.endswith(":merge") and any(one.id != "mapping" for one in merged):
+                raise UnreadableError("what is merged is not a mapping", line_of(key))
             seen.add(key.value)
             yield key
             yield value
 
 
-def values(root: Node | None) -> Iterator[ScalarNode]:
-    """Every scalar that is a value, and not a key, once."""
+def values(root: Node | None, *, keys: bool = False) -> Iterator[ScalarNode]:
+    """Every scalar that is a value, once; with ``keys`` those that are keys, too."""
     seen: set[int] = set()
     waiting = [root] if root else []
     while waiting:
@@ -136,7 +140,8 @@ def values(root: Node | None) -> Iterator[ScalarNode]:
         if node.id == "scalar":
             yield cast("ScalarNode", node)
         else:
-            waiting += [item[1] if node.id == "mapping" else item for item in node.value]
+            pairs = node.value if node.id == "mapping" else [(item,) for item in node.value]
+            waiting += [one for pair in pairs for one in (pair if keys else pair[-1:])]
 
 
 def parts(root: Node | None, table: Parts) -> Iterator[tuple[Node, str]]:

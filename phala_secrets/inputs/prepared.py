@@ -10,6 +10,7 @@ from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
 from phala_secrets.inputs import prepared_file
+from phala_secrets.inputs.entries import NAME
 
 if TYPE_CHECKING:
     from phala_secrets.inputs.files import Files
@@ -129,7 +130,7 @@ def _names(text: str) -> tuple[str, ...]:
         names = loads(text)
     except ValueError:
         names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
         raise InputError(
             "env-keys is not a JSON list of names",
             hint="give the output env-keys that came with encrypted-env",

@@ -14,6 +14,7 @@ from phala_secrets.dstack.encryption import parse_sealed
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
+from phala_secrets.inputs.entries import NAME
 
 _VERSION = 1
 _CVM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
@@ -76,16 +77,23 @@ def _read(content: dict[str, Any]) -> PreparedFile:
         chain_id=content["chain_id"],
         device_ids=tuple(parse_hash(device, "device") for device in _texts(content["device_ids"])),
         public_key=parse_hash(_text(content["public_key"]), "public_key"),
-        env_keys=_texts(content["env_keys"]),
+        env_keys=_names(content["env_keys"]),
         compose_hash=parse_hash(_text(content["compose_hash"]), "compose_hash"),
         encrypted_env=parse_sealed(sealed, "encrypted_env") if sealed else "",
         docker_compose_file=None if compose is None else _text(compose),
     )
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    names = _texts(value)
+    if not all(map(NAME.fullmatch, names)):
+        raise TypeError("not names")
+    return names
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+        raise TypeError("not a text")  # half a character is none
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets import flow
@@ -269,9 +270,19 @@ def _accepted_cas(run: Run, target: Target) -> dict[str, str]:
     return {}
 
 
+def _with_os_image(run: Run, target: Target, found: Attestation) -> Attestation:
+    """Return an attestation with what the KMS contract says of the OS image, if it can be asked."""
+    chain_id, policy = target.key.chain_id, run.job.policy
+    if found.os_image and chain_id and policy.rpc_url:
+        asked = rpc.os_image_allowed(kms_contract(chain_id, policy), found.os_image)
+        with suppress(PhalaSecretsError):  # nothing rests on it
+            return replace(found, os_image_allowed=run.client.send(requests.rpc(policy.rpc_url, asked)))
+    return found
+
+
 def _keep(run: Run, target: Target, wanted: Attesting, seen: Seen) -> str:
     """Report, output and store what was seen. Return what does not hold, or nothing."""
-    found = target.attestation = seen.attestation
+    found = target.attestation = _with_os_image(run, target, seen.attestation)
     run.output_of(
         target,
         {

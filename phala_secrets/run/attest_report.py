@@ -9,12 +9,16 @@ from phala_secrets.runners.report import Table
 if TYPE_CHECKING:
     from phala_secrets.dstack.attestation import Attestation
 
+_CONTRACT = {True: "; the KMS contract allows it", False: "; the KMS contract does not allow it", None: ""}
 _WORDS = {True: "holds", False: "does not hold", None: "not checked"}
 
 
 def chain_table(attestation: Attestation) -> Table:
     """Return the links of an attestation as a table."""
     rows = [(link.name, _WORDS[link.ok], link.what) for link in attestation.links]
+    if attestation.os_image:
+        said = _CONTRACT[attestation.os_image_allowed]
+        rows.append(("OS image", "no link", f"{attestation.os_image}, as the guest says{said}"))
     return Table(("link", "", "what was found"), rows)
 
 

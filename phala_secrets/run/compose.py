@@ -44,7 +44,16 @@ def check(run: Run) -> None:
 
         file = job.deploy.file
         found = compose_file.check(file, require_digest=job.deploy.require_digest)
-        found += compose_file.in_plain_text(file, run.environment, run.runner.counts_as_secret)
+        found += compose_file.in_plain_text(file, run.environment, run.runner.secret_parts)
+        found += [
+            file.finding(
+                f"{owner} stands in the compose file, which is public",
+                "write a variable in its place, ${NAME}, and change it if the file was shared",
+                number,
+            )
+            for number, line in enumerate(file.text.split("\n"), 1)
+            if (owner := run.runner.secrets.credential_in(line))
+        ]
         _judge(run, found, InputError)
 
 

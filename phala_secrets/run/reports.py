@@ -118,9 +118,10 @@ def prepared(target: Target, preparation: Preparation, file: str) -> Report:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
     added = "addDevice and then addComposeHash" if preparation.devices else "addComposeHash"
     approve = (
-        f"1. The app's owner approves: a Safe imports the output safe-transaction ({added}), "
-        "a wallet sends this calldata to the app contract with value 0:"
+        f"1. The app's owner approves: a Safe imports this as a file ({added}), which is the output "
+        "safe-transaction too:"
     )
+    wallet = "Or a wallet sends this calldata to the app contract, with value 0:"
     compare = (
         "2. Whoever approves compares hash and device with those above, and passes the digest on, "
         "apart from the ciphertext:"
@@ -131,7 +132,8 @@ def prepared(target: Target, preparation: Preparation, file: str) -> Report:
         what = "encrypted-env, env-keys, compose-hash, transaction-hash and prepared-digest."
     commit = f"3. Within 14 days another run commits this very ciphertext: {what}"
     report.advice = [
-        (approve, outputs["calldata"]),
+        (approve, outputs["safe-transaction"]),
+        (wallet, outputs["calldata"]),
         (compare, f"prepared-digest: {outputs['prepared-digest']}"),
         (commit, ""),
     ]

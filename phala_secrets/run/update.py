@@ -85,7 +85,10 @@ def _update(run: Run, target: Target) -> None:
     if run.job.attest:
         from phala_secrets.run import attest
 
-        attest.after(run, target)
+        try:
+            attest.after(run, target)
+        except PhalaSecretsError as error:
+            raise with_way_back(run, target, error, _LAST_LOOK) from None
 
 
 def _send_when_free(run: Run, target: Target) -> Accepted | None:

@@ -214,16 +214,15 @@ class Runner:
     def mask_variables(self, variables: Mapping[str, Sequence[str]]) -> None:
         """Register what is secret of the values of variables, by name; ``no-mask`` excepted."""
         self.secrets.spare(variables)
-        secret = {
-            name: values
-            for name, values in variables.items()
-            if not any(fnmatchcase(name, glob) for glob in self._no_mask)
-        }
+        secret = {name: values for name, values in variables.items() if not self._is_setting(name)}
         self._mask([line for name, values in secret.items() for line in self.secrets.learn(name, values)])
 
-    def counts_as_secret(self, name: str, line: str) -> bool:
-        """Return whether a line of the value of a variable is secret."""
-        return self.secrets.is_secret(line) and not any(fnmatchcase(name, glob) for glob in self._no_mask)
+    def secret_parts(self, name: str, value: str) -> list[str]:
+        """Return what is secret of the value of a variable: lines, and logins of URLs."""
+        return [] if self._is_setting(name) else self.secrets.of_value(value)
+
+    def _is_setting(self, name: str) -> bool:
+        return any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
         """Tells the runner, where it can mask."""

@@ -65,6 +65,12 @@ def secret_lines(values: Iterable[str]) -> list[str]:
     return [line for line in _lines(values) if is_secret(line)]
 
 
+def _parts(values: Iterable[str]) -> list[str]:
+    """Return the secret lines of values, then the logins of those that are URLs."""
+    lines = secret_lines(values)
+    return lines + [part for line in lines if "://" in line for part in login_in(line)]
+
+
 def _lines(values: Iterable[str]) -> list[str]:
     lines = (line.strip() for value in values for line in value.replace("\r", "\n").split("\n"))
     return list(dict.fromkeys(line for line in lines if len(line) >= SHORTEST))
@@ -124,9 +130,7 @@ class Secrets:
     def learn(self, owner: str, values: Iterable[str], *, credential: bool = False) -> list[str]:
         """Take in the values of a variable, or a credential, and return the lines to mask that are new."""
         values = list(values)
-        lines = _lines(values) if credential else secret_lines(values)
-        if not credential:
-            lines += [part for line in lines if "://" in line for part in login_in(line)]
+        lines = _lines(values) if credential else _parts(values)
         new = [line for line in dict.fromkeys(lines) if line not in self._lines | self._spared]
         self._lines.update(new)
         for line in new:
@@ -140,9 +144,14 @@ class Secrets:
         """Take in names, ids, slugs and statuses: a line that equals one is not secret."""
         self._spared.update(text for text in texts if text)
 
-    def is_secret(self, line: str) -> bool:
-        """Return whether a line of a value is secret, and no name that the run knows."""
-        return is_secret(line) and line.strip() not in self._spared
+    def of_value(self, value: str) -> list[str]:
+        """Return what is secret of a value: lines, and logins of URLs; no name that the run knows."""
+        return [part for part in _parts([value]) if part not in self._spared]
+
+    def credential_in(self, text: str) -> str | None:
+        """Return which credential a text shows whole, in any spelling; values of variables do not count."""
+        found = self._find(text, strict=False, credentials=True, whole=True)
+        return found.owner if found else None
 
     def owner_in(self, text: str, *, strict: bool = False, ours: bool = False) -> str | None:
         """Return whose secret a text shows, in any spelling; ``strict`` finds beginnings and ends, too.
@@ -194,11 +203,17 @@ class Secrets:
             self._grams.setdefault(form[:GRAM], []).append(known)
 
     def _find(
-        self, text: str, strict: bool, *, credentials: bool = False, ours: bool = False
+        self,
+        text: str,
+        strict: bool,
+        *,
+        credentials: bool = False,
+        ours: bool = False,
+        whole: bool = False,
     ) -> _Known | None:
         def counts(known: _Known) -> bool:
             if known.credential:
-                return True
+                return not (whole and known.piece)
             if ours and _PLAIN_WORD.fullmatch(known.line):
                 return False
             return not credentials and known.line not in self._spared and (strict or not known.piece)

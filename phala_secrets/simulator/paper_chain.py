@@ -85,6 +85,8 @@ class PaperChain:
         """The KMS root's public key, SEC1 hex."""
         self.ca = b"ca"
         """The CA key of the KMS, SPKI in DER."""
+        self.images: set[str] = set()
+        """The OS images that the KMS allows, by hash."""
         self.contracts: dict[str, AppContract] = {}
         """The apps, by id."""
         self.transactions: dict[str, str] = {}
@@ -169,6 +171,8 @@ class PaperChain:
             return self._kms_info()
         if to == self.kms and data[:8] == "a6c4cce9":
             return _truth(data[32:] in self.contracts)
+        if to == self.kms and data[:8] == "9a4e1d18":
+            return _truth(data[8:] in self.images)
         contract = self.contracts.get(to[2:])
         return contract.call(data) if contract else "0x"
 

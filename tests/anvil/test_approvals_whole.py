@@ -6,12 +6,16 @@ The simulator checks each transaction on that chain too, before it takes the upd
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -437,6 +441,25 @@ def test_a_safe_approves_and_another_run_commits(make: Callable[..., App], chain
     assert done.outputs["transaction-hash"] == transaction
 
 
+@contextmanager
+def another_user(app: App, path: Path) -> Iterator[None]:
+    """As somebody else, who may read what the first half wrote, and no more; as root it is another uid."""
+    temporary = Path(tempfile.gettempdir())
+    for folder in (app.step.workspace, *app.step.workspace.parents):
+        if temporary in folder.parents:
+            folder.chmod(folder.stat().st_mode | 0o077)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(12345)
+    else:
+        path.chmod(0o444)
+    try:
+        assert not os.access(path, os.W_OK, effective_ids=True)
+        yield
+    finally:
+        os.seteuid(before)
+
+
 COMPOSE = f"services:\n  web:\n    image: nginx@sha256:{'ab' * 32}\n    environment:\n      NEW: ${{NEW}}\n"
 
 
@@ -469,11 +492,15 @@ def test_a_compose_file_goes_through_both_halves_as_one_file(make: Callable[...,
         "env": None,
         "private_key": None,
     }
+    for changed in ({"docker_compose_file": COMPOSE + "# more\n"}, {"encrypted_env": "ab" * 70}):
+        app.step.write("changed.json", json.dumps({**json.loads(path.read_text()), **changed}))
+        assert app.update(**{**given, "prepared_file": "changed.json"}).code == 3
     assert app.update(**given).code == 7
     for call in json.loads(prepared.outputs["safe-transaction"])["transactions"]:
         arguments = (call["to"], int(call["value"]), bytes.fromhex(call["data"][2:]))
         chain.send(safe, "execute(address,uint256,bytes)", *arguments)
-    done = app.update(**given)
+    with another_user(app, path):
+        done = app.update(**given)
     assert done.code == 0, done.log
     assert app.cvm.compose_hash == prepared.outputs["compose-hash"]
     assert app.cvm.app_compose["docker_compose_file"] == COMPOSE

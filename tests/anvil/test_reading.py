@@ -31,6 +31,13 @@ def test_the_kms_root_is_read_from_the_well_known_contract(chain: Chain) -> None
         assert driver.ask(rpc.registered_app(kms, stranger.removeprefix("0x").upper())) is False
 
 
+def test_the_os_images_that_a_kms_allows_are_read(chain: Chain) -> None:
+    kms = chain.place_kms("", apps=[])
+    chain.send(kms, "addOsImage(bytes32)", bytes.fromhex(HASH))
+    driver = Driver(chain.url)
+    assert [driver.ask(rpc.os_image_allowed(kms, image)) for image in (HASH, OTHER)] == [True, False]
+
+
 def test_a_kms_without_a_root_proves_nothing(chain: Chain) -> None:
     kms = chain.place_kms("", apps=[])
     with pytest.raises(AnswerError, match="k256Pubkey is not a secp256k1 public key"):

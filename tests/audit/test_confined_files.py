@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,22 @@ def test_encrypted_env_file_outside_of_the_workspace_is_refused(
     done = step(encrypted_env_file=path, env_keys='["OLD"]', wait="false")
     assert done.code == 2, done.log
     assert "encrypted-env-file" in done.log
+    assert not updates(cloud)
+
+
+@pytest.mark.parametrize("name", ["compose_file", "prepared_file"])
+@pytest.mark.parametrize("way", ["link", "absolute path"])
+def test_what_is_deployed_comes_from_the_workspace(
+    step: Step, cvm: Cvm, cloud: Cloud, outside: Path, name: str, way: str
+) -> None:
+    """A compose file is public once it is deployed."""
+    (step.workspace / "c.yml").symlink_to(outside / ".env")
+    path = "c.yml" if way == "link" else str(outside / ".env")
+    given: dict[str, Any] = {"env": "OLD=2"} if name == "compose_file" else {"prepared_digest": "none"}
+    done = step(**{name: path, **given})
+    assert done.code == 2, done.log
+    assert "lies outside the workspace" in done.log
+    assert "from-outside" not in done.log
     assert not updates(cloud)
 
 

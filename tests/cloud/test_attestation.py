@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -13,13 +14,13 @@ import pytest
 import phala_secrets
 from phala_secrets import Attestation, Client, EvidenceError, InputError, verify_attestation
 from phala_secrets.cloud import requests
-from phala_secrets.dstack import quote
-from phala_secrets.dstack.kms_record import bound
+from phala_secrets.cloud.attest import app_evidence, collateral_for
+from phala_secrets.dstack import evidence as forms
+from phala_secrets.dstack.attestation import Expected, check_cvm
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.measured_boot import evidence
-from phala_secrets.simulator.tee import Measured
-from tests.support.attested import APP_ID, LINKS, Sabotage, expected
+from phala_secrets.simulator.measured_boot import os_measurements
+from tests.support.attested import APP_ID, LINKS, Sabotage, expected, kms_record
 from tests.support.faulty import FaultySimulator as Simulator
 
 pytestmark = pytest.mark.usefixtures("time_passes")
@@ -109,6 +110,40 @@ def test_what_is_not_expected_is_not_compared_and_not_attested(
     assert "not compared" in link(found, name).what
 
 
+def test_the_binding_of_the_certificate_is_checked_where_its_key_is_there(
+    client: Client, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
+    of_cvm = forms.of_cvm(client.get_cvm_attestation("my-app").model_dump(mode="json"))
+    collateral = client.run(collateral_for(of_cvm, simulator.origin))
+    wanted = Expected(
+        cvm.app_id,
+        cvm.compose_hash,
+        cvm.instance_id,
+        frozenset({os_measurements(cvm)}),
+        {cvm.kms.ca_public_key: "the test"},
+        root=cloud.tee.root,
+    )
+
+    def found(key: bytes) -> Attestation:
+        now = int(cloud.now().timestamp())
+        return check_cvm(of_cvm.quote, of_cvm.event_log, collateral, wanted, now=now, certificate_key=key)
+
+    good = found(f"certificate {cvm.instance_id} {cvm.boots[-1].number}".encode())
+    assert (good.attested, link(good, "certificate").ok) == (True, True), good.broken
+    bad = found(b"another key")
+    assert (bad.attested, [one.name for one in bad.broken]) == (False, ["certificate"])
+
+
+def test_in_async_code_it_is_verified_in_a_thread(simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
+    async def attested() -> Attestation:
+        async with phala_secrets.create_async_client(cloud.api_key, simulator.url) as client:
+            content = await client.get_cvm_attestation("my-app")
+        wanted = {**expected(cloud, cvm), "now": cloud.now().timestamp()}
+        return await asyncio.to_thread(verify_attestation, content, pccs_url=simulator.origin, **wanted)
+
+    assert asyncio.run(attested()).attested
+
+
 def test_a_tcb_status_that_is_named_passes_and_advisories_are_listed(
     client: Client, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
@@ -131,11 +166,8 @@ def test_a_debug_vm_never_passes(client: Client, simulator: Simulator, cloud: Cl
 def test_collateral_may_be_stored_and_used_at_its_time(
     client: Client, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
-    from phala_secrets.cloud.attest import collateral_for
-    from phala_secrets.dstack.evidence import of_cvm
-
     content = client.get_cvm_attestation("my-app").model_dump(mode="json")
-    collateral = client.run(collateral_for(of_cvm(content), simulator.origin))
+    collateral = client.run(collateral_for(forms.of_cvm(content), simulator.origin))
     assert not isinstance(collateral, EvidenceError)
     cloud.tee.pccs_is_down = True
     wanted = {**expected(cloud, cvm), "collateral": collateral.as_json()}
@@ -189,8 +221,6 @@ def test_a_cvm_that_is_not_online_or_not_public_has_no_evidence(
 def test_the_evidence_of_an_app_is_picked_by_its_instance(
     client: Client, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
-    from phala_secrets.cloud.attest import app_evidence
-
     cloud.add_cvm("replica", app_id=APP_ID)
     found = client.send(app_evidence(APP_ID, cvm.instance_id))
     wanted = {**expected(cloud, cvm), "pccs_url": simulator.origin, "now": cloud.now().timestamp()}
@@ -200,17 +230,9 @@ def test_the_evidence_of_an_app_is_picked_by_its_instance(
 
 
 def test_a_kms_record_is_bound_to_its_keys(simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
-    kms, shown = cvm.kms, evidence(cloud.tee, cvm, cvm.boots[-1])
-    parsed = quote.parse_quote(shown.quote)
-    measured = Measured(parsed.mrtd, parsed.rtmrs, bound(kms.ca_public_key, kms.root_public_key))
-    record = {
-        "k256_pubkey": kms.root_public_key,
-        "ca_pubkey": kms.ca_public_key,
-        "quote": cloud.tee.quote(measured).hex(),
-        "event_log": shown.event_log,
-    }
+    record = kms_record(cloud, cvm)
     common: dict[str, Any] = {
-        "trusted_os": parsed.os_measurements,
+        "trusted_os": os_measurements(cvm),
         "root": cloud.tee.root,
         "pccs_url": simulator.origin,
         "now": cloud.now().timestamp(),

@@ -16,6 +16,7 @@ from phala_secrets import errors
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.server import Simulator
+from tests.support.attested import LINKS
 from tests.support.command import Command
 from tests.support.step import Step
 
@@ -221,3 +222,6 @@ def test_each_row_on_trust_names_tests_that_there_are() -> None:
     named = re.findall(r"`(test_\w+)`", page)
     assert named
     assert [name for name in named if f"def {name}(" not in tests] == []
+    lies = set(re.findall(r"`(?:test_\w+|…)\[([^]`]+)\]`", page))
+    assert lies <= {*LINKS, "of before the update"}
+    assert len(lies) > 20

@@ -314,7 +314,8 @@ def test_approval(machine: dict[str, str], secrets: dict[str, str], cloud: Cloud
     assert outputs["status"] == "precondition_required"
     assert cvm.environment == {"DATABASE_URL": "old"}
     artifact = prepare.artifacts / "prepared"
-    assert json.loads((artifact / "safe-transaction.json").read_text())["chainId"] == "8453"
+    assert [path.name for path in artifact.iterdir()] == ["prepared.json"]
+    assert json.loads(outputs["safe-transaction"])["chainId"] == "8453"
 
     approval = {"prepared-digest": outputs["prepared-digest"], "transaction-hash": f"0x{'ab' * 32}"}
     cloud.approved_transactions.add(approval["transaction-hash"])

@@ -90,6 +90,8 @@ BOMB = (
         ("services:\n  web:\n    ports: !reset []\n", "it has a tag, which is not read here", 3),
         ("services:\n  web:\n    image: a\n    image: b\n", "a key stands twice", 4),
         ("services:\n  web:\n    ? [a]\n    : b\n", "a key is not a text", 3),
+        ("services:\n  web:\n    <<: a\n", "what is merged is not a mapping", 3),
+        ("services:\n  web:\n    <<: [{a: b}, c]\n", "what is merged is not a mapping", 3),
         ("services:\n  web: &w\n    labels: *w\n", "an alias stands within its own anchor", 2),
         (DEEP, "it is nested too deeply", 3),
         (BOMB, "its aliases make it too large", 5),
@@ -131,6 +133,8 @@ def test_file_and_script_have_a_size_in_bytes(script: str | None) -> None:
         (["build:", "  context: app"], 5),
         (["build:", "  dockerfile: Dockerfile"], 5),
         (["build: ${PWD}/app"], 4),
+        (["build:", "  context: /opt/app", "  additional_contexts: {more: ./more}"], 5),
+        (["build:", "  context: /opt/app", "  additional_contexts: [more=../more]"], 5),
     ],
 )
 def test_an_image_is_not_built_from_the_checkout(lines: list[str], line: int) -> None:
@@ -147,6 +151,7 @@ def test_an_image_is_not_built_from_the_checkout(lines: list[str], line: int) ->
         ["build: github.com/o/r"],
         ["build: /opt/app"],
         ["build: ${CONTEXT}"],
+        ["build:", "  context: /opt/app", "  additional_contexts: {more: service:base}"],
         ["build:", "  context: .", "  dockerfile_inline: FROM scratch"],
     ],
 )
@@ -194,6 +199,7 @@ def test_what_the_guest_has_may_be_mounted(mount: str) -> None:
     ("text", "line"),
     [
         ("    env_file: app.env\n", 4),
+        ("    label_file: ./labels\n", 4),
         ("    env_file: [./app.env]\n", 4),
         ("    env_file:\n      - path: app.env\n", 5),
         ("    extends:\n      file: base.yml\n", 5),
@@ -297,8 +303,8 @@ def environment(**values: str) -> Environment:
     return Environment(tuple(Variable(name, value, Origin("env")) for name, value in values.items()))
 
 
-def of_four_characters(_name: str, line: str) -> bool:
-    return len(line) >= 4
+def of_four_characters(_name: str, value: str) -> list[str]:
+    return [line for line in value.splitlines() if len(line) >= 4]
 
 
 @pytest.mark.parametrize(
@@ -315,6 +321,7 @@ def of_four_characters(_name: str, line: str) -> bool:
         ("hunter22", f"AUTH: {b64encode(b'hunter22').decode()}"),
         ("a-long-value-of-a-token", "TOKEN: xa-long-value-of-a-tokenx"),
         ("==edges==", "TOKEN: a==edges==b"),
+        ("hunter22", '"\\x68unter22": 1'),
     ],
 )
 def test_a_secret_in_plain_text_is_named_by_line_and_variable(value: str, written: str) -> None:
@@ -329,7 +336,7 @@ def test_a_secret_in_plain_text_is_named_by_line_and_variable(value: str, writte
 def test_what_is_no_secret_or_only_part_of_a_word_may_stand_there(value: str) -> None:
     file = compose("services:\n  web10:\n    image: abc\n")
     assert in_plain_text(file, environment(NAME=value), of_four_characters) == []
-    assert in_plain_text(file, environment(NAME="web10"), lambda _name, _line: False) == []
+    assert in_plain_text(file, environment(NAME="web10"), lambda _name, _value: []) == []
 
 
 def test_a_file_that_is_no_yaml_is_searched_all_the_same() -> None:
@@ -350,5 +357,5 @@ def test_a_file_that_is_no_yaml_is_searched_all_the_same() -> None:
 def test_a_value_within_a_url_or_a_login_in_base64_is_found(spelled: str) -> None:
     text = f"services:\n  web:\n    image: a\n    environment:\n      URL: {spelled}\n"
     environment = Environment((Variable("TOKEN", "p@ss/word:1-long", Origin("env")),))
-    (found,) = in_plain_text(compose(text), environment, lambda *_: True)
+    (found,) = in_plain_text(compose(text), environment, lambda _name, value: [value])
     assert (found.line, "TOKEN" in found.message) == (5, True)

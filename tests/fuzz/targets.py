@@ -20,11 +20,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import yaml
 from dotenv import dotenv_values
 from pydantic import BaseModel
 
 from phala_secrets.chain import rpc
-from phala_secrets.cloud import methods, progress, readers, records, requests
+from phala_secrets.cloud import attest, methods, progress, readers, records, requests
 from phala_secrets.cloud.call import Call, Response
 from phala_secrets.cloud.client import Client
 from phala_secrets.cloud.reading import Hidden
@@ -32,14 +33,18 @@ from phala_secrets.cloud.retry import Pace, exchange
 from phala_secrets.dstack import compose_hash, compose_refs, guest_check, key_proof
 from phala_secrets.dstack.attestation import Expected, check_cvm
 from phala_secrets.dstack.collateral import Collateral, crl, signed_object, stored_collateral
+from phala_secrets.dstack.compose_file import ComposeFile, check, in_plain_text, too_large, unresolved
+from phala_secrets.dstack.compose_yaml import interpolated
 from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.dstack.event_log import parse_event_log, replay
 from phala_secrets.dstack.evidence import of_app, of_cvm
 from phala_secrets.dstack.evidence import read as read_evidence
+from phala_secrets.dstack.line_diff import MOST_LINES, line_diff
 from phala_secrets.dstack.nested import loads
 from phala_secrets.dstack.quote import parse_quote, platform_of
 from phala_secrets.errors import EvidenceError, Finding, InputError, PhalaSecretsError, ProofError, untrusted
 from phala_secrets.flow import Pause
+from phala_secrets.inputs import prepared_file
 from phala_secrets.inputs.files import Root
 from phala_secrets.inputs.sources import Sources, gather
 from phala_secrets.inputs.table import OUTPUTS
@@ -167,6 +172,71 @@ def written(value: str) -> str:
     return '"' + re.sub(r'(["$`])', r"\\\1", value).replace("\n", "\\n") + '"'
 
 
+def deploys(data: bytes) -> None:
+    """A compose file is judged as a YAML parser reads it, no finding shows a value, and its diff is one."""
+    before, text, value = texts(data.replace(b"\x01", CANARY.encode()), 3)
+    file, app = ComposeFile(text, "docker-compose.yml"), {"docker_compose_file": before}
+    environment = Environment((Variable("SECRET", value, Origin("env")),))
+    step = Step()
+    step.runner.mask_variables({"SECRET": [value]})
+    masked = len(step.log)
+    found = check(file)
+    if not any(one.severity == "error" and "cannot be used" in one.message for one in found):
+        plain = yaml.load(text, _TextLoader)
+        assert isinstance(plain["services"], dict)
+        plainly = [part for part in strings(plain) if part]
+        public = in_plain_text(file, environment, step.runner.secret_parts)
+        for part in step.runner.secret_parts("SECRET", value):
+            shown = any(part == text or f" {part} " in f" {text} " for text in plainly)
+            assert public or not shown, "a secret stands in it, and is not found"
+        names = {one.name for text in plainly for one in interpolated(text)}
+        for finding in unresolved(file, app, names):
+            assert finding.severity != "error", finding.message
+        found += unresolved(file, app, []) + too_large(file, app) + public
+    lines = len(re.split("\r\n|[\n\r\x85\u2028\u2029]", text))  # as YAML counts them
+    for finding in found:
+        assert finding.line is None or 1 <= finding.line <= lines + 1
+        step.runner.tell(finding)
+    assert set(step.commands) <= {"add-mask", "error", "warning", "notice"}, "a finding forges a command"
+    if CANARY in step.runner.secret_parts("SECRET", value):
+        assert CANARY not in step.log[masked:], "a finding shows a value"
+    if not (diff := line_diff(before, text)):
+        assert before == text
+    elif len(diff) <= MOST_LINES:
+        assert patched(before, diff) == text
+
+
+class _TextLoader(yaml.CSafeLoader):
+    """Makes texts of scalars, and dictionaries with text for keys, aliases and merges included."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        return node.value if isinstance(node, yaml.ScalarNode) else super().construct_object(node, deep=True)
+
+
+def patched(before: str, diff: list[str]) -> str:
+    """What ``patch`` makes of a text and a unified diff."""
+    old, new, at = before.split("\n"), list[str](), 0
+    for line in diff:
+        if match := re.fullmatch(r"@@ -(\d+),\d+ [+]\d+,\d+ @@", line):
+            start = int(match[1]) - 1
+            new += old[at:start]
+            at = start
+        elif line.startswith("+"):
+            new.append(line[1:])
+        else:
+            assert old[at] == line[1:], "a diff of another text"
+            new += [line[1:]] if line.startswith(" ") else []
+            at += 1
+    return "\n".join(new + old[at:])
+
+
+def prepared(data: bytes) -> None:
+    """A prepared file is read to what it was written from, or refused; and so is a digest."""
+    with only(InputError):
+        whole = prepared_file.parse(data, "prepared.json")
+        assert prepared_file.parse(whole.text().encode(), "prepared.json") == whole
+
+
 def compose(data: bytes) -> None:
     """A compose file is searched for names, and an app-compose hashed, whatever they are."""
     text, file = texts(data, 2)
@@ -255,6 +325,16 @@ _CALLS: list[Any] = [
             rpc.transaction_known(_WORD),
         )
     ),
+    records.patch("a", "services: {}", "00", ["A"]),
+    records.commit("a", "00" * 32, _WORD),
+    requests.patch_cvm("a", docker_compose_file="services: {}").read_by(
+        readers.read("PatchCvmInProgress"),
+        status_465=readers.read_precondition("PatchCvmPreconditionRequired"),
+    ),
+    progress.revisions(_APP),
+    progress.revision_ciphertext(_APP, "r"),
+    attest.cvm_evidence("a"),
+    attest.app_evidence(_APP, "00" * 20),
 ]
 
 
@@ -454,6 +534,8 @@ TARGETS: dict[str, Target] = {
     "sources": sources,
     "guest": guests,
     "compose": compose,
+    "deploys": deploys,
+    "prepared": prepared,
     "proof": proofs,
     "answer": answer,
     "events": events,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
@@ -21,6 +22,7 @@ from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.kms import Kms
 from phala_secrets.simulator.server import Simulator
 from tests.interop.others import OfficialCommand, independent, npm, pypi
+from tests.support.command import Command
 
 APP_ID = "0123456789abcdef0123456789abcdef01234567"
 BASE = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
@@ -234,3 +236,61 @@ def test_the_official_command_lists_kmses(simulator: Simulator, phala: OfficialC
     assert (listed["slug"], listed["kms_contract_address"]) == ("kms-base-1", BASE)
     (contract,) = json.loads(phala("kms", "base", "--json"))["contracts"]
     assert contract["k256_pubkey"] == kms.root_public_key
+
+
+# A compose file and secrets in one step: each sees what the other deployed
+
+COMPOSE = f"""\
+# käse: the file stays as it is written
+services:
+  web:
+    image: "nginx@sha256:{"ab" * 32}"
+    environment: {{ OLD: "${{OLD}}",   NEW: "${{NEW}}" }}
+"""
+
+
+def deploy(run: Command, *arguments: str) -> dict[str, Any]:
+    """What our command says of a run that is given the compose file and both variables."""
+    run.write("docker-compose.yml", COMPOSE)
+    run.write(".env", "OLD=2\nNEW='a b'\n")
+    mode, *flags = arguments
+    given = ("--cvm", "my-app", "--env-file", ".env", "--compose-file", "docker-compose.yml", "--json")
+    done = run(mode, *given, *flags)
+    assert done.code == 0, done.printed
+    said: dict[str, Any] = done.json
+    return said
+
+
+def test_what_we_deploy_the_official_command_reads(run: Command, cvm: Cvm, phala: OfficialCommand) -> None:
+    said = deploy(run, "update")
+    assert cvm.wait().environment == {"OLD": "2", "NEW": "a b"}
+    assert json.loads(phala("cvms", "get", "my-app", "--json"))["compose_hash"] == said["compose_hash"]
+    compose = json.loads(phala("api", "/cvms/my-app/compose_file"))
+    assert compose["docker_compose_file"] == COMPOSE
+    assert compose["allowed_envs"] == said["env_keys"] == ["OLD", "NEW"]
+    measured = json.loads(phala("cvms", "attestation", "my-app", "--json"))["compose_file"]
+    assert hashlib.sha256(measured.encode()).hexdigest() == said["compose_hash"]
+
+
+def test_what_the_official_command_deploys_we_find_unchanged(
+    run: Command, cvm: Cvm, phala: OfficialCommand, tmp_path: Path
+) -> None:
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / ".env").write_text("OLD=2\nNEW='a b'\n")
+    phala("deploy", "--cvm-id", "my-app", "-c", "docker-compose.yml", "-e", ".env", "--wait")
+    assert cvm.wait().environment == {"OLD": "2", "NEW": "a b"}
+    planned = deploy(run, "plan")
+    assert planned["compose_hash"] == planned["previous_compose_hash"] == cvm.compose_hash
+    assert (planned["keys_added"], planned["keys_removed"]) == ([], [])
+
+
+def test_what_we_deployed_the_official_command_deploys_again(
+    run: Command, cvm: Cvm, phala: OfficialCommand, tmp_path: Path
+) -> None:
+    said = deploy(run, "update")
+    cvm.wait()
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / ".env").write_text("OLD=3\nNEW=4\n")
+    phala("deploy", "--cvm-id", "my-app", "-c", "docker-compose.yml", "-e", ".env", "--wait")
+    assert cvm.wait().environment == {"OLD": "3", "NEW": "4"}
+    assert cvm.compose_hash == said["compose_hash"]

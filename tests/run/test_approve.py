@@ -7,6 +7,7 @@ Where a contract is asked, a chain on paper answers. A real chain, and all that 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -223,6 +224,7 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
         f"trusted-signers: 0x{cvm.kms.root_public_key}",
     ):
         assert part in done.summary, part
+    assert f"<pre>{done.outputs['safe-transaction']}</pre>" in html.unescape(done.summary)
     assert done.summary.count("Prepared: an approval on chain is needed") == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import pytest
 from phala_secrets.cloud import known
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.measured_boot import os_measurements
-from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage
+from phala_secrets.simulator.measured_boot import os_measurements, os_of
+from tests.support.attested import APP_ID, FOREIGN_CA, LINKS, STALE, Sabotage, kms_record
 from tests.support.command import Command, Outcome
+from tests.support.faults import Fault, Kind
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.step import Step
 
 Attest = Callable[..., Outcome]
 
@@ -76,6 +79,25 @@ def test_an_update_is_attested_link_by_link(update: Attest, cvm: Cvm, cloud: Clo
     assert cvm.environment == {"OLD": "2"}
 
 
+def test_a_step_shows_the_chain_in_its_summary(step: Step, inputs: dict[str, str], cvm: Cvm) -> None:
+    given: dict[str, Any] = {"env": "OLD=2", "attest": "require", "environ": inputs}
+    done = step(**given)
+    assert (done.code, done.outputs["attested"]) == (0, "true"), done.log
+    summary = re.sub("<[^>]+>", "", done.summary)
+    assert "attested (simulated TEE)" in summary.splitlines()[0]
+    told = json.loads(done.outputs["attestation"])
+    for link in told["links"]:
+        assert f"| {link['name']} | " in summary
+    assert re.fullmatch(r"[0-9a-f]{64}", told["evidence_sha256"])
+    cvm.firmware.debug = True
+    refused = step(**given)
+    assert (refused.code, refused.outputs["attested"]) == (9, "false"), refused.log
+    summary = re.sub("<[^>]+>", "", refused.summary)
+    assert "not attested (simulated TEE)" in summary
+    assert "| debug | does not hold | a debug VM" in summary
+    assert "debug: a debug VM" in refused.annotations("error")[-1].data
+
+
 def test_new_names_are_another_compose_hash_which_is_what_is_expected(
     run: Command, inputs: dict[str, str], cvm: Cvm
 ) -> None:
@@ -114,6 +136,17 @@ def test_each_lie_ends_an_update_with_9_and_its_own_reason(
     assert cvm.environment == {"OLD": "2"}
 
 
+def test_a_deploy_that_is_not_attested_names_what_ran_before(update: Attest, run: Command, cvm: Cvm) -> None:
+    run.write("docker-compose.yml", "services:\n  app:\n    image: nginx\n    environment: [OLD]\n")
+    assert update("--compose-file", "docker-compose.yml").code == 0
+    cvm.firmware.os = "somebody's own"
+    before, revision = cvm.compose_hash, cvm.revisions[-1].revision_id
+    run.write("docker-compose.yml", "services:\n  app:\n    image: httpd\n    environment: [OLD]\n")
+    done = update("--compose-file", "docker-compose.yml")
+    assert done.code == 9, done.printed
+    assert f"to go back, deploy what ran before: compose hash {before}, revision {revision}" in done.hints[-1]
+
+
 def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
     def inflate(request: Any, answer: Any) -> Any:
         if request.path.endswith("/attestation") and cvm.operations:
@@ -126,6 +159,28 @@ def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud:
     assert "over 16 MiB" in done.errors[-1]
     asked = [request for request in cloud.requests if request.path.endswith("/attestation")]
     assert len(asked) <= 6
+
+
+def test_evidence_that_nobody_can_read_before_the_update_sends_nothing(
+    update: Attest, cvm: Cvm, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault("huge_body", path="/attestation$", times=None))
+    done = update()
+    assert (done.code, cvm.operations) == (6, []), done.printed
+    assert "over 16 MiB" in done.errors[-1]
+
+
+@pytest.mark.parametrize("kind", ["huge_body", "gzip_bomb", "html_200", "half_body", "redirect", "status"])
+def test_a_pccs_that_lies_or_fails_verifies_nothing(
+    update: Attest, cvm: Cvm, simulator: Simulator, kind: Kind
+) -> None:
+    fault = Fault(kind, path="/certification/", status=404, location="http://127.0.0.1:9/", times=None)
+    simulator.faults.add(fault)
+    done = update(PHALA_SECRETS_PCCS_URL=simulator.url)
+    assert done.code == 9, done.printed
+    (quote,) = (link for link in json.loads(done.json["attestation"])["links"] if link["name"] == "quote")
+    assert not quote["ok"]
+    assert "not verified: " in quote["what"]
 
 
 def test_warn_goes_on_and_says_so(update: Attest, cvm: Cvm) -> None:
@@ -222,6 +277,27 @@ def test_the_kms_is_that_of_the_contract_where_an_rpc_reads_it(
         assert "which is not accepted" in refused.errors[-1]
 
 
+@pytest.mark.parametrize("allowed", [True, False, None], ids=["allowed", "not allowed", "not asked"])
+def test_what_the_contract_says_of_the_os_image_is_shown_and_is_no_link(
+    update: Attest, cloud: Cloud, allowed: bool | None
+) -> None:
+    kms = cloud.add_kms("base-1", 8453, BASE_KMS)
+    cvm = cloud.add_cvm("on-chain", kms=kms, environment={"OLD": "1"})
+    image = hashlib.sha256(os_of(cvm).encode()).hexdigest()
+    with PaperChain() as chain:
+        chain.hold(cvm)
+        chain.images = {image} if allowed else set()
+        rpc = ("--rpc-url", chain.url) if allowed is not None else ()
+        ca = {"PHALA_SECRETS_TRUSTED_KMS_CA": kms.ca_public_key}
+        done = update(*rpc, "--app-id", cvm.app_id, cvm="on-chain", **ca)
+    assert (done.code, done.json["attested"]) == (0, True), done.printed
+    told = json.loads(done.json["attestation"])
+    assert (told["os_image_hash"], told["os_image_allowed"]) == (image, allowed)
+    assert "OS image" not in {link["name"] for link in told["links"]}
+    said = {True: "; the KMS contract allows it", False: "; the KMS contract does not allow it", None: ""}
+    assert re.search(rf"OS image +no link +{image}, as the guest says{said[allowed]}\n", done.stderr)
+
+
 def test_the_public_evidence_of_the_app_serves_where_the_owners_route_has_none(
     update: Attest, cvm: Cvm, cloud: Cloud
 ) -> None:
@@ -248,6 +324,26 @@ def test_in_a_fleet_8_comes_before_9_and_one_that_is_not_attested_has_failed(
     assert rows["other"]["exit-code"] == 9
     cvm.boot_fails("no disk")
     assert update("--no-fail-fast", cvm="my-app,other").code == 8
+
+
+def test_a_rolling_update_stops_at_the_first_cvm_that_is_not_attested(
+    update: Attest, cvm: Cvm, cloud: Cloud
+) -> None:
+    other = cloud.add_cvm("other", app_id=APP_ID, environment={"OLD": "1"})
+    cvm.firmware.os = "somebody's own"
+    done = update(cvm="my-app,other")
+    assert done.code == 9, done.printed
+    assert (len(cvm.operations), other.operations) == (1, [])
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(55, 0), (70, 9)])
+def test_the_attestation_has_the_time_to_itself(
+    update: Attest, cvm: Cvm, cloud: Cloud, seconds: int, code: int
+) -> None:
+    cvm.restart_seconds, cloud.attests_after = 50, seconds
+    done = update("--wait-timeout", "60")
+    assert done.code == code, done.printed
+    assert ("of the boot before the update after 60 s" in done.printed) == bool(code)
 
 
 def test_the_evidence_of_the_boot_before_is_read_just_before_each_update(
@@ -321,6 +417,36 @@ def test_a_file_that_is_no_evidence_is_told(
         run.write("evidence.json", content)
     assert verify("--evidence-file", "evidence.json", attest="warn").code == code
     assert verify("--evidence-file", "evidence.json", "--at", "noon", attest="warn").code in (2, 3)
+
+
+def test_the_record_of_a_kms_is_verified_as_a_file(
+    verify: Attest, run: Command, cvm: Cvm, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is published, and as ``kmsInfo()`` has it."""
+    record = kms_record(cloud, cvm)
+    on_chain = {
+        "k256Pubkey": "0x" + record["k256_pubkey"],
+        "caPubkey": "0x" + record["ca_pubkey"],
+        "quote": "0x" + record["quote"],
+        "eventlog": "0x" + json.dumps(record["event_log"]).encode().hex(),
+    }
+    common: dict[str, Any] = {"PHALA_CLOUD_API_KEY": None}
+    for content in (record, on_chain):
+        run.write("record.json", json.dumps(content))
+        done = verify("--evidence-file", "record.json", **common)
+        assert (done.code, done.json["attested"]) == (0, True), done.printed
+        assert re.search(r"CA and root +holds", done.stderr)
+        assert re.search(rf"code +holds +compose hash {cvm.compose_hash}", done.stderr)
+        assert "another root" in done.stderr
+    published = known.Published(record["k256_pubkey"], record["ca_pubkey"], "https://api.invalid")
+    monkeypatch.setattr(known, "published", published)
+    assert "the root that ships with us" in verify("--evidence-file", "record.json", **common).stderr
+    other = cloud.add_kms("base-1", 8453, BASE_KMS)
+    for change in ({"k256_pubkey": other.root_public_key}, {"ca_pubkey": other.ca_public_key}):
+        run.write("record.json", json.dumps({**record, **change}))
+        refused = verify("--evidence-file", "record.json", attest="warn", **common)
+        assert refused.code == 3
+        assert "CA and root: the quote's report data does not bind these keys" in refused.errors[-1]
 
 
 def test_evidence_that_cannot_be_kept_is_told_and_an_update_that_is_done_stays_done(

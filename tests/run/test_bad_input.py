@@ -319,6 +319,11 @@ INPUTS = {
     ),
     "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "as it was"),
     "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "as it was"),
+    "names that no guest takes": Bad(
+        f'--encrypted-env {HEX} --env-keys ["\\ud800"]',
+        "env-keys is not a JSON list of names",
+        "output env-keys",
+    ),
     "names missing": Bad(f"--encrypted-env {HEX}", "env-keys is not a JSON list of names", "env-keys"),
     "names with commas": Bad(
         f"--encrypted-env {HEX} --env-keys A,B", "env-keys is not a JSON list of names", "output env-keys"

@@ -176,6 +176,30 @@ def test_what_is_wrong_with_the_file_is_named_by_its_line(
     assert tells_nothing_secret(done)
 
 
+def test_the_login_of_a_url_may_not_stand_there_by_itself(step: Step, cvm: Cvm, cloud: Cloud) -> None:
+    url = "postgres://app:hunter22@db/app"
+    done = deploy(step, AFTER + "      PASSWORD: hunter22\n", env=f"OLD=2\nTOKEN={url}")
+    assert done.code == 2, done.log
+    error = done.annotations("error")[0]
+    assert "the value of TOKEN stands in the compose file" in error.data
+    assert error.properties["line"] == "7"
+    assert updates(cloud) == []
+
+
+@pytest.mark.parametrize("key", ["the API key", "the private key"])
+def test_a_key_of_the_run_may_not_stand_there(step: Step, cvm: Cvm, cloud: Cloud, key: str) -> None:
+    value = cloud.api_key if key == "the API key" else OWNERS_KEY
+    done = deploy(
+        step, AFTER + f"      KEY: '{value}'\n", private_key=OWNERS_KEY, rpc_url="http://127.0.0.1:9"
+    )
+    assert done.code == 2, done.log
+    error = done.annotations("error")[-1]
+    assert f"{key} stands in the compose file, which is public" in error.data
+    assert error.properties["line"] == "7"
+    assert value not in done.shown
+    assert updates(cloud) == []
+
+
 def test_of_many_errors_the_first_are_shown_and_all_are_counted(step: Step, cvm: Cvm) -> None:
     done = deploy(step, AFTER + "    volumes:\n" + "      - ./a:/b\n" * 100)
     assert done.code == 2
@@ -220,6 +244,21 @@ def test_a_plan_is_a_diff(step: Step, cvm: Cvm, cloud: Cloud) -> None:
     assert f"{cvm.compose_hash} → {expected}" in done.summary.replace("</code>", "")
     assert (done.outputs["status"], done.outputs["compose-hash"]) == ("planned", expected)
     assert deploy(step).outputs["compose-hash"] == expected
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["both", "keep-secrets"])
+def test_a_plan_says_what_the_update_does(step: Step, owned: Cvm, chain: PaperChain, kept: bool) -> None:
+    given: dict[str, Any] = {"rpc_url": chain.url, "private_key": OWNERS_KEY}
+    if kept:
+        given |= {"env": None, "keep_secrets": "true"}
+    text = BEFORE + "    init: true\n" if kept else AFTER
+    planned = deploy(step, text, mode="plan", **given)
+    assert (planned.code, chain.transactions, owned.operations) == (0, {}, []), planned.log
+    done = deploy(step, text, **given)
+    assert done.code == 0, done.log
+    said = ("env-keys", "keys-added", "keys-removed", "compose-hash", "previous-compose-hash")
+    assert [planned.outputs[name] for name in said] == [done.outputs[name] for name in said]
+    assert done.outputs["compose-hash"] == owned.compose_hash
 
 
 def test_the_diff_of_a_file_ends_no_block_and_shows_no_secret(step: Step, cloud: Cloud) -> None:
@@ -340,6 +379,23 @@ def test_the_owner_approves_file_and_names_at_once(
     assert tells_nothing_secret(done)
 
 
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_replicas_take_one_approval_of_file_and_names(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud, at_once: str
+) -> None:
+    replica = cloud.add_cvm(
+        "replica", app_id=owned.app_id, kms=owned.kms, docker_compose_file=BEFORE, environment={"OLD": "1"}
+    )
+    replica.app_compose = {**replica.app_compose, "name": "my-app"}
+    chain.any_device = True
+    more = {"rpc_url": chain.url, "private_key": OWNERS_KEY, "max_parallel": at_once}
+    done = deploy(step, cvm=None, app=owned.app_id, **more)
+    assert done.code == 0, done.log
+    assert len(chain.transactions) == 1
+    assert [one.environment for one in (owned, replica)] == [{"OLD": "2", "TOKEN": SECRET}] * 2
+    assert owned.compose_hash == replica.compose_hash == done.outputs["compose-hash"]
+
+
 def test_a_commit_whose_response_is_lost_is_looked_up(
     step: Step, owned: Cvm, chain: PaperChain, simulator: FaultySimulator
 ) -> None:
@@ -355,6 +411,38 @@ def test_a_busy_cvm_is_waited_for(step: Step, cvm: Cvm) -> None:
     done = deploy(step)
     assert done.code == 0, done.log
     assert [one.operation_type for one in cvm.operations] == ["restart", "update_cvm"]
+
+
+def test_the_hash_is_of_the_measured_bytes_where_the_object_does_not_hash(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud
+) -> None:
+    def show_a_default(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/compose_file"):
+            return replace(answer, body={**answer.body, "a_default_of_the_api": "x"})
+        return answer
+
+    cloud.tamper = show_a_default
+    expected = owned.hash_with(["OLD", "TOKEN"], docker_compose_file=AFTER)
+    done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert done.code == 0, done.log
+    assert chain.approved.history[-1] == expected == owned.compose_hash
+    cloud.attestation_compose_file = False
+    done = deploy(step, AFTER + "    init: true\n", rpc_url=chain.url, private_key=OWNERS_KEY)
+    assert (done.code, len(chain.transactions)) == (3, 1), done.log
+
+
+def test_commit_tokens_are_neither_used_nor_kept(
+    step: Step, owned: Cvm, chain: PaperChain, cloud: Cloud
+) -> None:
+    assert cloud.commit_tokens_unasked
+    prepared = {"prepare_only": "true", "prepared_file": "prepared.json"}
+    ways: list[dict[str, Any]] = [{}, prepared, {"rpc_url": chain.url, "private_key": OWNERS_KEY}]
+    for more in ways:
+        done = deploy(step, environ={"RUNNER_DEBUG": "1"}, verbose="true", **more)
+        assert tells_nothing_secret(done)
+    assert "ct_" not in (step.workspace / "prepared.json").read_text()
+    assert owned.environment == {"OLD": "2", "TOKEN": SECRET}
+    assert not [request for request in cloud.requests if "commit-update" in request.path]
 
 
 def test_an_approval_of_before_is_not_sent_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +110,35 @@ def test_the_file_has_all_that_was_prepared_and_nothing_secret(step: Step, cvm: 
     assert "commit" not in path.read_text()
     assert cvm.operations == []
     assert "prepared-file: prepared.json" in done.log
+
+
+def test_everybody_may_read_it_under_a_strict_umask_and_in_the_place_of_another(step: Step, cvm: Cvm) -> None:
+    before = os.umask(0o077)
+    try:
+        prepare(step)
+        (step.workspace / FILE).chmod(0o600)
+        step.write(FILE, "x" * 100_000)
+        prepare(step)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((step.workspace / FILE).stat().st_mode) == 0o644
+    assert content(step)["cvm_id"] == cvm.id
+
+
+@pytest.mark.parametrize("form", ["dotenv", "shell", "json"])
+def test_the_file_for_a_safe_is_one_line_in_every_format(step: Step, cvm: Cvm, form: str) -> None:
+    done = prepare(
+        step, environ={"PHALA_SECRETS_OUTPUT_FILE": "outputs", "PHALA_SECRETS_OUTPUT_FORMAT": form}
+    )
+    batch = json.loads(done.outputs["safe-transaction"])
+    assert "\n" not in done.outputs["safe-transaction"]
+    text = (step.workspace / "outputs").read_text()
+    if form == "json":
+        assert json.loads(json.loads(text)["safe_transaction"]) == batch
+        return
+    (line,) = [line for line in text.splitlines() if "SAFE_TRANSACTION" in line]
+    written = line.partition("=")[2]
+    assert json.loads(shlex.split(written)[0] if form == "shell" else written) == batch
 
 
 def test_the_digest_is_over_the_compose_file_as_well(step: Step, cvm: Cvm) -> None:
@@ -271,6 +301,8 @@ def test_the_file_stands_in_place_of_other_inputs(
         (lambda text: text.replace('"cvm_id": "', '"cvm_id": " '), "a field is not what it should be"),
         (lambda text: text.replace('"app_id": "', '"app_id": "0'), "a field is not what it should be"),
         (lambda text: text.replace('"OLD"', "1"), "a field is not what it should be"),
+        (lambda text: text.replace('"OLD"', '"O LD"'), "a field is not what it should be"),
+        (lambda text: text.replace("services:", r"\ud800:"), "a field is not what it should be"),
         (lambda text: json.dumps({**json.loads(text), "env_keys": {}}), "a field is not what it should be"),
         (
             lambda text: json.dumps({**json.loads(text), "encrypted_env": "", "docker_compose_file": None}),

@@ -85,6 +85,25 @@ def test_a_credential_is_secret_whatever_it_is_equal_to() -> None:
     assert secrets.owner_in("a test") == "the API key"
 
 
+def test_a_credential_is_found_whole_and_no_value_with_it() -> None:
+    secrets = Secrets()
+    secrets.learn("the API key", ["phak_0123456789"], credential=True)
+    secrets.learn("PASSWORD", ["hunter-22-of-the-app"])
+    assert secrets.credential_in('KEY: "phak_0123456789"') == "the API key"
+    for nothing in ("KEY: phak_0123", "hunter-22-of-the-app", ""):
+        assert secrets.credential_in(nothing) is None
+
+
+def test_what_is_secret_of_a_value_is_no_name_that_the_run_knows() -> None:
+    secrets = Secrets()
+    secrets.spare(["my-app"])
+    assert secrets.of_value("my-app\nhttps://me:hunter2@git.example") == [
+        "https://me:hunter2@git.example",
+        "hunter2",
+        "bWU6aHVudGVyMg==",
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "found"),
     [

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from phala_secrets.dstack.kms_record import bound
+from phala_secrets.dstack.quote import parse_quote
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.measured_boot import evidence, os_measurements, runtime_event
+from phala_secrets.simulator.tee import Measured
 
 FOREIGN_CA = "3059301306072a8648ce3d020106082a8648ce3d03010703420004" + "11" * 64
 APP_ID = "a1" * 20
@@ -205,4 +208,17 @@ def expected(cloud: Cloud, cvm: Cvm) -> dict[str, Any]:
         "trusted_os": os_measurements(cvm),
         "trusted_kms_ca": cvm.kms.ca_public_key,
         "root": cloud.tee.root,
+    }
+
+
+def kms_record(cloud: Cloud, cvm: Cvm) -> dict[str, Any]:
+    """The bootstrap record of the CVM's KMS, whose own guest is as the CVM's."""
+    kms, shown = cvm.kms, evidence(cloud.tee, cvm, cvm.boots[-1])
+    parsed = parse_quote(shown.quote)
+    measured = Measured(parsed.mrtd, parsed.rtmrs, bound(kms.ca_public_key, kms.root_public_key))
+    return {
+        "k256_pubkey": kms.root_public_key,
+        "ca_pubkey": kms.ca_public_key,
+        "quote": cloud.tee.quote(measured).hex(),
+        "event_log": shown.event_log,
     }

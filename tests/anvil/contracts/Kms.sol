@@ -12,9 +12,14 @@ contract Kms {
 
     KmsInfo public kmsInfo;
     mapping(address => bool) public registeredApps;
+    mapping(bytes32 => bool) public allowedOsImages;
 
     function setKmsInfo(KmsInfo calldata info) external {
         kmsInfo = info;
+    }
+
+    function addOsImage(bytes32 image) external {
+        allowedOsImages[image] = true;
     }
 
     function registerApp(address app) external {
