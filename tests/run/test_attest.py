@@ -94,7 +94,7 @@ def test_a_step_shows_the_chain_in_its_summary(step: Step, inputs: dict[str, str
     assert (refused.code, refused.outputs["attested"]) == (9, "false"), refused.log
     summary = re.sub("<[^>]+>", "", refused.summary)
     assert "not attested (simulated TEE)" in summary
-    assert "| debug | does not hold | a debug VM" in summary
+    assert "<td>debug</td><td>does not hold</td><td>a debug VM" in refused.summary
     assert "debug: a debug VM" in refused.annotations("error")[-1].data
 
 
