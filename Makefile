@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image test-chain test-interop examples test-attestation verify-known-root fuzz mutants bench lock clean
+.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +41,41 @@ test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… 
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
 	$(BIN)/python -m pytest tests/image
 
+reproducible: $(VENV)/ready ## build the image twice, and compare the digests of our layers (as test-image)
+	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
+	$(BIN)/python -m pytest tests/image/reproducible.py
+
+wheel: $(VENV)/ready ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target wheel
+
+test-wheel: wheel ## build the wheel, install it into an empty environment and do the main job with it
+	$(BIN)/python -m pytest tests/wheel
+
+sbom: wheel .venv-release/ready ## list what the wheel brings along, as CycloneDX, into dist/
+	$(PYTHON) -m venv --clear --without-pip .venv-wheel
+	$(BIN)/uv pip install --quiet --python .venv-wheel --constraint requirements/image.txt \
+	    "$$(echo dist/*.whl)[attest,chain]"
+	.venv-release/bin/cyclonedx-py environment --output-reproducible --of JSON --pyproject pyproject.toml \
+	    --output-file dist/phala-secrets.cdx.json .venv-wheel
+
+# In release.yml alone: the job's own identity signs, and is the login. What is in dist/ was built and tested before.
+publish-wheel: .venv-release/ready
+	.venv-release/bin/python -m pypi_attestations sign dist/*.whl
+	.venv-release/bin/uv publish --trusted-publishing always dist/*.whl
+
 test-chain: $(VENV)/ready tests/anvil/node_modules ## approvals on a real local chain (anvil)
 	$(BIN)/python -m pytest tests/anvil
 
 test-interop: $(VENV)/ready .venv-interop/ready tests/interop/node_modules ## against the official command and SDKs
 	$(BIN)/python -m pytest tests/interop
+
+newest: $(VENV)/ready ## take the newest official command and SDKs into tests/interop, for test-interop
+	@.ci/need 'command -v npm' nodejs npm
+	npm install --prefix tests/interop --save-exact --ignore-scripts --no-audit --no-fund --silent \
+	    $$(node -p "Object.keys(require('./tests/interop/package.json').dependencies).map(name => name + '@latest').join(' ')")
+	sed -i 's/==.*//' tests/interop/requirements.in
+	$(LOCK) --no-emit-package asyncio --upgrade tests/interop/requirements.in --output-file tests/interop/requirements.txt
 
 examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
 	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
@@ -72,24 +102,31 @@ mutants: .venv-attack/ready systemd ## break the code in small ways, to see that
 	.venv-attack/bin/python tests/mutants/mutants.py
 
 bench: $(VENV)/ready .venv-bench/ready .venv-sdk/ready tests/bench/node_modules ## ratios against the official CLI and SDK
-	$(BIN)/python tests/bench/bench.py $(ROUNDS)
+	$(BIN)/python -m tests.bench.bench $(ROUNDS)
 
-# Without cytoolz (14 MB in the image) eth-utils takes toolz, which is here with it.
+cost: wheel ## what a bare runner fetches and writes for one update, against the official CLI (as test-image)
+	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap
+	@.ci/need 'command -v npm' nodejs npm
+	$(BIN)/python -m tests.bench.cost
+
+# One resolution of everything, and lists taken out of it. Without cytoolz (14 MB in the image) eth-utils takes toolz,
+# which is here with it.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command 'make lock' --no-emit-package cytoolz --extra attest --extra chain $(UPGRADE) pyproject.toml
+	--custom-compile-command 'make lock' --no-emit-package cytoolz
+ALL := --group dev --group attack --group release --extra attest --extra chain pyproject.toml
+LIST := $(LOCK) --constraint requirements/lock.txt
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
-	$(LOCK) --output-file requirements/image.txt
-	$(LOCK) --output-file requirements/dev.txt --group dev --constraint requirements/image.txt
-	$(LOCK) --output-file requirements/attack.txt --group test --group attack --constraint requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command 'make lock' --no-emit-package cytoolz --no-emit-package asyncio $(UPGRADE) \
-	    tests/interop/requirements.in --output-file tests/interop/requirements.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --custom-compile-command 'make lock' $(UPGRADE) \
-	    tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
+	$(LOCK) $(UPGRADE) $(ALL) --output-file requirements/lock.txt
+	rm -f requirements/image.txt requirements/dev.txt requirements/attack.txt requirements/release.txt
+	$(LIST) --extra attest --extra chain pyproject.toml --output-file requirements/image.txt
+	$(LIST) --extra attest --extra chain --group dev pyproject.toml --output-file requirements/dev.txt
+	$(LIST) --extra attest --extra chain --group test --group attack pyproject.toml --output-file requirements/attack.txt
+	$(LIST) --group pyproject.toml:release --output-file requirements/release.txt
+	$(LOCK) --no-emit-package asyncio $(UPGRADE) tests/interop/requirements.in --output-file tests/interop/requirements.txt
+	$(LOCK) $(UPGRADE) tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-demo .venv-attack .venv-interop .venv-bench .venv-sdk .venv-recipes .tools tests/*/node_modules
+	rm -rf $(VENV) .venv-* .tools dist tests/*/node_modules
 
 .PHONY: python systemd
 python:
@@ -119,6 +156,11 @@ $(VENV)/ready: requirements/dev.txt | python
 .venv-interop/ready: tests/interop/requirements.txt | python
 	$(PYTHON) -m venv --clear .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
+
+.venv-release/ready: requirements/release.txt | python
+	$(PYTHON) -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 .venv-recipes/ready: tests/recipes/requirements.txt | python

@@ -37,6 +37,15 @@ _MARK = "\ud800"
 """Half a character, around untrusted text within our own sentences: no response, file or name holds it."""
 
 
+def install_extra(name: str) -> str:
+    """Return the hint for what an extra brings.
+
+    It names our repository, since anybody could register a package's bare name.
+    """
+    source = "git+https://github.com/phala-secrets/phala-secrets"
+    return f"pip install 'phala-secrets[{name}] @ {source}', or use the image, which has it"
+
+
 def untrusted(text: str) -> str:
     """Mark a part of a message as written by a guest, a server or an API.
 

@@ -6,7 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.errors import InputError
+from phala_secrets.errors import InputError, install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class Sender:
         try:
             from eth_account import Account
         except ImportError:
-            raise InputError("signing needs eth-account", hint="pip install 'phala-secrets[chain]'") from None
+            raise InputError("signing needs eth-account", hint=install_extra("chain")) from None
         finally:
             # py_ecc, which comes with it, raises the limit to where nested JSON overflows the stack.
             sys.setrecursionlimit(limit)

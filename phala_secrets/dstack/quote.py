@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from phala_secrets.errors import EvidenceError, InputError
+from phala_secrets.errors import EvidenceError, InputError, install_extra
 
 if TYPE_CHECKING:
     from phala_secrets.dstack.collateral import Collateral
@@ -162,7 +162,7 @@ def _library() -> Any:
     except ImportError:
         raise InputError(
             "attestation takes the package dcap-qvl, which is not installed",
-            hint="install phala-secrets[attest]; the image has it",
+            hint=install_extra("attest"),
         ) from None
     return dcap_qvl
 

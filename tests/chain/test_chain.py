@@ -373,7 +373,7 @@ def test_without_eth_account_signing_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "eth_account", None)
     with pytest.raises(InputError) as caught:
         owner.Sender(KEY)
-    assert caught.value.hint == "pip install 'phala-secrets[chain]'"
+    assert "'phala-secrets[chain] @ git+https://github.com/phala-secrets/" in caught.value.hint
 
 
 # -- the flow, driven by hand -------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Builds the image once, on the base that PYTHON_IMAGE names, or on one made of Debian's packages."""
+"""The image, built once on the base that PYTHON_IMAGE names, or on one made of Debian's packages.
+
+If TESTED_IMAGE is set, that image is tested as it is: a release tests what it has built.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.container import SETTINGS, Container, buildah
+from tests.image.container import SETTINGS, Container, build, buildah
 
 ROOT = Path(__file__).parents[2]
 LOCAL_BASE = "localhost/phala-secrets/python:3.13"
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _container(image: str) -> Iterator[Container]:
@@ -60,10 +62,12 @@ def base_image() -> str:
 
 @pytest.fixture(scope="session")
 def image(base_image: str) -> Iterator[str]:
+    if built := os.environ.get("TESTED_IMAGE"):
+        buildah("pull", "--quiet", built)
+        yield built
+        return
     tag = "localhost/phala-secrets/action:test"
-    # The build trusts what this machine trusts: it may be behind a proxy with a root certificate of its own.
-    mount = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if Path(CERTIFICATES).exists() else []
-    buildah("bud", "--quiet", "--build-arg", f"PYTHON_IMAGE={base_image}", *mount, "--tag", tag, ROOT)
+    build(tag, base_image, ROOT)
     yield tag
     buildah("rmi", tag, check=False)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 SETTINGS = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot", **os.environ}
 
 
@@ -27,6 +30,39 @@ def buildah(*command: str | Path, check: bool = True) -> subprocess.CompletedPro
         said = done.stdout[-4000:] + done.stderr[-4000:]
         pytest.fail(f"buildah {command[0]} failed:\n{said}", pytrace=False)
     return done
+
+
+EPOCH = "1580601600"
+"""2020-02-02, as in release.yml and in the wheel: a layer changes when its content does."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as a registry keeps it, compressed."""
+
+    digest: str
+    size: int
+
+
+def build(tag: str, base: str, context: Path, *options: str) -> None:
+    """Build the Dockerfile of ``context``, a layer for each of its steps."""
+    # The build trusts what this machine trusts: it may be behind a proxy with a root certificate of its own.
+    given = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if Path(CERTIFICATES).exists() else []
+    given += ["--layers", "--timestamp", EPOCH, "--build-arg", f"PYTHON_IMAGE={base}", *options]
+    buildah("bud", "--quiet", *given, "--tag", tag, context)
+
+
+def added_layers(image: str, base: str, folder: Path) -> list[Layer]:
+    """The layers that ``image`` has over its base, the lowest first."""
+    buildah("push", "--quiet", image, f"oci:{folder}:image")
+
+    def blob(digest: str) -> Any:
+        return json.loads((folder / "blobs/sha256" / digest.removeprefix("sha256:")).read_text())
+
+    index = json.loads((folder / "index.json").read_text())
+    layers = blob(index["manifests"][0]["digest"])["layers"]
+    below = json.loads(buildah("inspect", "--type", "image", base).stdout)["OCIv1"]["rootfs"]["diff_ids"]
+    return [Layer(layer["digest"], layer["size"]) for layer in layers[len(below) :]]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import phala_secrets
-from tests.image.container import Container
+from tests.image.container import Container, added_layers
 
 MEGABYTE = 1_000_000
 
@@ -37,6 +37,18 @@ def test_it_adds_at_most_70_mb_to_its_base(base: Container, container: Container
     total = sum(max(now.st_size, now.st_blocks * 512) for now in files)
     figures.append(f"the image, over its base: {total / MEGABYTE:.1f} MB")
     assert total <= 70 * MEGABYTE
+
+
+def test_a_registry_sends_at_most_20_mb_over_its_base(
+    image: str, base_image: str, tmp_path: Path, figures: list[str]
+) -> None:
+    """And the libraries are a layer of their own, so that an update of ours is 1 MB."""
+    layers = added_layers(image, base_image, tmp_path / "oci")
+    total = sum(layer.size for layer in layers)
+    sizes = ", ".join(f"{layer.size / MEGABYTE:.2f}" for layer in layers)
+    figures.append(f"compressed: {total / MEGABYTE:.2f} MB ({sizes})")
+    assert total <= 20 * MEGABYTE
+    assert layers[-1].size <= MEGABYTE
 
 
 def test_it_adds_no_installer_and_no_compiler(base: Container, container: Container) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
 from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.measured_boot import os_measurements
 from phala_secrets.simulator.server import Simulator
 from tests.image.container import Container
+from tests.support.paper_chain import BASE_KMS, PaperChain
 
 GIVEN = {
     "DATABASE_URL": "postgres://app:p4$$w0rd${X}@db/app",
@@ -22,6 +25,8 @@ SOURCE = """\
 DATABASE_URL='postgres://app:p4$$w0rd${X}@db/app'
 GREETING="hello wörld"
 """
+UNUSED = dict.fromkeys(("INPUT_ENV-FILE", "INPUT_SECRETS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"), "")
+OWNERS_KEY = "c0ffee" * 10 + "c0de"
 # As a module, a site hook, a profile or a package: whatever imports it leaves a trace.
 POISON = "open('/github/workspace/EXECUTED', 'w').close()\n"
 
@@ -121,6 +126,35 @@ def test_nothing_in_the_workspace_or_the_environment_is_executed(
     assert done.returncode == 0, done.stdout + done.stderr
     assert cvm.environment == GIVEN
     assert set(github.rglob("*")) == before
+
+
+def test_the_owners_key_signs_with_what_is_left_of_its_libraries(container: Container) -> None:
+    """requirements/prune removes what no run can reach, and this is a run that reaches far."""
+    with Simulator() as simulator, PaperChain() as chain:
+        kms = simulator.cloud.add_kms("base-1", 8453, BASE_KMS)
+        cvm = simulator.cloud.add_cvm("my-app", kms=kms, environment={"OLD": "1"})
+        simulator.cloud.rpc_urls[8453] = chain.url
+        chain.hold(cvm)
+        chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
+        more = {"INPUT_RPC-URL": chain.url, "INPUT_PRIVATE-KEY": OWNERS_KEY, "INPUT_ENV": "OLD=2\nNEW=new"}
+        done = container.run(env=job(simulator) | UNUSED | more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(chain.transactions) == 1
+        assert cvm.environment == {"OLD": "2", "NEW": "new"}
+
+
+def test_a_quote_is_verified(container: Container, simulator: Simulator, cvm: Cvm, github: Path) -> None:
+    (github / "workspace/root.pem").write_text(simulator.cloud.tee.root_pem)
+    more = {
+        "PHALA_SECRETS_ATTEST": "require",
+        "PHALA_SECRETS_PCCS_URL": simulator.origin,
+        "PHALA_SECRETS_ATTESTATION_ROOT": "root.pem",
+        "PHALA_SECRETS_TRUSTED_OS": os_measurements(cvm),
+        "PHALA_SECRETS_TRUSTED_KMS_CA": cvm.kms.ca_public_key,
+    }
+    done = container.run(env=job(simulator) | more, github=github)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "attested" in (github / "file_commands/output").read_text()
 
 
 def test_a_refusal_is_told_and_nothing_is_sent(
