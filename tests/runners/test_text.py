@@ -750,6 +750,7 @@ def test_a_pipe_that_somebody_reads_gets_all_outputs(tmp_path: Path) -> None:
     os.mkfifo(path)
     with (tmp_path / "read").open("wb") as file, subprocess.Popen(["cat", str(path)], stdout=file) as reader:
         opened = os.open(path, os.O_WRONLY)  # once it reads
+        fcntl.fcntl(opened, fcntl.F_SETPIPE_SZ, 4096)  # is full again and again
         OutputFile(str(path), "it").put("status", "x" * (1 << 20))
         os.close(opened)
         assert reader.wait(30) == 0
