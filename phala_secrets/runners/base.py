@@ -24,7 +24,7 @@ from phala_secrets.runners.layout import columns_of, lines_of, names_of, wrapped
 from phala_secrets.runners.live import Doing, Live, on_clock, terminal_width
 from phala_secrets.runners.log import Log
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
-from phala_secrets.runners.text import disarm, one_line
+from phala_secrets.runners.text import disarm, for_scripts, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -316,7 +316,7 @@ class Runner:
         if isinstance(value, bool) or name == _CIPHERTEXT:
             return value
         if name in _SENTENCES:
-            return self.clean(str(value))
+            return for_scripts(self.clean(str(value)))
         for text in _texts(value):
             if owner := self.secrets.owner_in(text):
                 self.tell(

@@ -30,6 +30,14 @@ def disarm(text: str) -> str:
     return _HEADER.sub(r"\1 ", _COLONS.sub(r"\1 ", text))
 
 
+_IN_SCRIPTS = str.maketrans("'\"`;()$\\&|<>", "’”’,[]??????")
+
+
+def for_scripts(text: str) -> str:
+    """Return a sentence that no shell acts on, quoted or not: a later step may hold it in its script."""
+    return text.translate(_IN_SCRIPTS)
+
+
 def one_line(text: str) -> str:
     """Text as one printable line: line ends, control and direction characters become visible escapes."""
     if len(text) > _LONGEST_LINE:

@@ -87,14 +87,14 @@ def test_a_step_shows_the_chain_in_its_summary(step: Step, inputs: dict[str, str
     assert "attested (simulated TEE)" in summary.splitlines()[0]
     told = json.loads(done.outputs["attestation"])
     for link in told["links"]:
-        assert f"| {link['name']} | " in summary
+        assert f"<td>{link['name']}</td>" in done.summary
     assert re.fullmatch(r"[0-9a-f]{64}", told["evidence_sha256"])
     cvm.firmware.debug = True
     refused = step(**given)
     assert (refused.code, refused.outputs["attested"]) == (9, "false"), refused.log
     summary = re.sub("<[^>]+>", "", refused.summary)
     assert "not attested (simulated TEE)" in summary
-    assert "| debug | does not hold | a debug VM" in summary
+    assert "<td>debug</td><td>does not hold</td><td>a debug VM" in refused.summary
     assert "debug: a debug VM" in refused.annotations("error")[-1].data
 
 
