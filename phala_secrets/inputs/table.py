@@ -48,8 +48,18 @@ _INPUTS = (
             "APP_ID",
             protects=True,
         ),
-        Input("api-key", "the Phala Cloud API key", fallback="PHALA_CLOUD_API_KEY", flag=False, words=WORDS),
+        Input(
+            "api-key",
+            "the Phala Cloud API key",
+            otherwise="`PHALA_CLOUD_API_KEY`, else GitHub's OIDC token",
+            fallback="PHALA_CLOUD_API_KEY",
+            flag=False,
+            words=WORDS,
+        ),
         Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
+        Input(
+            "workspace", "with GitHub's token: the workspace, if multiple trust this repository", words=WORDS
+        ),
         Input(
             "api-url",
             "the URL of the API",
@@ -306,13 +316,7 @@ _INPUTS = (
             action=False,
             words=MODES,
         ),
-        Input(
-            "json",
-            "print the outputs as one JSON object on standard output",
-            "bool",
-            default="false",
-            action=False,
-        ),
+        Input("json", "print the outputs as JSON on standard output", "bool", default="false", action=False),
         Input("quiet", "print only errors and warnings", "bool", default="false", action=False),
         Input(
             "verbose",
