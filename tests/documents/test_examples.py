@@ -131,6 +131,10 @@ def test_the_list_of_examples_is_whole() -> None:
     assert set(listed) == {f"{name}" if "/" in name else f"github/{name}" for name in own}
 
 
+def _is_ours(step: Mapping[str, Any]) -> bool:
+    return str(step.get("uses", "")).startswith("phala-secrets/")
+
+
 @pytest.mark.parametrize("path", GITHUB.values(), ids=GITHUB)
 def test_a_github_example_is_one_to_copy(path: Path) -> None:
     text = path.read_text()
@@ -139,7 +143,10 @@ def test_a_github_example_is_one_to_copy(path: Path) -> None:
     assert workflow["concurrency"]["group"]
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"]
-        assert set(job.get("permissions", {}).values()) <= {"read"}
+        granted = set(job.get("permissions", {}).items())
+        assert {access for name, access in granted - {("id-token", "write")}} <= {"read"}
+        keyless = [step for step in job["steps"] if _is_ours(step) and "api-key" not in step["with"]]
+        assert (("id-token", "write") in granted) == (bool(keyless) and path.stem != "pull-request")
         for step in job["steps"]:
             assert "secrets." not in step.get("run", "")
             taken = {
@@ -284,6 +291,24 @@ def test_all_secrets(machine: dict[str, str], secrets: dict[str, str], cloud: Cl
     workflow = Workflow(GITHUB["all-secrets"], tmp_path / "run", machine, secrets=given)
     workflow.run()
     assert cvm.environment == {"APP_URL": "https://app", "APP_KEY": "line 'one'"}
+
+
+def test_keyless(
+    machine: dict[str, str], secrets: dict[str, str], simulator: Simulator, cvm: Cvm, tmp_path: Path
+) -> None:
+    del secrets["PHALA_CLOUD_API_KEY"]
+    tokens = {"URL": simulator.token_url, "TOKEN": simulator.cloud.github.request_token}
+    job = {f"ACTIONS_ID_TOKEN_REQUEST_{name}": value for name, value in tokens.items()}
+    workflow = Workflow(GITHUB["keyless"], tmp_path / "run", {**machine, **job}, secrets=secrets)
+    workflow.run()
+    assert cvm.environment == VALUES
+    assert "logged in with GitHub's token for repo:octo-org/octo-app" in workflow.logs[-1]
+
+    simulator.cloud.tokens.trusted["octo-org/octo-app"].append("other")
+    with pytest.raises(AssertionError, match="give workspace"):
+        Workflow(GITHUB["keyless"], tmp_path / "again", {**machine, **job}, secrets=secrets).run()
+    workspace = {"PHALA_WORKSPACE": "octo"}
+    Workflow(GITHUB["keyless"], tmp_path / "named", {**machine, **job}, secrets=secrets, vars=workspace).run()
 
 
 def test_environments(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_path: Path) -> None:

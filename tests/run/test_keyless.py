@@ -184,6 +184,26 @@ def test_github_may_be_away_for_a_moment_in_a_wait(
     assert done.outputs["status"] == "running"
 
 
+def test_a_token_that_cannot_be_had_for_the_update_is_no_lost_update(
+    job: Step, simulator: FaultySimulator, cloud: Cloud, cvm: Cvm, clock: ManualClock
+) -> None:
+    """The first token is over just before the update is sent, and GitHub gives no other."""
+
+    def dawdle(request: Request, answer: Answer) -> Answer:
+        if request.path.endswith("/compose_file"):
+            clock.advance(280.0)
+            simulator.faults.add(Fault("reset_after", path=TOKEN_PATH, times=None))
+        return answer
+
+    cloud.tamper = dawdle
+    done = update(job, simulator)
+    assert done.code == 6
+    assert "no token from GitHub" in refusal(done)
+    assert "may have been accepted" not in done.log
+    assert all(request.method != "PATCH" for request in cloud.requests)
+    assert cvm.environment == {"OLD": "1"}
+
+
 def test_a_fleet_asks_for_one_token_at_a_time(
     job: Step, simulator: FaultySimulator, cloud: Cloud, cvm: Cvm
 ) -> None:

@@ -55,6 +55,7 @@ class Workflow:
             for matrix in self._matrix(job):
                 contexts = {**self._contexts, "matrix": matrix, "steps": {}}
                 env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
+                contexts["tokens"] = job.get("permissions", {}).get("id-token") == "write"
                 contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
                 for step in job["steps"]:
                     self._step(step, contexts)
@@ -76,7 +77,7 @@ class Workflow:
         given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
         action = step.get("uses", "").partition("@")[0]
         if action == "phala-secrets/phala-secrets":
-            outputs = self._inject(given, env)
+            outputs = self._inject(given, {**env, **(self._token_of_job if contexts["tokens"] else {})})
             self.outputs.append(outputs)
         elif action == "actions/upload-artifact":
             self._upload(given["path"].split(), self.artifacts / given["name"])
@@ -91,6 +92,11 @@ class Workflow:
             assert "${{" not in step["run"], "what a script is filled in with is run"
             outputs = self._execute(["bash", "-e", "-c", step["run"]], {**self._base, **env})
         contexts["steps"][step.get("id")] = {"outputs": outputs}
+
+    @property
+    def _token_of_job(self) -> dict[str, str]:
+        """What the runner gives a step of a job with ``id-token: write``."""
+        return {name: value for name, value in self._base.items() if name.startswith("ACTIONS_ID_TOKEN_")}
 
     def _upload(self, paths: list[str], artifact: Path) -> None:
         """A folder as the artifact, or files in it: from the least folder that has them all."""
