@@ -24,14 +24,13 @@ from phala_secrets.cloud.ids import parse_url
 from phala_secrets.cloud.proxies import Proxy, proxy_for
 from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
-from phala_secrets.cloud.secret import Login, parse_api_key
+from phala_secrets.cloud.secret import Login, Token, parse_api_key
 from phala_secrets.errors import AnswerError, InputError, TransportError, untrusted
 from phala_secrets.runners.secrecy import credentials_in
 
 if TYPE_CHECKING:
     import ssl
 
-    from phala_secrets.cloud.oidc import Token
     from phala_secrets.flow import Flow, Pause
 
 T = TypeVar("T")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from phala_secrets import flow
 from phala_secrets.cloud.call import Attempt, Call, Response, read
 from phala_secrets.cloud.ids import is_loopback, parse_url
 from phala_secrets.cloud.requests import DEFAULT_URL
-from phala_secrets.cloud.secret import Secret, fits_a_header
+from phala_secrets.cloud.secret import Secret, Token, fits_a_header
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import AnswerError, ApiError, InputError, TransportError
 
@@ -28,25 +28,11 @@ AUDIENCE = "https://cloud.phala.com"
 REQUEST_URL = "ACTIONS_ID_TOKEN_REQUEST_URL"
 REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 (the variable's name)
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")
 _LONGEST = 16 * 1024
 """Characters of a token: servers take no longer header."""
 
 _LONGEST_NAME = 255
-
-
-class Token(NamedTuple):
-    """An ID token, who it says it is, and for how many seconds it is good."""
-
-    text: Secret
-    subject: str
-    lifetime: float
-
-    @property
-    def secrets(self) -> list[str]:
-        """What must not be shown: the token, and its signature, without which it is worth nothing."""
-        text = self.text.reveal()
-        return [text, text.rpartition(".")[2]]
 
 
 class Keyless:
@@ -72,11 +58,11 @@ class Keyless:
 
     @property
     def secrets(self) -> list[str]:
-        """What is secret before the first token."""
+        """What is secret before there is a token."""
         return [self._request_token.reveal()]
 
     def headers(self) -> dict[str, str]:
-        """Return what a request to Phala Cloud has to carry."""
+        """Return what each request carries."""
         text = self._token.text.reveal() if self._token else ""
         workspace = {"X-Phala-Workspace": self.workspace} if self.workspace else {}
         return {"Authorization": f"Bearer {text}", **workspace}
@@ -144,18 +130,18 @@ def login_of_job(environ: Mapping[str, str], api_url: str, workspace: str, other
         raise InputError("no API key", hint=hint)
     url, token = (environ.get(name, "").strip() for name in (REQUEST_URL, REQUEST_TOKEN))
     if not url or not token:
-        reason = "a pull request of a fork or of Dependabot gets neither secrets nor a token from GitHub"
-        if not environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
-            reason = "or log in without one: grant the job the permission id-token: write"
-        raise InputError("no API key", hint=f"{otherwise}; {reason}")
+        hint = f"{otherwise}; or grant the job the permission id-token: write, to log in without one"
+        if environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
+            hint += "; a pull request of a fork or of Dependabot gets neither from GitHub"
+        raise InputError("no API key", hint=hint)
     url = parse_url(url, REQUEST_URL)
     if urlsplit(url).scheme != "https" and not local:
         raise InputError(
             f"{REQUEST_URL} has to be https: 'http' would show the token to anyone on the way",
-            hint=f"{otherwise}; GitHub's own value is https",
+            hint=f"{otherwise}; GitHub sets the variable itself",
         )
     if not fits_a_header(token):
-        raise InputError(f"{REQUEST_TOKEN} is no token", hint=f"{otherwise}; GitHub sets it")
+        raise InputError(f"invalid {REQUEST_TOKEN}", hint=f"{otherwise}; GitHub sets the variable itself")
     if not fits_a_header(workspace) or len(workspace) > _LONGEST_NAME:
         raise InputError("invalid workspace", hint="give it as the dashboard shows it")
     return Keyless(url, Secret(token), api_url if local else AUDIENCE, workspace)
@@ -180,9 +166,9 @@ def _failure(error: ApiError | TransportError) -> TransportError:
 
 
 def _parsed(body: bytes, audience: str) -> Token:
-    """Read a response of GitHub; AnswerError unless it is a token for this audience that ends some time.
+    """Read GitHub's response. Raise AnswerError unless it is a token for this audience that ends in time.
 
-    Whether the token is genuine is for Phala Cloud to say.
+    Only Phala Cloud can tell whether the token is genuine.
     """
     try:
         text = loads(body)["value"]
@@ -195,5 +181,5 @@ def _parsed(body: bytes, audience: str) -> Token:
     if meant != audience:
         raise AnswerError("the token is for another audience")
     if not 0 < lifetime <= flow.TOKEN_LONGEST:
-        raise AnswerError("the token's lifetime is not one of minutes")
+        raise AnswerError("the token's lifetime is invalid")
     return Token(Secret(text), subject, lifetime)

@@ -1,15 +1,14 @@
-"""A value that does not print itself, and the API key, which is one."""
+"""Values that do not print themselves, and who asks with them: an API key, or a job with its tokens."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from phala_secrets.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from phala_secrets.cloud.oidc import Token
     from phala_secrets.flow import Flow
 
 
@@ -30,6 +29,20 @@ class Secret:
 
     def __bool__(self) -> bool:
         return bool(self._text)
+
+
+class Token(NamedTuple):
+    """An ID token of GitHub, who it says it is, and for how many seconds it is good."""
+
+    text: Secret
+    subject: str
+    lifetime: float
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown: the token, and its signature, without which it is worth nothing."""
+        text = self.text.reveal()
+        return [text, text.rpartition(".")[2]]
 
 
 class Login(Protocol):

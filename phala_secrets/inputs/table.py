@@ -58,7 +58,10 @@ _INPUTS = (
         ),
         Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
         Input(
-            "workspace", "with GitHub's token: the workspace, if multiple trust this repository", words=WORDS
+            "workspace",
+            "with GitHub's OIDC token: the workspace, if multiple trust this repository",
+            metavar="WORKSPACE",
+            words=WORDS,
         ),
         Input(
             "api-url",

@@ -9,8 +9,7 @@ from phala_secrets.cloud.proxies import proxy_for
 from phala_secrets.errors import untrusted
 
 if TYPE_CHECKING:
-    from phala_secrets.cloud.oidc import Token
-    from phala_secrets.cloud.secret import Login
+    from phala_secrets.cloud.secret import Login, Token
     from phala_secrets.flow import Pause
     from phala_secrets.runners.base import Runner
 

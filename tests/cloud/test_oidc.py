@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from phala_secrets import (
     AnswerError,
@@ -27,13 +29,19 @@ from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.cloud.secret import Secret
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.oidc import TOKEN_PATH
+from phala_secrets.simulator.oidc import TOKEN_PATH, _base64
 from tests.support.clock import ManualClock
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
 from tests.support.job import keyless
 
 MANY = 12
+CLAIM = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = (
+    CLAIM
+    | st.lists(CLAIM, max_size=3)
+    | st.dictionaries(st.sampled_from(["exp", "iat", "aud", "sub"]), CLAIM)
+)
 JOB = {
     "ACTIONS_ID_TOKEN_REQUEST_URL": "https://run.actions.example/token/1?api-version=2.0",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-canary-7f3a",
@@ -326,6 +334,21 @@ def test_a_lost_response_of_github_is_no_lost_update() -> None:
     assert type(failed.value) is TransportError
     assert not failed.value.sent
     assert failed.value.hint == "check the network"
+
+
+@given(
+    st.binary()
+    | st.builds(lambda value: json.dumps({"value": value}).encode(), JSON | st.text("ab._-=", max_size=40))
+    | st.builds(
+        lambda claims: json.dumps({"value": f"e30.{_base64(json.dumps(claims).encode())}.c"}).encode(), JSON
+    )
+)
+def test_whatever_github_sends_is_a_token_or_an_error_of_ours(body: bytes) -> None:
+    renewal = login().renewal(7.0)
+    assert renewal
+    next(renewal)
+    with pytest.raises((AnswerError, StopIteration)):
+        renewal.send(Response(200, {}, body))
 
 
 def test_a_refusal_of_another_kind_is_left_alone(cloud: Cloud) -> None:

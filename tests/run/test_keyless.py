@@ -406,7 +406,7 @@ def test_a_request_token_that_is_none_is_refused_unseen(
 ) -> None:
     done = update(job, simulator, {"ACTIONS_ID_TOKEN_REQUEST_TOKEN": token})
     assert done.code == 2
-    assert "ACTIONS_ID_TOKEN_REQUEST_TOKEN is no token" in refusal(done)
+    assert "invalid ACTIONS_ID_TOKEN_REQUEST_TOKEN" in refusal(done)
     assert token not in done.log
     assert list(cloud.requests) == []
 
