@@ -28,8 +28,7 @@ An error is a pair: what is wrong and where (``str(error)``), and what to do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,8 +57,7 @@ def unmarked(text: str) -> str:
     return text.replace(_MARK, "")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing worth telling about the input: what, what to do, and where it came from.
 
     ``file`` is as the user wrote it and ``line`` counts from 1. Like an error, a

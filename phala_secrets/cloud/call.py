@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from phala_secrets import flow
@@ -13,6 +13,8 @@ from phala_secrets.errors import AnswerError, PhalaSecretsError, TransportError,
 
 T = TypeVar("T")
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
@@ -21,8 +23,7 @@ def as_it_is(body: Any) -> Any:
     return body
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One request as data. ``path`` is quoted and relative to the API's URL, or absolute (a chain's RPC).
 
     ``parse`` gets the decoded JSON of a 2xx; ``others`` reads other statuses that are results and
@@ -35,15 +36,18 @@ class Call(Generic[T]):
     method: str
     path: str
     parse: Callable[[Any], T] = as_it_is
-    params: Mapping[str, str] = field(default_factory=dict)
-    body: Any = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    params: Mapping[str, str] = _NOTHING
+    body: Any = None
+    headers: Mapping[str, str] = _NOTHING
     version: str | None = None
-    others: Mapping[int, Callable[[Any], T]] = field(default_factory=dict)
+    others: Mapping[int, Callable[[Any], T]] = MappingProxyType({})
     repeatable: bool = True
     when_busy: bool = True
     given_by: str = "rpc-url"
     whole: bool = False
+
+    def __repr__(self) -> str:
+        return f"Call({self.method} {self.path})"
 
     @property
     def absolute(self) -> bool:
@@ -53,7 +57,7 @@ class Call(Generic[T]):
     def read_by(self, parse: Callable[[Any], T], **others: Callable[[Any], T]) -> Call[T]:
         """Return the same request with another reader; ``status_465=…`` reads that status."""
         statuses = {int(name.removeprefix("status_")): read for name, read in others.items()}
-        return replace(self, parse=parse, others=statuses)
+        return self._replace(parse=parse, others=statuses)
 
 
 class Attempt(NamedTuple):

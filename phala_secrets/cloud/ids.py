@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from phala_secrets.dstack.ids import APP_ID
@@ -15,8 +15,7 @@ _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(:\d*)?", re.ASCII)
 _NAME_LIMIT = 255
 
 
-@dataclass(frozen=True, slots=True)
-class CvmRef:
+class CvmRef(NamedTuple):
     """A CVM as the user named it (``text``), as the API takes it (``id``), and its app if named by that."""
 
     text: str

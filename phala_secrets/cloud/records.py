@@ -8,7 +8,6 @@ requests are those of ``requests``.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.cloud import requests
@@ -152,7 +151,7 @@ def nodes(contract: str) -> Call[tuple[str, ...]]:
 
 def key(kms: str, app_id: str, *, last: bool = True) -> Call[Key]:
     """An app's key and what it is signed with. Where there is another node to ask, one try is enough."""
-    return replace(requests.key(kms, app_id).read_by(_key), repeatable=last)
+    return requests.key(kms, app_id).read_by(_key)._replace(repeatable=last)
 
 
 def measured(cvm_id: str) -> Call[str | None]:
@@ -203,7 +202,7 @@ def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accept
 
 def _update(call: Call[Any]) -> Call[Accepted | Precondition]:
     reader: Call[Accepted | Precondition] = call.read_by(_accepted, status_465=_precondition)
-    return replace(reader, when_busy=False)
+    return reader._replace(when_busy=False)
 
 
 def _cvm(answer: Any) -> Cvm:

@@ -8,8 +8,7 @@ which is only as good as the API.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from phala_secrets.cloud import known, records, requests
 from phala_secrets.dstack.ids import parse_app_id
@@ -45,8 +44,7 @@ UNKNOWN_ROOT = "unknown root of the Cloud KMS"
 _MOST_PAGES = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What the user trusts.
 
     ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
@@ -58,7 +56,7 @@ class Policy:
     """
 
     signers: tuple[str, ...] = ()
-    rpc_url: str | None = field(default=None, repr=False)
+    rpc_url: str | None = None
     rpc_given: bool = False
     kms_contract: str | None = None
     require: Level | None = None
@@ -66,6 +64,9 @@ class Policy:
     app_ids: tuple[str, ...] = ()
     kms: str | None = None
     cloud_root: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Policy(require={self.require}, signers={self.signers})"
 
     def check(self) -> None:
         """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing.
@@ -88,8 +89,7 @@ class Policy:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenKey:
+class ProvenKey(NamedTuple):
     """An app's key, proven: its signer was compared with one that is trusted.
 
     ``app_id`` is 40 hex digits, ``kms`` the slug or id that was asked, ``trust`` what
@@ -320,7 +320,7 @@ def _ask_chain(rpc_url: str, chain_id: int, contract: str, app_id: str) -> list[
         return there
 
     about = (rpc.kms_root(contract), rpc.registered_app(contract, app_id))
-    return [replace(asked, parse=same_chain), *(requests.rpc(rpc_url, request) for request in about)]
+    return [asked._replace(parse=same_chain), *(requests.rpc(rpc_url, request) for request in about)]
 
 
 def _check_chain(proof: Proof, chain_id: int | None, told: Sequence[Any], contract: str) -> None:

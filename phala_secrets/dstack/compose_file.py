@@ -10,7 +10,6 @@ import json
 import posixpath
 import re
 from base64 import b64encode
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.compose_refs import built_in, missing_and_unused, references
@@ -150,7 +149,7 @@ def unresolved(
         for name, line in sorted(lines.items(), key=lambda one: (one[1], one[0]))
     ]
     others = missing_and_unused(refs, given | lines.keys(), empty)
-    return [*errors, *(replace(finding, file=compose.path) for finding in others)]
+    return [*errors, *(finding._replace(file=compose.path) for finding in others)]
 
 
 def in_plain_text(

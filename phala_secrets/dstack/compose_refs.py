@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from phala_secrets.dstack.compose_yaml import (
     NAME,
@@ -46,8 +45,7 @@ _FOLDER = "/dstack"
 _ENVIRONMENT_FILES = ("/dstack/.host-shared/.decrypted-env.json", "/dstack/.host-shared/.decrypted-env")
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(NamedTuple):
     """The names that an app-compose refers to; or the ``problem`` that kept it from being read."""
 
     required: frozenset[str] = frozenset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from phala_secrets.errors import Finding
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a variable came from; ``file`` is as the user wrote it, ``line`` counts from 1."""
 
     label: str
@@ -23,17 +22,19 @@ class Origin:
         return self.label if self.line is None else f"{self.label}, line {self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(NamedTuple):
     """One variable of the environment, its value as it is to reach the guest.
 
     ``given`` is the text that the source had, where ``value`` is its base64.
     """
 
     name: str
-    value: str = field(repr=False)
+    value: str
     origin: Origin
-    given: str = field(default="", repr=False, compare=False)
+    given: str = ""
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name!r}, {self.origin})"
 
     def finding(self, problem: str, hint: str, severity: Literal["error", "warning"] = "error") -> Finding:
         """Return what is wrong with this variable: its name and origin, and ``problem`` behind them."""

@@ -19,7 +19,7 @@ about; the variables of dynamic linker, Docker and Compose.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from phala_secrets.dstack.env_file import EVERY_ESCAPE, NO_BACKSLASH, Handover
 from phala_secrets.errors import Finding
@@ -46,8 +46,7 @@ _ACTING = COMPOSE_OWN | {
 """What acts on bash and on the programs that every launcher calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(NamedTuple):
     """What one generation of guests does with names and values."""
 
     version: str

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from btclib_secp256k1 import keys, recovery
 from sha3 import keccak_256
@@ -110,8 +109,7 @@ class EnvEncryptPublicKey(str):
         return core_schema.no_info_wrap_validator_function(keep, core_schema.str_schema())
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """A key, the app it is for, and who signed that. Whether to trust the signer is another question.
 
     ``public_key`` is 32 bytes (X25519), ``app_id`` 20 bytes, ``signer`` compressed SEC1 hex

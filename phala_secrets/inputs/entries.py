@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.errors import Finding, InputError
 
@@ -25,13 +24,15 @@ _ENCRYPTED = (
 """How a file or value begins that nobody decrypted: the tool's mark, its name, its command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A name and its content, in bytes: what a file holds need not be text."""
 
     name: str
-    content: bytes = field(repr=False)
+    content: bytes
     origin: Origin
+
+    def __repr__(self) -> str:
+        return f"Entry({self.name!r}, {self.origin})"
 
 
 def refusal(message: str, hint: str, origin: Origin) -> InputError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,8 +68,7 @@ class Root(NamedTuple):
         return not any(fnmatchcase(part, own) for part in (*parts[:1], *parts[-1:]) for own in _RUNNERS_OWN)
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
+class Files(NamedTuple):
     """Reads regular files of bounded size, those that ``root`` takes alone if there is one."""
 
     folder: Path

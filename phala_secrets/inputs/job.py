@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
@@ -90,8 +89,8 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     if prepared and mode == "encrypt":
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
     if mode != "verify" and not prepared and not sources.given and not keeps:
-        sources = replace(sources, env_files=_default_files(given, environ, project), by_checkout=True)
-    policy = replace(_policy(given, cvms, app), cloud_root=known.expected_root(api_url))
+        sources = sources._replace(env_files=_default_files(given, environ, project), by_checkout=True)
+    policy = _policy(given, cvms, app)._replace(cloud_root=known.expected_root(api_url))
     policy.check()
     return Job(
         mode=cast("Mode", mode),

@@ -14,10 +14,9 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.environment import Environment, Origin, Variable
 from phala_secrets.dstack.nested import loads
@@ -52,8 +51,7 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 _BASE64_HINT = "Add the name to `base64`, and decode it where it is used."
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """What the user gave. Lists are split already; nothing is read or checked yet.
 
     ``by_checkout`` is whether the env-files are those of ``phala.toml``, ``allow_none`` whether all
@@ -63,11 +61,11 @@ class Sources:
     """
 
     env_files: tuple[str, ...] = ()
-    env: str = field(default="", repr=False)
+    env: str = ""
     files: tuple[str, ...] = ()
-    secrets_json: str = field(default="", repr=False)
+    secrets_json: str = ""
     secrets_include: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = ()
     base64: tuple[str, ...] = ()
     allow_empty: bool = False
     by_checkout: bool = False
@@ -75,6 +73,9 @@ class Sources:
     azure: bool = False
     own_key: Secret | None = None
     withheld: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Sources({self.names})"
 
     @property
     def given(self) -> bool:

@@ -5,8 +5,7 @@ Nothing is approved blindly: ``asked`` recomputes what the API asks for, and sho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets.errors import ApprovalRefusedError, ApprovalRequiredError, Finding, InputError, ProofError
 from phala_secrets.run.asked import Asked, approvals, check, code, over_rpc, recompute, show
@@ -23,14 +22,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(NamedTuple):
     """All that an approval made elsewhere takes, as outputs; the devices that are added; where to look."""
 
-    outputs: dict[str, Any] = field(repr=False)
+    outputs: dict[str, Any]
     asked: Asked
     devices: tuple[str, ...]
     explorer: str | None
+
+    def __repr__(self) -> str:
+        return f"Preparation({self.asked})"
 
 
 def obtain(run: Run, target: Target, said: Precondition) -> Approval | Preparation:

@@ -7,8 +7,7 @@ today's is not only the API's word: it is the one that the owner registered last
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from phala_secrets.cloud import requests
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
@@ -29,8 +28,7 @@ T = TypeVar("T")
 _APPROVE_NOTHING = "approve nothing; if you know what that hash is of, name it as compose-hash"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What has to be approved: hex without ``0x``. ``devices`` are the machines that the CVM may be on.
 
     ``hash_allowed`` and ``missing_devices`` are what the contract says, None where no RPC was asked.

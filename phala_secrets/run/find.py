@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud import records, trust
@@ -113,7 +112,7 @@ def _as_measured(cvm_id: str, compose_hash: str, compose: Compose) -> Flow[Compo
 def prove(job: Job, targets: Sequence[Target], contracts: Sequence[Contract]) -> Flow[None]:
     """Give each target the proven key of its app: fetched once, however many CVMs the app has."""
     first = {target.app_id: target for target in reversed(targets)}
-    policies = [replace(job.policy, app_id=app_id) for app_id in first]
+    policies = [job.policy._replace(app_id=app_id) for app_id in first]
     keys = yield from together(
         *(
             trust.prove_key(target.cvm, contracts, policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from phala_secrets.run.context import Target
+
+
+_M_ARENA_MAX = -8
+"""glibc's number for how many heaps there may be, from malloc.h."""
+
+_COLLECT_AFTER = 5_000
+"""Objects after which Python looks for garbage: a response of httpx is a cycle with its request."""
+
+
+def keep_memory_flat() -> None:
+    """Let memory not grow with the number of CVMs. Call it before any thread is started.
+
+    glibc gives each thread a heap of its own, and each heap keeps room for the largest response that was
+    read there. One heap for all costs nothing, as Python runs one thread at a time. Other C libraries
+    have no such call and need none.
+    """
+    import ctypes
+    import gc
+
+    gc.set_threshold(_COLLECT_AFTER)
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def work_through(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.inputs.sources import gather
-from phala_secrets.run import approve, compose, find, prepare, reports
+from phala_secrets.run import approve, compose, find, fleet, prepare, reports
 from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 def inject(run: Run) -> None:
     """Do the whole job. Raise the error that ends it; the outputs have the rest."""
     run.runner.check()
+    if run.job.app or len(run.job.cvms) > 1:
+        fleet.keep_memory_flat()
     MODES[run.job.mode](run)
 
 

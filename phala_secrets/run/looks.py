@@ -7,7 +7,6 @@ the number of those that are under way.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from phala_secrets import flow
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from phala_secrets.flow import Flow
 
 
-@dataclass(slots=True)
 class _App:
     """The newest look at one app: when its request was sent, and the rows or the error that came of it."""
 
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    taken: float = float("-inf")
-    rows: dict[str, Row] = field(default_factory=dict)
-    error: PhalaSecretsError | None = None
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.taken = float("-inf")
+        self.rows: dict[str, Row] = {}
+        self.error: PhalaSecretsError | None = None
 
 
 class Looks:

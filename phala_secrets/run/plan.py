@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.compose_hash import hash_with
@@ -38,8 +37,7 @@ class Change(NamedTuple):
         return line_diff(self.before or "", self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The names that a CVM has today against those that are given."""
 
     today: tuple[str, ...]

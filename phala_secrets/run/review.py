@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from phala_secrets.dstack import guest_check, pre_launch
@@ -71,4 +70,4 @@ def _judge(run: Run, findings: Sequence[Finding]) -> None:
             findings=list(dict.fromkeys(findings)),
         )
     for finding in findings:
-        run.tell(replace(finding, severity="warning") if finding.severity == "error" else finding)
+        run.tell(finding._replace(severity="warning") if finding.severity == "error" else finding)

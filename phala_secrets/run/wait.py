@@ -9,7 +9,6 @@ from phala_secrets.cloud.refusals import retry_after
 from phala_secrets.cloud.wait import STOPPED, Patience, Seen
 from phala_secrets.errors import BootError, PhalaSecretsError, untrusted
 from phala_secrets.flow import Flow, ask
-from phala_secrets.run import containers
 from phala_secrets.run.deliver import operation_of
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
             patience = Patience(run.job.wait_timeout)
             seen = _start(run, target, patience)
         if run.job.wait_for == "containers":
+            from phala_secrets.run import containers
+
             run.client.run(containers.until_up(target.id, patience, show))
     except PhalaSecretsError as error:
         what = f"the update was accepted ({accepted.correlation_id})"

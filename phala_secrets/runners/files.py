@@ -10,7 +10,6 @@ import select
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ Format = Literal["dotenv", "shell", "json"]
 _PATIENCE = 10.0
 """Seconds that a pipe may be full: nobody reads it."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:/@%+=^\-\x80-\U0010ffff]*")
+_PLAIN = re.compile(r"[^\x00-\x20!\"#$&'()*;<>?\[\\\]`{|}~\x7f]*")
 """What is one word to a shell, and is interpolated by no reader of dotenv."""
 
 _ACTED_ON = re.compile(r"[$`\\'\"]")
@@ -248,7 +247,7 @@ class OutputFile:
             for other in self._lines.keys() - kept
         ]
         if text and not single:
-            findings.append(replace(lacks(self._what, name, "it takes single lines"), severity="notice"))
+            findings.append(lacks(self._what, name, "it takes single lines")._replace(severity="notice"))
         findings = [finding for finding in findings if finding.message not in self._told]
         self._told |= {finding.message for finding in findings}
         return findings

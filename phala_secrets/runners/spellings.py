@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -60,7 +59,9 @@ def _decoded(text: str) -> Iterator[str]:
     if "=" in text:  # quoted-printable
         yield _bytes_as_text(_HEX.sub(lambda match: chr(int(match[1], 16)), text))
     if "&" in text:
-        yield html.unescape(text)
+        from html import unescape
+
+        yield unescape(text)
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ ROOT = HERE.parents[1]
 OURS = str(ROOT / ".venv-bench/bin/python")
 SDK = str(ROOT / ".venv-sdk/bin/python")
 CLI = str(HERE / "node_modules/phala/dist/index.js")
-DEFAULT = (OURS, "-IB", "-m", "phala_secrets", "update", "--cvm", "my-app", "--env-file", ".env")
+DEFAULT = (OURS, "-IB", str(ROOT / "entrypoint.py"), "update", "--cvm", "my-app", "--env-file", ".env")
 UPDATE = (*DEFAULT, "--no-wait")
 IMPORTS = (
     "import httpx, pydantic, dotenv;"
@@ -242,7 +242,7 @@ def fleet() -> list[bool]:
             for number in range(1, size):
                 simulator.cloud.add_cvm(f"web-{number}", app_id=first.app_id, environment={"OLD": "1"})
             (Path(name) / ".env").write_text("OLD=2\n")
-            command = (*DEFAULT[:5], "--app", first.app_id, "--env-file", ".env", "--max-parallel", "64")
+            command = (*DEFAULT[:4], "--app", first.app_id, "--env-file", ".env", "--max-parallel", "64")
             contender = Contender("fleet", command)
             contender.run(Path(name), environ_for(simulator))
             took[size], peak[size] = contender.time, contender.peak

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import traceback
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -49,7 +48,7 @@ def environment(variables: dict[str, str]) -> Environment:
 
 
 WAYS = (Handover(NO_BACKSLASH, systemd.VERSION), Handover(EVERY_ESCAPE, systemd.VERSION))
-GENERATION = replace(STRICTEST, handovers=WAYS)
+GENERATION = STRICTEST._replace(handovers=WAYS)
 """Both writers, before the reader that is at hand."""
 
 
@@ -83,7 +82,7 @@ def holds(variables: dict[str, str]) -> None:
         arrived = judge(variables)
         assert way.delivered(variables) == arrived
         mine = {name for name in variables if arrived.get(name) != variables[name]}
-        assert told(fallen(environment(variables), replace(GENERATION, handovers=(way,)))) == sorted(mine)
+        assert told(fallen(environment(variables), GENERATION._replace(handovers=(way,)))) == sorted(mine)
         lost |= mine
 
     casualties = fallen(environment(variables), GENERATION)
