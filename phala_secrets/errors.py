@@ -60,8 +60,9 @@ def unmarked(text: str) -> str:
 class Finding(NamedTuple):
     """One thing worth telling about the input: what, what to do, and where it came from.
 
-    ``file`` is as the user wrote it and ``line`` counts from 1. Like an error, a
-    finding holds names and places, never a value.
+    ``file`` is as the user wrote it and ``line`` counts from 1. Where it is about one variable,
+    ``name`` is that, and ``place`` where it came from: the message begins with both. Like an error,
+    a finding holds names and places, never a value.
     """
 
     message: str
@@ -69,6 +70,8 @@ class Finding(NamedTuple):
     file: str | None = None
     line: int | None = None
     severity: Literal["error", "warning", "notice"] = "warning"
+    name: str = ""
+    place: str = ""
 
 
 class PhalaSecretsError(Exception):

@@ -200,6 +200,16 @@ def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accept
     return _update(requests.commit_patch(cvm_id, compose_hash, transaction_hash))
 
 
+def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[bool | None]:
+    """Whether the app's contract allows a compose hash on a device: the API's word, None without one."""
+    return requests.is_allowed(app_id, compose_hash, device_id).read_by(_is_allowed)
+
+
+def _is_allowed(answer: Any) -> bool | None:
+    fields = Fields(answer, "approval")
+    return None if fields.all.get("error") else fields.optional("is_allowed", bool)
+
+
 def _update(call: Call[Any]) -> Call[Accepted | Precondition]:
     reader: Call[Accepted | Precondition] = call.read_by(_accepted, status_465=_precondition)
     return reader._replace(when_busy=False)

@@ -167,6 +167,12 @@ def commit_patch(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[
     return Call("PATCH", _cvm(cvm_id), headers=headers, repeatable=False)
 
 
+def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[Any]:
+    """Whether the app's contract allows a compose hash, and a device, to run. Changes nothing."""
+    body = {"compose_hash": compose_hash, "device_id": device_id}
+    return Call("POST", f"/apps/{parse_app_id(app_id, 'app_id')}/is-allowed", body=_present(body))
+
+
 # -- a chain's RPC ---------------------------------------------------------------------------------
 
 

@@ -57,7 +57,9 @@ def exchange(
                     if call.absolute and isinstance(error, ApiError):
                         raise _of_another(error, call.given_by) from None
                     raise
-                yield Pause(pause, f"{error.marked}; try {made + 1} of {tries}")
+                yield Pause(
+                    pause, f"{error.marked}; trying again in {pause:.1f} s (try {made + 1} of {tries})"
+                )
     finally:
         pace.over(turn)
 

@@ -41,7 +41,7 @@ _MINUTE = 60.0
 _TEXT = 300
 """Characters of a guest's or a service's text that a message quotes."""
 
-_GUEST_LOG = "look at the CVM's serial log: phala logs --serial --cvm-id …"
+_GUEST_LOG = "look at the CVM's serial console: phala logs --serial --cvm-id {}"
 
 Show: TypeAlias = Callable[[str], None]
 Pick: TypeAlias = Callable[[Sequence[Operation]], Operation | None]
@@ -151,7 +151,7 @@ def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
 
 def in_words(operation: Operation) -> str:
     """Return what an operation is, whose, and for how long it has been under way."""
-    words = operation.kind[:60] or "of an unknown type"
+    words = operation.kind[:60].replace("_", " ") or "of an unknown type"
     if operation.by:
         words += f" by {operation.by[:60]}"
     if operation.started is None:
@@ -191,7 +191,7 @@ def own_look(cvm_id: str) -> Look:
 
     def look(left: float, _age: float) -> Flow[Seen]:
         state: progress.State = yield Within(progress.state(cvm_id), left)
-        doing = ", ".join(filter(None, (state.boot_progress, state.shutdown_progress)))
+        doing = " · ".join(filter(None, (state.boot_progress, state.shutdown_progress)))
         return Seen(state.status, doing, state.boot_error)
 
     return look
@@ -227,13 +227,13 @@ def until_up(
                 return watch.seen
             if (failure := watch.failure()) is not None:
                 reason = failure or (yield from _reason(cvm_id, watch.seen))
-                raise BootError(f"{what} failed: {untrusted(reason[:_TEXT])}", hint=_GUEST_LOG)
+                raise BootError(f"{what} failed: {untrusted(reason[:_TEXT])}", hint=_GUEST_LOG.format(cvm_id))
             watch.patience.heard()
         except PASSING as error:
             watch.patience.missed(error)
     raise WaitTimeoutError(
-        f"not running after {seconds:.0f} s; last seen: {untrusted(watch.shown or 'nothing')}",
-        hint="it may still come up: look at the CVM's logs, or raise wait-timeout",
+        f"not running after {seconds:.0f} s; last seen: {untrusted(watch.last)}",
+        hint=f"it may still come up: {_GUEST_LOG.format(cvm_id)}; or raise wait-timeout",
     )
 
 
@@ -260,6 +260,7 @@ class _Watch:
         self._asked: float | None = None
         self._under_way = False
         self._sound = False
+        self._moved = False
         self._broken = 0
         self._stopped = 0
 
@@ -267,6 +268,14 @@ class _Watch:
     def over(self) -> bool:
         """Whether our operation is."""
         return self._operation is not None and self._operation.over
+
+    @property
+    def last(self) -> str:
+        """What was seen last, in words."""
+        if self.seen.status == "running":
+            return "running" if self.over else "running, but the update is not over"
+        seen = (self.seen.status, self.seen.doing, self.seen.boot_error[:_TEXT])
+        return ", ".join(filter(None, seen)) or "nothing"
 
     @property
     def due(self) -> bool:
@@ -288,6 +297,8 @@ class _Watch:
         self._stopped = self._stopped + 1 if self._is_stopped else 0
         self._broken = self._broken + 1 if self._in_error else 0
         self._sound = self._sound or not self._in_error
+        resting = self._in_error or seen.status in ("running", STOPPED)
+        self._moved = self._moved or not resting
 
     def follow(self, operation: Operation | None) -> None:
         """Take in our operation."""
@@ -317,15 +328,15 @@ class _Watch:
         return self.seen.boot_error if lasts else None
 
     def show_state(self) -> None:
-        """Show the state, if it has changed."""
+        """Show the state, if it has changed. What may be left of the boot before is waited over."""
         words = [self.seen.status, self.seen.doing]
-        if self.seen.status == "running":
-            words = ["running", "" if self.over else "but the update is not over"]
-        elif self._in_error and not self._sound and not self.over:
-            words = [self.seen.status, "of the boot before"]
+        if not self.over and not self._moved:
+            words = ["waiting for the restart"]
+        elif self.seen.status == "running":
+            words = ["running", "" if self.over else "waiting for the operation to end"]
         elif self._in_error:
             words.append(self.seen.boot_error[:_TEXT])
-        what = ", ".join(filter(None, words))
+        what = " · ".join(filter(None, words))
         if what != self.shown:
             self.shown = what
             self._show(what)

@@ -66,6 +66,20 @@ class References(NamedTuple):
     """Whether each boot pulls the images."""
     problem: str = ""
 
+    def use_of(self, name: str) -> str:
+        """Return in words what becomes of a variable in the app; nothing where that cannot be told."""
+        if name in self.demanded:
+            return "the app does not start without it"
+        if name in self.required:
+            return "used by the compose file"
+        if name in self.optional:
+            return "used by the compose file, which has a default"
+        if self.hands_on_all:
+            return "handed on with all others"
+        if name in self.mentioned or name in FOR_PHALA:
+            return "used by a script"
+        return "" if self.problem else "not used by the compose file"
+
 
 def references(app_compose: Mapping[str, Any]) -> References:
     """Read the compose file and the scripts of an app-compose. Never raises: see ``References.problem``."""

@@ -38,8 +38,9 @@ class Variable(NamedTuple):
 
     def finding(self, problem: str, hint: str, severity: Literal["error", "warning"] = "error") -> Finding:
         """Return what is wrong with this variable: its name and origin, and ``problem`` behind them."""
-        message = f"{self.name} ({self.origin}) {problem}"
-        return Finding(message, hint, file=self.origin.file, line=self.origin.line, severity=severity)
+        origin = self.origin
+        message = f"{self.name} ({origin}) {problem}"
+        return Finding(message, hint, origin.file, origin.line, severity, self.name, str(origin))
 
     def misnamed(self, problem: str) -> Finding:
         """Return what is wrong with its name, and how an app gets the value under this name all the same."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from phala_secrets.cloud import known, trust
 from phala_secrets.cloud.ids import CvmRef, parse_cvm, parse_url
+from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.cloud.secret import ApiKey
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.key_proof import parse_signer
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Mode", "Prepared", "read_job"]
 
+_DASHBOARD = "https://cloud.phala.com"
+_PLAIN_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,200}")
+"""What ``CLOUD_URL`` has to be, since its name may be another program's: it becomes a link."""
+
 Mode = Literal["update", "plan", "encrypt", "verify"]
 
 
@@ -35,7 +41,8 @@ class Job(NamedTuple):
     """What to do, for which CVMs, from which sources, trusting whom. Its repr shows no secret.
 
     ``prepared_file`` is where to write what is prepared, or where it was read. ``undeployed`` is the
-    compose file that ``phala.toml`` names, where nobody asked for it.
+    compose file that ``phala.toml`` names, where nobody asked for it. ``dashboard`` is the URL that the
+    page of a CVM is below, or nothing where the API is another than Phala's own.
     """
 
     mode: Mode
@@ -65,6 +72,8 @@ class Job(NamedTuple):
     fail_fast: bool
     timeout: int
     attest: Attesting | None = None
+    full: bool = False
+    dashboard: str = ""
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
@@ -120,7 +129,17 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         fail_fast=given.flag("fail-fast"),
         timeout=given.number("timeout"),
         attest=_attesting(mode, given, api_url),
+        full=given.flag("full"),
+        dashboard=_dashboard(environ, api_url),
     )
+
+
+def _dashboard(environ: Mapping[str, str], api_url: str) -> str:
+    """Return the URL of the dashboard: the official command's variable, or that of the default API."""
+    given = environ.get("CLOUD_URL", "").strip().rstrip("/")
+    if _PLAIN_URL.fullmatch(given):
+        return given
+    return _DASHBOARD if api_url == DEFAULT_URL else ""
 
 
 def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:

@@ -6,6 +6,7 @@ The parser, ``--help``, README.md, action.yml and docs/ come from these rows: ad
 
 from __future__ import annotations
 
+from phala_secrets.inputs.outputs import OUTPUTS, PREPARED, RESULT
 from phala_secrets.inputs.row import MODES, PREFIX, WORDS, Input, Output, plain
 
 __all__ = ["INPUTS", "MODES", "OUTPUTS", "PREFIX", "PREPARED", "RESULT", "WORDS", "Input", "Output", "plain"]
@@ -13,10 +14,6 @@ __all__ = ["INPUTS", "MODES", "OUTPUTS", "PREFIX", "PREPARED", "RESULT", "WORDS"
 
 def _group(heading: str, words: tuple[str, ...], *rows: Input) -> tuple[Input, ...]:
     return tuple(row._replace(heading=heading, words=row.words or words) for row in rows)
-
-
-def _outputs(heading: str, *rows: Output) -> tuple[Output, ...]:
-    return tuple(row._replace(heading=heading) for row in rows)
 
 
 _INPUTS = (
@@ -319,8 +316,34 @@ _INPUTS = (
             action=False,
             words=MODES,
         ),
-        Input("json", "print the outputs as JSON on standard output", "bool", default="false", action=False),
-        Input("quiet", "print only errors and warnings", "bool", default="false", action=False),
+        Input(
+            "summary-file",
+            "write the summary there as Markdown, for a comment or a CI that shows it",
+            metavar="FILE",
+            words=MODES,
+        ),
+        Input(
+            "full",
+            "show ids and hashes in full",
+            "bool",
+            default="false",
+            action=False,
+            words=MODES,
+        ),
+        Input(
+            "json",
+            "print the outputs as one JSON object on standard output",
+            "bool",
+            default="false",
+            action=False,
+        ),
+        Input(
+            "quiet",
+            "print only errors and warnings, and the names that `plan` would change",
+            "bool",
+            default="false",
+            action=False,
+        ),
         Input(
             "verbose",
             "print each request with its status and time; `RUNNER_DEBUG=1` does it too",
@@ -331,69 +354,5 @@ _INPUTS = (
     ),
 )
 
-PREPARED = "Prepared for later"
-RESULT = ("cvm-id", "name", "status", "correlation-id", "exit-code", "error")
-"""What a row of the output ``results`` has."""
-
-_OUTPUTS = (
-    *_outputs(
-        "The run",
-        Output(
-            "status",
-            "`running`, `in_progress`, `precondition_required`, `planned`, `encrypted`, `verified` "
-            "or `failed`",
-        ),
-        Output("cvm-id", "the CVM; with multiple, here and in all other outputs, the first"),
-        Output("app-id", "the app that the CVM belongs to, 40 hex digits"),
-        Output("correlation-id", "the operation that Phala Cloud started"),
-        Output("transaction-hash", "the transaction that approved the compose hash, or `already-registered`"),
-        Output(
-            "results",
-            "with multiple CVMs: a JSON list with a row for each, of "
-            + ", ".join(f"`{name}`" for name in RESULT),
-        ),
-    ),
-    *_outputs(
-        "The key",
-        Output("kms", "the KMS that was asked, by slug or id"),
-        Output("kms-signer", "the KMS root that signed the key: compressed SEC1 hex without `0x`"),
-        Output("trust", "what vouches for that root: `pinned`, `chain`, `known` or `api`"),
-        Output("warning", "that the key of the Cloud KMS is signed by another root than the published one"),
-        Output("public-key", "the app's key, to which the secrets are encrypted, 64 hex digits"),
-    ),
-    *_outputs(
-        "The attestation",
-        Output("attested", "whether every link held: `true`, `false`, or empty where it was not asked"),
-        Output("os-measurements", "SHA-256 of MRTD, RTMR1 and RTMR2, which identify the OS image"),
-        Output("attestation", "what was verified, link by link, with the evidence's SHA-256: JSON"),
-    ),
-    *_outputs(
-        "The variables",
-        Output("env-keys", "the names of the variables, a JSON list"),
-        Output("keys-added", "the names that the CVM did not have before, a JSON list"),
-        Output("keys-removed", "the names that the CVM no longer has, a JSON list"),
-        Output("allowed-envs-changed", "whether the set of names changed"),
-    ),
-    *_outputs(
-        PREPARED,
-        Output("encrypted-env", "the ciphertext in hex (`encrypt`, `prepare-only`)"),
-        Output("compose-hash", "the compose hash that the CVM has, or will have"),
-        Output("previous-compose-hash", "the compose hash that it had before"),
-        Output("device-id", "the machine that the CVM is on"),
-        Output("chain-id", "the chain of the approval"),
-        Output("calldata", "the approval as a call of `addComposeHash`, for a wallet (`prepare-only`)"),
-        Output(
-            "safe-transaction",
-            "the approval as a file for Safe's Transaction Builder, with `addDevice` where that is due "
-            "(`prepare-only`)",
-        ),
-        Output(
-            "prepared-digest",
-            "SHA-256 over app, CVM, chain, device, key, names, compose hash, ciphertext, compose file in hex "
-            "(`prepare-only`)",
-        ),
-    ),
-)
-
 INPUTS = {row.name: row for row in _INPUTS}
-OUTPUTS = {row.name: row for row in _OUTPUTS}
+"""Every input by its name."""

@@ -35,6 +35,7 @@ from phala_secrets.errors import (
     untrusted,
 )
 from phala_secrets.flow import Flow, Pause
+from phala_secrets.runners.live import Doing
 
 if TYPE_CHECKING:
     from phala_secrets.dstack.collateral import Collateral
@@ -87,7 +88,8 @@ def after(run: Run, target: Target) -> None:
     """
     wanted = _wanted(run)
     hashes = _hashes_sent(target)
-    run.runner.progress(f"{target.name}: waiting for its attestation")
+    doing = Doing(f"{run.place(target)}  waiting for its attestation", limit=run.job.wait_timeout)
+    run.runner.progress(doing.text, cvm=run.in_fleet(target), doing=doing.from_now())
     seen = run.client.run(
         _until_fresh(target, wanted, hashes, _accepted_cas(run, target), run.job.wait_timeout)
     )

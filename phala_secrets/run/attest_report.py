@@ -15,7 +15,7 @@ _WORDS = {True: "holds", False: "does not hold", None: "not checked"}
 def chain_table(attestation: Attestation) -> Table:
     """Return the links of an attestation as a table."""
     rows = [(link.name, _WORDS[link.ok], link.what) for link in attestation.links]
-    return Table(("link", "", "what was found"), rows)
+    return Table(("link", "result", "what was found"), rows)
 
 
 def headline(attestation: Attestation) -> str:

@@ -12,17 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phala_secrets import __version__
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.inputs.given import Given, read
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.run import bugs, interrupts
 from phala_secrets.runners.detect import detect
+from phala_secrets.runners.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from phala_secrets.run.context import Run
     from phala_secrets.runners.base import Runner
+    from phala_secrets.runners.files import Value
 
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 _IMAGE_VARIABLES = "image.env"
@@ -47,9 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Run:
-    """One command; ``runner`` is whom to tell of its end, once it is known where it runs."""
+    """One command; ``runner`` is whom to tell of its end, once it is known where it runs.
+
+    ``what`` names it among others: the mode, and the CVM or app as the user named it. ``run`` is there
+    once the inputs are read.
+    """
 
     runner: Runner | None = None
+    what = "the run"
+    run: Run | None = None
 
     def __call__(self, arguments: Sequence[str]) -> None:
         command = parse(arguments)
@@ -59,7 +69,12 @@ class _Run:
             return
         given = read(command.flags, os.environ)
         self.runner = _runner(given)
-        _carry_out(command, given, self.runner)
+        mode = command.mode or given.text("mode")
+        self.what = " of ".join(filter(None, (mode, _asked(given))))
+        _carry_out(command, given, self.runner, self)
+        if self.run:
+            what = self.run.headline(self.what)
+            self.runner.say(f"{what}: {self.runner.last_status()} after {self.runner.took}")
         self.runner.finish()
 
 
@@ -71,18 +86,18 @@ def _main(arguments: Sequence[str]) -> int:
         finally:
             interrupts.over()
     except PhalaSecretsError as error:
-        return _failed(run.runner, error)
+        return _failed(run, error)
     except BrokenPipeError:
         raise
     except OSError as error:  # of a file or of the network it would be an error of ours by now
-        return _failed(run.runner, _unwritten(error))
+        return _failed(run, _unwritten(error))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
         interrupted = CancelledError("interrupted", hint="run again")
-        return _failed(run.runner, interrupted if interrupts.received() else bugs.as_error(error))
+        return _failed(run, interrupted if interrupts.received() else bugs.as_error(error))
     return 0
 
 
-def _carry_out(command: Command, given: Given, runner: Runner) -> None:
+def _carry_out(command: Command, given: Given, runner: Runner, this: _Run) -> None:
     _mask_credentials(given, runner)
     if command.mode == "simulate":
         _simulate(command)
@@ -97,12 +112,12 @@ def _carry_out(command: Command, given: Given, runner: Runner) -> None:
 
             verify_file(given, runner)
             return
-        _inject(mode, given, runner, stdin=_read_stdin if command.mode else None)
+        _inject(mode, given, runner, this, stdin=_read_stdin if command.mode else None)
         if command.mode == "encrypt" and not runner.json:
             sys.stdout.write(str(runner.outputs["encrypted-env"]) + "\n")
 
 
-def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] | None) -> None:
+def _inject(mode: str, given: Given, runner: Runner, this: _Run, stdin: Callable[[], bytes] | None) -> None:
     from phala_secrets.inputs.job import read_job
 
     job = read_job(mode, given, os.environ, Path())
@@ -114,7 +129,7 @@ def _inject(mode: str, given: Given, runner: Runner, stdin: Callable[[], bytes] 
     from phala_secrets.run.inject import inject
 
     with connect(job.login, job.api_url, runner, job.timeout) as client:
-        run = Run(job, client, runner, os.environ, stdin)
+        run = this.run = Run(job, client, runner, os.environ, stdin)
         try:
             inject(run)
         except PhalaSecretsError:
@@ -158,6 +173,7 @@ def _runner(given: Given) -> Runner:
     options: Mapping[str, Any] = {
         "output_file": given.text("output-file") or None,
         "output_format": given.choice("output-format"),
+        "summary_file": given.text("summary-file") or None,
         "no_mask": _no_mask(given),
         "json_output": given.flag("json"),
         "quiet": given.flag("quiet"),
@@ -174,14 +190,42 @@ def _no_mask(given: Given) -> Sequence[str]:
     return globs
 
 
-def _failed(runner: Runner | None, error: PhalaSecretsError) -> int:
+def _failed(this: _Run, error: PhalaSecretsError) -> int:
     interrupts.over()
-    runner = runner or detect(os.environ, output_names=OUTPUTS)
+    runner = this.runner or detect(os.environ, output_names=OUTPUTS)
+    status = "failed"
+    if isinstance(error, CancelledError):
+        status = "interrupted" if interrupts.received() else runner.last_status()
+    outputs: dict[str, Value] = {
+        "status": status,
+        "error": runner.clean(runner.message_of(error)),
+        "hint": runner.clean(error.marked_hint),
+        "exit-code": error.exit_code,
+        "version": __version__,
+    }
     with suppress(InputError):  # the outputs cannot be written, which may be the very error
-        runner.output("status", runner.last_status() if isinstance(error, CancelledError) else "failed")
-    runner.fail(error)
+        for name, value in outputs.items():
+            runner.output(name, value)
+    runner.fail(error, None if this.run and this.run.explained else _report(this, error))
+    if this.run and this.run.targets:
+        what = this.run.headline(this.what)
+        runner.say(f"{what}: {status} (exit code {error.exit_code}) after {runner.took}")
     runner.finish()
     return error.exit_code
+
+
+def _report(this: _Run, error: PhalaSecretsError) -> Report:
+    from phala_secrets.run.failure import failed, headline
+
+    if this.run:
+        return failed(this.run, this.what, error)
+    return Report(headline(this.what, error), good=False)
+
+
+def _asked(given: Given) -> str:
+    """Return the CVM or app as the user named it, or how many of them."""
+    named = given.lines("cvm") or given.lines("app")
+    return f"{len(named)} CVMs" if len(named) > 1 else "".join(named)
 
 
 def _unwritten(error: OSError) -> CancelledError:

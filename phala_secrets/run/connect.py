@@ -22,8 +22,7 @@ def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Clien
     _tell_of_tokens(login, runner)
 
     def show(pause: Pause) -> None:
-        if pause.message:
-            runner.progress(pause.message)
+        runner.paused(pause.message)
 
     trace = runner.trace if runner.verbose else None
     return Client(None, api_url, timeout=timeout, trace=trace, show=show, login=login)

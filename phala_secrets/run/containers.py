@@ -82,9 +82,8 @@ def until_up(cvm_id: str, patience: Patience, show: Callable[[str], None]) -> Fl
             patience.heard()
             looks.take(listed, patience.age)
             if looks.failed:
-                raise BootError(
-                    looks.failed, hint="look at its logs: phala logs --cvm-id …, or the dashboard"
-                )
+                hint = f"look at its logs: phala logs --cvm-id {cvm_id}, or the dashboard"
+                raise BootError(looks.failed, hint=hint)
             good = good + 1 if looks.good else 0
             if good >= flow.IN_A_ROW:
                 return

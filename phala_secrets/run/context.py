@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from phala_secrets.run.plan import Change, Plan
     from phala_secrets.runners.base import Runner
     from phala_secrets.runners.files import Value
+    from phala_secrets.runners.report import Report
+
+_UUID = re.compile(r"[0-9a-f]{32}")
 
 
 class Approval(NamedTuple):
@@ -71,6 +75,8 @@ class Target:
     status: str = "failed"
     correlation_id: str = ""
     error: PhalaSecretsError | None = None
+    approval_needed: bool | None = None
+    """Whether its update needs an approval on chain, by the contract or the API; None where unknown."""
     old_report_data: str = ""
     """Of its evidence before the update (hex), or nothing."""
     attestation: Attestation | None = None
@@ -96,27 +102,51 @@ class Target:
     @property
     def progress(self) -> str:
         """How far it has got, or nothing where nothing was sent for it."""
-        if self.correlation_id:
-            return f"the update of {self.name} was accepted ({self.correlation_id})"
+        operation = f" ({self.correlation_id})" if self.correlation_id else ""
+        if self.correlation_id or self.stage in ("accepted", "over"):
+            return f"the update of {self.name} was accepted{operation}"
         return f"the update of {self.name} may have been accepted" if self.stage == "sending" else ""
+
+    @property
+    def result_code(self) -> int | None:
+        """The exit code of its row among others: None where it was not reached."""
+        if self.status == "interrupted":
+            return CancelledError.exit_code if self.progress else None
+        return None if self._unreached else self.exit_code
 
     @property
     def remark(self) -> str:
         """Why it is not updated, or nothing."""
         if self.error:
             return self.error.marked
-        return "not reached" if self.status == "failed" and self.stage == "waiting" else ""
+        if self.status == "interrupted" and self.progress:
+            return self.progress
+        return "not reached" if self._unreached else ""
+
+    @property
+    def _unreached(self) -> bool:
+        ended = self.status in ("failed", "interrupted")
+        return self.error is None and ended and self.stage == "waiting"
+
+    def interrupt(self) -> None:
+        """Note that the run was cut short, unless this CVM was done with."""
+        if self.stage != "over" and not self.error:
+            self.status = "interrupted"
 
     def as_output(self, clean: Callable[[str], str]) -> dict[str, Any]:
-        """Return its row of the output ``results``; ``clean`` takes secrets out of untrusted text."""
-        return {
+        """Return its row of the output ``results``; ``clean`` takes secrets out of untrusted text.
+
+        Until 1.0 each name is there with ``_`` for ``-``, too, as the JSON of all other outputs has it.
+        """
+        row = {
             "cvm-id": self.id,
             "name": self.name,
             "status": self.status,
             "correlation-id": self.correlation_id,
-            "exit-code": self.exit_code,
+            "exit-code": self.result_code,
             "error": clean(self.remark),
         }
+        return row | {name.replace("-", "_"): value for name, value in row.items()}
 
 
 @dataclass(slots=True)
@@ -136,6 +166,8 @@ class Run:
     told: set[Finding] = field(default_factory=set)
     approving: threading.Lock = field(default_factory=threading.Lock)
     looks: Looks = field(default_factory=Looks)
+    explained: bool = False
+    """Whether a report has the error that ends the run."""
 
     @property
     def sent(self) -> bool:
@@ -155,6 +187,44 @@ class Run:
         """Whether it is about several CVMs."""
         return len(self.targets) > 1
 
+    @property
+    def whom(self) -> str:
+        """The CVM that it is about, or how many of which app."""
+        first, others = self.targets[0], len(self.targets) - 1
+        if not others:
+            return first.name
+        apps = {target.app_id for target in self.targets}
+        return f"{first.name} and {others} more" + (" of its app" if len(apps) == 1 else "")
+
+    def headline(self, otherwise: str) -> str:
+        """Return what tells this run from others: what is done, and to whom."""
+        return f"{self.job.mode} of {self.whom}" if self.targets else otherwise
+
+    @property
+    def full(self) -> bool:
+        """Whether ids and hashes are shown whole."""
+        return self.job.full
+
+    def place(self, target: Target) -> str:
+        """Return which of a fleet a CVM is, and its name: ``[2/5] web-2``."""
+        number = f"[{self.targets.index(target) + 1}/{len(self.targets)}] " if self.fleet else ""
+        return f"{number}{target.name}"
+
+    def dashboard(self, target: Target) -> str:
+        """Return the page of a CVM in the dashboard, or nothing where there is none."""
+        uuid = (target.cvm.vm_uuid or "").replace("-", "").lower()
+        if not (self.job.dashboard and _UUID.fullmatch(uuid)):
+            return ""
+        return f"{self.job.dashboard}/dashboard/cvms/{uuid}"
+
+    def report(self, report: Report, error: PhalaSecretsError | None = None) -> None:
+        """Say what the run came to, and what ends it, if that is an error."""
+        if error:
+            report.problem = (self.runner.message_of(error), error.marked_hint)
+            report.findings = error.findings
+            self.explained = True
+        self.runner.report(report)
+
     def in_fleet(self, target: Target) -> str:
         """Return what tells a CVM from the others of a fleet, or nothing for one that is alone."""
         return f"{target.name} {target.id}" if self.fleet else ""
@@ -162,7 +232,7 @@ class Run:
     @property
     def keys(self) -> dict[str, ProvenKey]:
         """The proven keys, by app id."""
-        return {target.app_id: target.key for target in self.targets}
+        return {target.app_id: target.key for target in self.targets if hasattr(target, "key")}
 
     def tell(self, finding: Finding) -> None:
         """Report a finding, once."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from phala_secrets import __version__
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, compose, find, fleet, prepare, reports
 from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
@@ -17,12 +18,14 @@ from phala_secrets.run.update import update_all
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from phala_secrets.errors import PhalaSecretsError
     from phala_secrets.run.context import Run
 
 
 def inject(run: Run) -> None:
     """Do the whole job. Raise the error that ends it; the outputs have the rest."""
     run.runner.check()
+    run.output("version", __version__)
     if run.job.app or len(run.job.cvms) > 1:
         fleet.keep_memory_flat()
     MODES[run.job.mode](run)
@@ -36,22 +39,25 @@ def verify(run: Run) -> None:
 
         attest.now(run)
     failed = [target.error for target in run.targets if target.error]
-    _finish(run, "failed" if failed else "verified")
+    _finish(run, "failed" if failed else "verified", failed[0] if failed else None)
     if failed:
         raise failed[0]
 
 
 def plan(run: Run) -> None:
     """Do everything but the update, and show what it would change, even where it would be refused."""
+    from phala_secrets.run import foresee
+
     refuse_start(run)
     _pass_attest_over(run)
     _collect(run)
     _prove(run)
     prepare.plan(run, run.targets)
-    _finish(run, "planned")
-    warn_of_stopped(run, run.targets)
-    review(run, run.targets)
-    _refuse(run)
+    refused = foresee.refusal(run, lambda: _look_ahead(run))
+    run.output("status", "planned")
+    run.report(foresee.planned(run, refused), refused)
+    if refused:
+        raise refused
 
 
 def encrypt(run: Run) -> None:
@@ -150,6 +156,12 @@ def _refuse(run: Run) -> None:
             run.output_of(target, target.approval.outputs)
 
 
-def _finish(run: Run, status: str) -> None:
+def _look_ahead(run: Run) -> None:
+    warn_of_stopped(run, run.targets)
+    review(run, run.targets)
+    _refuse(run)
+
+
+def _finish(run: Run, status: str, error: PhalaSecretsError | None = None) -> None:
     run.output("status", status)
-    run.runner.report(reports.told(run, status))
+    run.report(reports.told(run, status), error)

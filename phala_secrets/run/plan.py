@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.compose_hash import hash_with
-from phala_secrets.runners.report import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,13 +78,6 @@ class Plan(NamedTuple):
             "previous-compose-hash": self.previous_hash,
             "compose-hash": self.compose_hash,
         }
-
-    def table(self) -> Table:
-        """The plan as people read it."""
-        rows = [("add", name) for name in self.added]
-        rows += [("keep", name) for name in self.kept]
-        rows += [("remove", name) for name in self.removed]
-        return Table(("", "name"), rows)
 
 
 def compare(

@@ -42,6 +42,8 @@ def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) ->
         run.runner.secrets.spare((key.kms, key.signer, key.public_key.hex(), key.kms_contract))
         outputs = {"kms": key.kms, "kms-signer": key.signer, "trust": key.trust}
         run.output_of(target, {**outputs, "public-key": key.public_key.hex()})
+        if link := run.dashboard(target):
+            run.output_of(target, {"dashboard-url": link})
     for app_id, key in {target.app_id: target.key for target in targets}.items():
         for finding in key.findings:
             run.tell(finding)
@@ -49,7 +51,7 @@ def prove(run: Run, targets: Sequence[Target], contracts: Sequence[Contract]) ->
                 run.output("warning", finding.message)
         before = known.get(app_id)
         if before is None or before.public_key != key.public_key or before.signer != key.signer:
-            run.runner.say(reports.proof_line(key))
+            run.runner.say(reports.proof_line(run, app_id, key))
 
 
 def plan(run: Run, targets: Sequence[Target]) -> None:

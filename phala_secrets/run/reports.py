@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.cloud.trust import UNKNOWN_ROOT
-from phala_secrets.runners.report import Report, Table
+from phala_secrets.run import names
+from phala_secrets.runners.report import Id, Report, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from phala_secrets.run.context import Run, Target
     from phala_secrets.run.plan import Plan
 
+_LONGEST = 20
+"""Hex digits that are shown whole."""
+
+_HEX = frozenset("0123456789abcdef")
 _VOUCHERS = {
     "pinned": "pinned: the signer is in trusted-signers",
     "chain": "chain: the signer is the root in the KMS contract, as rpc-url says",
@@ -23,61 +28,73 @@ _VOUCHERS = {
 }
 
 
-def proof_line(key: ProvenKey) -> str:
+def proof_line(run: Run, app_id: str, key: ProvenKey) -> str:
     """One line about a proven key."""
     how = "" if key.proof.version == "v1" else " (its signature has no date)"
-    return f"key of the app {key.app_id} is signed by the KMS root {key.signer}{how}; {_VOUCHERS[key.trust]}"
+    app, root = short(run, app_id), short(run, key.signer)
+    return f"key of the app {app}: signed by the KMS root {root}{how}, trust: {key.trust}"
+
+
+_TITLES = {"verified": "Key proven", "encrypted": "Encrypted", "failed": "Key proven"}
 
 
 def told(run: Run, status: str) -> Report:
-    """The report of ``verify``, ``encrypt`` and ``plan``, which change nothing."""
-    report = Report(
-        {"verified": "Key proven", "encrypted": "Encrypted", "planned": "Plan", "failed": "Key proven"}.get(
-            status, status
-        )
-    )
-    report.title += _doubt(run.targets)
-    report.facts = _facts(run.targets)
-    if status == "planned":
-        first = run.targets[0]
-        report.tables = [first.plan.table()]
-        report.diff = first.change.diff if first.change else []
-        report.facts += _changes(first.plan, first.key)
-        report.facts.append(("restart", "an update always restarts the CVM"))
-        if run.fleet:
-            report.tables.append(_differences(run.targets))
+    """The report of ``verify`` and ``encrypt``, which change nothing."""
+    report = Report(f"{_TITLES[status]}: {run.whom}{doubt(run.targets)}", status != "failed")
+    report.facts = facts(run)
     _add_attestations(report, run.targets)
-    report.advice = _advice(run.targets)
+    return with_advice(report, run.targets)
+
+
+def with_advice(report: Report, targets: Sequence[Target]) -> Report:
+    """Return a report with what would make a run safer."""
+    report.advice += _advice(targets)
     return report
+
+
+_ENDS = {
+    "running": "{} runs with the new environment",
+    "in_progress": "{} is restarting with the new environment",
+}
 
 
 def updated(run: Run) -> Report:
     """The report of ``update``."""
     targets = run.targets
-    statuses = tuple({target.status for target in targets})
-    titles: dict[tuple[str, ...], str] = {
-        ("running",): "Delivered: the CVM runs with the new environment",
-        ("in_progress",): "Accepted: the CVM is restarting with the new environment",
-    }
-    title = titles.get(statuses, "Updated")
+    ends = {target.status for target in targets}
+    title = _ENDS.get(targets[0].status, "{} is updated").format(targets[0].name)
     if run.fleet:
-        done = sum(target.status != "failed" for target in targets)
+        done = sum(target.status in _ENDS for target in targets)
         title = f"{done} of {len(targets)} CVMs updated"
-    first = targets[0]
-    report = Report(title + _doubt(targets), facts=_facts(targets))
-    report.facts += _changes(first.plan, None)
+    report = Report(title + doubt(targets), ends <= set(_ENDS))
+    add_outcome(run, report, targets[0])
+    return with_advice(report, run.targets)
+
+
+def add_outcome(run: Run, report: Report, looked_at: Target) -> None:
+    """Add what was sent, to whom, what became of it, and the page of the CVM to look at."""
+    targets = run.targets
+    known = [target for target in targets if hasattr(target, "plan")]
+    if len(known) == len(targets):
+        report.names = names.diffs(targets, done=run.sent)
+    report.facts = facts(run)
     if run.fleet:
-        cells = [(target.name, target.status, target.remark) for target in targets]
-        report.tables.append(Table(("CVM", "status", "error"), cells))
-    elif first.correlation_id:
-        report.facts.append(("operation", first.correlation_id))
-    if not run.fleet and first.approval:
-        transaction = first.approval.transaction_hash
-        report.facts.append(("approval", transaction))
-        report.links = _transaction(transaction, first.key)
+        report.tables.append(Table(("CVM", "status", "exit code", "what"), [_row(one) for one in targets]))
+    elif targets[0].correlation_id:
+        report.facts.append(("operation", Id(targets[0].correlation_id)))
+    if not run.fleet and targets[0].approval:
+        transaction = targets[0].approval.transaction_hash
+        report.facts.append(("approval", short(run, transaction)))
+        report.links += _transaction(transaction, targets[0].key)
+    if link := run.dashboard(looked_at):
+        report.links.append((f"{looked_at.name} in the dashboard", link))
     _add_attestations(report, targets)
-    report.advice = _advice(targets)
-    return report
+
+
+def _row(target: Target) -> tuple[str, ...]:
+    reached = target.result_code is not None
+    remark = target.remark.removeprefix(f"{target.name}: ")
+    return Id(target.name), target.status, str(target.result_code) if reached else "", remark
 
 
 def _add_attestations(report: Report, targets: Sequence[Target]) -> None:
@@ -98,22 +115,25 @@ def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
     return [("The approval in the explorer", link)] if link else []
 
 
-def prepared(target: Target, preparation: Preparation, file: str) -> Report:
-    """The report of ``prepare-only``: for those who approve. ``file`` is the prepared-file, if any."""
+def prepared(run: Run, target: Target, preparation: Preparation) -> Report:
+    """The report of ``prepare-only``: for those who approve, who compare what it has in full."""
     from phala_secrets.chain.networks import chain_name
 
     asked, outputs = preparation.asked, preparation.outputs
-    report = Report("Prepared: an approval on chain is needed")
-    report.facts = _facts([target])
-    report.facts += [
+    report = Report(f"Prepared for {target.name}: an approval on chain is needed")
+    file = run.job.prepared_file
+    report.names = names.diffs([target], done=False)
+    report.facts = [
+        ("CVM", Id(target.name)),
+        ("KMS root", Id(target.key.signer)),
+        ("trust", _VOUCHERS[target.key.trust]),
         ("chain", chain_name(asked.chain_id)),
-        ("app contract", f"0x{asked.app_id}"),
-        ("compose hash", f"0x{asked.compose_hash}"),
-        ("device", ", ".join(f"0x{device}" for device in asked.devices) or "not named"),
-        *asked.code,
-        ("digest", outputs["prepared-digest"]),
+        ("app contract", Id(f"0x{asked.app_id}")),
+        ("compose hash", Id(f"0x{asked.compose_hash}")),
+        ("device", Id(", ".join(f"0x{device}" for device in asked.devices)) or "not named"),
+        *((label, Id(value)) for label, value in asked.code),
+        ("digest", Id(outputs["prepared-digest"])),
     ]
-    report.facts += _changes(target.plan, None)
     if preparation.explorer:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
     added = "addDevice and then addComposeHash" if preparation.devices else "addComposeHash"
@@ -140,45 +160,40 @@ def prepared(target: Target, preparation: Preparation, file: str) -> Report:
     return report
 
 
-def _facts(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    facts = [("CVM", targets[0].name if len(targets) == 1 else f"{len(targets)} CVMs")]
-    for app_id, key in {target.app_id: target.key for target in targets}.items():
-        facts += [
-            ("app", app_id),
-            ("KMS", key.kms),
-            ("KMS root", key.signer),
-            ("trust", _VOUCHERS[key.trust]),
-        ]
-    return facts
+def short(run: Run, text: str) -> str:
+    """Return an id or a hash, its middle left out where it is long and ``full`` does not ask for it."""
+    bare = text.removeprefix("0x")
+    if run.full or len(bare) <= _LONGEST or not set(bare.lower()) <= _HEX:
+        return Id(text)
+    return Id(f"{text[: len(text) - len(bare)]}{bare[:8]}…{bare[-4:]}")
 
 
-def _doubt(targets: Sequence[Target]) -> str:
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Return what vouches for what: CVM, app, KMS, and the compose hash that comes."""
+    targets = run.targets
+    known = [("CVM", f"{len(targets)} CVMs" if run.fleet else Id(run.whom))]
+    for app_id in dict.fromkeys(target.app_id for target in targets):
+        known.append(("app", short(run, app_id)))
+        if key := run.keys.get(app_id):
+            known += [("KMS", Id(key.kms)), ("KMS root", short(run, key.signer))]
+            known.append(("trust", _VOUCHERS[key.trust]))
+    plan = getattr(targets[0], "plan", None)
+    return known + (_changes(run, plan) if plan else [])
+
+
+def doubt(targets: Sequence[Target]) -> str:
     """Return what the first line of a report says of a root that is not the published one, or nothing."""
     told = (finding.message for target in targets for finding in target.key.findings)
     return f" — {UNKNOWN_ROOT}" if any(one.startswith(UNKNOWN_ROOT) for one in told) else ""
 
 
-def _changes(plan: Plan, key: ProvenKey | None) -> list[tuple[str, str]]:
-    facts = [("variables", str(len(plan.names)))]
-    facts += [("added", ", ".join(plan.added))] if plan.added else []
-    facts += [("removed", ", ".join(plan.removed))] if plan.removed else []
-    facts += [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
-    facts += [("compose file", "another one")] if plan.changes_file else []
+def _changes(run: Run, plan: Plan) -> list[tuple[str, str]]:
+    changes = [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
+    changes += [("compose file", "another one")] if plan.changes_file else []
     if plan.changes_hash and plan.compose_hash:
-        facts.append(("compose hash", f"{plan.previous_hash} → {plan.compose_hash}"))
-    if key:
-        needed = "not needed: compose file and names stay the same"
-        if plan.changes_hash:
-            needed = (
-                "needed, unless it was given before" if key.chain_id else "not needed: the KMS is central"
-            )
-        facts.append(("approval on chain", needed))
-    return facts
-
-
-def _differences(targets: Sequence[Target]) -> Table:
-    rows = [(one.name, str(len(one.plan.added)), str(len(one.plan.removed))) for one in targets]
-    return Table(("CVM", "added", "removed"), rows)
+        before = short(run, plan.previous_hash)
+        changes.append(("compose hash", Id(f"{before} → {short(run, plan.compose_hash)}")))
+    return changes
 
 
 def _advice(targets: Sequence[Target]) -> list[tuple[str, str]]:

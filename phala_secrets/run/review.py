@@ -66,7 +66,7 @@ def _judge(run: Run, findings: Sequence[Finding]) -> None:
         count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
         raise DeliveryError(
             f"the guest would not get {count} as given",
-            hint="see each of them above; guest-check: warn sends them all the same",
+            hint="change each as its own hint says; guest-check: warn sends them all the same",
             findings=list(dict.fromkeys(findings)),
         )
     for finding in findings:

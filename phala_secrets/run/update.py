@@ -16,6 +16,7 @@ from phala_secrets.run.compose import confirm, is_approved, outgoing, with_way_b
 from phala_secrets.run.context import Approval
 from phala_secrets.run.deliver import deliver
 from phala_secrets.run.fleet import work_through
+from phala_secrets.runners.live import on_clock
 
 if TYPE_CHECKING:
     from phala_secrets.run.context import Run, Target
@@ -42,6 +43,10 @@ def update_all(run: Run) -> None:
                 at_once=job.max_parallel,
                 fail_fast=job.fail_fast,
             )
+    except KeyboardInterrupt:
+        for target in run.targets:
+            target.interrupt()
+        raise
     finally:
         run.output("status", run.targets[0].status)
         if run.fleet:
@@ -57,8 +62,8 @@ def _work(run: Run, target: Target) -> None:
     """Update one CVM. In a fleet it has a line of its own in a log."""
     try:
         _update(run, target)
-    except PhalaSecretsError:
-        _done(run, target, "failed")
+    except PhalaSecretsError as error:
+        _done(run, target, f"failed (exit code {error.exit_code})")
         raise
     done = sum(other.stage == "over" for other in run.targets)
     _done(run, target, f"{target.status} ({done} of {len(run.targets)})")
@@ -98,8 +103,10 @@ def _send_when_free(run: Run, target: Target) -> Accepted | None:
                 raise
             if patience is None:
                 patience = Patience(run.job.wait_timeout)
+                limit = on_clock(patience.seconds)
                 run.runner.say(
-                    f"{target.name} is busy; waiting up to {patience.seconds:.0f} s to begin again"
+                    f"{target.name} is busy with another operation; this run begins again when that is over, "
+                    f"within {limit} min"
                 )
             if patience.left <= 0:
                 raise error.saying(
@@ -115,7 +122,8 @@ def _send(run: Run, target: Target) -> Accepted | None:
     result = _deliver(run, target)
     if isinstance(result, Precondition):
         target.stage = "waiting"
-        target.asked = True
+        target.asked = target.approval_needed = True
+        run.output_of(target, {"approval-needed": True})
         if not is_approved(target, result):
             target.approval = _approve(run, target, result)
         if not target.approval:
@@ -152,13 +160,14 @@ def _approve(run: Run, target: Target, asked: Precondition) -> Approval | None:
     if isinstance(got, Approval):
         return got
     target.status, target.stage = "precondition_required", "over"
-    run.runner.report(reports.prepared(target, got, run.job.prepared_file))
+    run.report(reports.prepared(run, target, got))
     return None
 
 
 def _accepted(run: Run, target: Target, result: Accepted) -> None:
     target.stage, target.status, target.correlation_id = "accepted", "in_progress", result.correlation_id
     run.output_of(target, {"correlation-id": result.correlation_id, "status": "in_progress"})
+    run.output_of(target, {"approval-needed": target.asked})
     if result.allowed_envs_changed is not None:
         run.output_of(target, {"allowed-envs-changed": result.allowed_envs_changed})
     if not run.fleet or not run.job.wait:
@@ -199,9 +208,9 @@ def _close(run: Run) -> None:
     """Report what was done, or raise the worst error after all the others were named."""
     failed = [target for target in run.targets if target.error]
     prepared = [target.status for target in run.targets] == ["precondition_required"]
-    if run.fleet or not (failed or prepared) or run.targets[0].attestation:
-        run.runner.report(reports.updated(run))
     if not failed:
+        if not prepared:
+            run.report(reports.updated(run))
         return
     worst = max(failed, key=_badness)
     for target in failed:

@@ -10,6 +10,7 @@ from phala_secrets.cloud.wait import STOPPED, Patience, Seen
 from phala_secrets.errors import BootError, PhalaSecretsError, untrusted
 from phala_secrets.flow import Flow, ask
 from phala_secrets.run.deliver import operation_of
+from phala_secrets.runners.live import Doing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,13 +22,9 @@ if TYPE_CHECKING:
 
 def until_free(run: Run, target: Target, patience: Patience, busy: ConflictError) -> None:
     """Follow the operation that is in the way to its end, for as long as there is patience."""
-
-    def show(what: str) -> None:
-        run.runner.say(f"{target.name}: {untrusted(what)}")
-
     if retry_after(busy):
         patience.missed(busy)
-    run.client.run(wait.until_free(target.id, patience, show))
+    run.client.run(wait.until_free(target.id, patience, _shown(run, target, patience, change=False)))
 
 
 def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
@@ -35,8 +32,8 @@ def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
 
     Raise BootError, and WaitTimeoutError, each saying that the update was accepted.
     """
-    show = _shown(run, target)
     patience = Patience(run.job.wait_timeout)
+    show = _shown(run, target, patience)
     try:
         seen = run.client.run(
             wait.until_up(
@@ -54,9 +51,11 @@ def for_update(run: Run, target: Target, accepted: Accepted) -> Seen:
         if run.job.wait_for == "containers":
             from phala_secrets.run import containers
 
+            show = _shown(run, target, patience)
             run.client.run(containers.until_up(target.id, patience, show))
     except PhalaSecretsError as error:
-        what = f"the update was accepted ({accepted.correlation_id})"
+        operation = f" ({accepted.correlation_id})" if accepted.correlation_id else ""
+        what = f"the update was accepted{operation}"
         raise error.saying(f"{target.name}: {what}, but {error.marked}") from None
     target.status = "running"
     return seen
@@ -75,7 +74,7 @@ def _start(run: Run, target: Target, patience: Patience) -> Seen:
             "the CVM is still stopped",
             hint=f"start it: start: true does so after the update, and so does phala cvms start {target.id}",
         )
-    show = _shown(run, target)
+    show = _shown(run, target, patience)
     show("stopped, starting it")
     newest = run.client.run(_newest(target.id))
     run.client.run(wait.start(target.id, patience.seconds, show))
@@ -90,7 +89,12 @@ def _newest(cvm_id: str) -> Flow[str]:
     return listed[0].correlation_id if listed else ""
 
 
-def _shown(run: Run, target: Target) -> Callable[[str], None]:
-    return lambda what: run.runner.progress(
-        f"{target.name}: {untrusted(what)}", cvm=run.in_fleet(target), change=True
-    )
+def _shown(run: Run, target: Target, patience: Patience, *, change: bool = True) -> Callable[[str], None]:
+    """Return what shows how a wait goes, with its clock. A ``change`` is one of a server's own time."""
+    doing = Doing("", patience.began, patience.seconds)
+
+    def show(what: str) -> None:
+        text = f"{run.place(target)}  {untrusted(what)}"
+        run.runner.progress(text, cvm=run.in_fleet(target), change=change, doing=doing)
+
+    return show

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TextIO
 
 from phala_secrets import flow
-from phala_secrets.errors import Finding
+from phala_secrets.errors import Finding, InputError
 from phala_secrets.runners.files import (
     MAX_VARIABLE_BYTES,
     Format,
@@ -17,9 +17,12 @@ from phala_secrets.runners.files import (
     Value,
     as_json,
     lacks,
+    overwrite,
     variable,
 )
-from phala_secrets.runners.live import Live
+from phala_secrets.runners.layout import columns_of, lines_of, names_of, wrapped
+from phala_secrets.runners.live import Doing, Live, on_clock, terminal_width
+from phala_secrets.runners.log import Log
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
 from phala_secrets.runners.text import disarm, one_line
 
@@ -29,11 +32,11 @@ if TYPE_CHECKING:
     from phala_secrets.errors import PhalaSecretsError
     from phala_secrets.runners.report import Report, Table
 
-_CHANGES = 500
-"""Lines for changes of a state in one log: more help nobody, and a server decides how many there are."""
+_WIDEST = 110
+"""Characters of a line on a terminal that is wider still."""
+_ONE_LINE = 1 << 20
 
-_AT_ONCE = 5
-"""Of them before there is at most one a second: a restart has as many."""
+_MINUTE = 60
 
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
 
@@ -62,6 +65,7 @@ class Runner:
         output_names: Collection[str],
         output_file: str | None = None,
         output_format: Format = "dotenv",
+        summary_file: str | None = None,
         no_mask: Sequence[str] = (),
         json_output: bool = False,
         quiet: bool = False,
@@ -80,24 +84,25 @@ class Runner:
         self._output_names = output_names
         self.outputs: dict[str, Value] = {}
         self._files: list[OutputFile] = []
-        self._changes = 0
-        self._changes_left = float(_AT_ONCE)
-        self._last_change = flow.clock.monotonic()
+        self._began = flow.clock.monotonic()
+        self._summary_file = summary_file
+        self._summary = ""
         if output_file:
             what = f"output-file {output_file[:200]!a}"
             limit = self.output_limit if output_format == "dotenv" else None
             self._files.append(OutputFile(output_file, what, form=output_format, limit=limit))
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
-        self._under_way: dict[str, str] = {}
+        self._under_way: dict[str, Doing] = {}
         self._live: Live | None = None
+        self._log = Log(self.say)
 
     # -- to people ---------------------------------------------------------------------------
 
     def say(self, text: str, style: str = "") -> None:
         """One line of what is going on; not with ``--quiet``."""
         if not self.quiet:
-            self._write(self.paint(text, style))
+            self._say(text, style)
 
     def trace(self, text: str) -> None:
         """One line for ``--verbose``."""
@@ -110,54 +115,72 @@ class Runner:
             return
         self._problem(finding.severity, finding.message, finding.hint, finding.file, finding.line)
 
-    def fail(self, error: PhalaSecretsError) -> None:
-        """The error that ends the run, after the findings that it is made of."""
+    def fail(self, error: PhalaSecretsError, report: Report | None = None) -> None:
+        """The error that ends the run, after the findings that it is made of, and after what is known.
+
+        There is no ``report`` where an earlier one has the error already.
+        """
+        if report and report.facts and not self.quiet:
+            self._show(report)
         for finding in error.findings:
             self.tell(finding)
-        self._problem("error", self.message_of(error), error.marked_hint, error.file, error.line)
+        message = self.message_of(error)
+        self._last_problem()
+        self._problem("error", message, error.marked_hint, error.file, error.line)
+        if report:
+            report.problem, report.findings = (message, error.marked_hint), error.findings
+            self._summarise(report)
+
+    def _last_problem(self) -> None:
+        """Keep room for the error that ends the run, where problems are counted."""
 
     def message_of(self, error: PhalaSecretsError) -> str:
         """Return what an error says; where nothing of it can be shown, what kind of error it is."""
         shown = self.secrets.screened(error.marked)
         return f"{type(error).__name__} {NOT_SHOWN}" if shown == NOT_SHOWN else error.marked
 
-    def progress(self, text: str, *, cvm: str = "", change: bool = False) -> None:
+    def progress(self, text: str, *, cvm: str = "", change: bool = False, doing: Doing | None = None) -> None:
         """What is being waited for: a spinner for a person, a line per change in a log.
 
-        With ``cvm`` it is about one of a fleet: a line of a live table for a person, and nothing
-        in a log, where each has its line when it is done. Without text that one is done. A ``change``
-        of a state comes from outside: a log has one line a second for them, and a bounded number.
+        With ``cvm`` it is about one of a fleet: a line of a live table for a person, and in a log
+        only what is repeated, since each has its line when it is done. Without text that one is done.
+        A ``change`` of a state comes from outside: a log has one line a second for them, and a bounded
+        number. ``doing`` has the clock of a wait.
         """
         if self.quiet:
             return
-        if not self._talks_to_person():
-            if not cvm and not (change and self._too_many()):
-                self.say(text)
-            return
+        now = (doing or Doing(""))._replace(text=self.clean(text))
         with self._lock:
-            self._under_way = {**self._under_way, cvm: self.clean(text)}
+            self._under_way = {**self._under_way, cvm: now}
             if cvm:
                 self._under_way.pop("", None)
             if not text:
                 del self._under_way[cvm]
-            if not self._under_way:
+            if not self._talks_to_person():
+                if not cvm:
+                    (self._log.changed if change else self._log.step)(now)
+            elif not self._under_way:
                 self._end_live()
             elif self._live:
                 self._live.show(self._under_way.values())
             else:
                 self._live = Live(self.stderr, self._under_way.values())
 
-    def _too_many(self) -> bool:
-        now = flow.clock.monotonic()
-        self._changes_left = min(_AT_ONCE, self._changes_left + now - self._last_change)
-        self._last_change = now
-        if self._changes > _CHANGES or self._changes_left < 1:
-            return True
-        self._changes, self._changes_left = self._changes + 1, self._changes_left - 1
-        if self._changes > _CHANGES:
-            self.say("further changes are not shown")
-            return True
-        return False
+    def paused(self, message: str = "") -> None:
+        """A pause of the run, with what is tried again after it, if anything is."""
+        if message:
+            self.progress(message, change=True)
+        elif not self.quiet and not self._talks_to_person():
+            with self._lock:
+                self._log.pause(list(self._under_way.values()))
+
+    @property
+    def took(self) -> str:
+        """How long the run has taken so far."""
+        seconds = flow.clock.monotonic() - self._began
+        if seconds < _MINUTE:
+            return f"{seconds:.1f} s" if seconds < _MINUTE / 6 else f"{seconds:.0f} s"
+        return f"{on_clock(seconds)} min"
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:  # noqa: ARG002 (a CI that can fold lines shows it)
@@ -165,35 +188,52 @@ class Runner:
         yield
 
     def report(self, report: Report) -> None:
-        """What the run came to."""
-        if self.quiet:
-            return
-        self._write(self.paint(report.title, "good"))
-        width = max((len(label) for label, _ in report.facts), default=0)
-        for label, value in report.facts:
-            self._write(f"  {label.ljust(width)}  {self.clean(value)}")
-        for label, url in report.links:
-            self._write(self.clean(f"{label}: {url}"))
-        for table in report.tables:
-            for line in self.columns(table):
-                self._write(f"  {line}")
-        for line in report.diff:
-            self._write(f"  {self.clean(line)}")
-        for sentence, paste in report.advice:
-            self._write(self.clean(sentence))
-            if paste:
-                self._write(f"    {self.clean(paste)}")
+        """What the run came to; with ``--quiet`` the names of a plan."""
+        if not self.quiet:
+            self._show(report)
+        elif report.names_asked_for:
+            for line in names_of(report, self.clean, self.paint):
+                self._write(line)
+        self._summarise(report)
+
+    def _show(self, report: Report) -> None:
+        for line in lines_of(report, self.clean, self.paint, self._width()):
+            self._write(line)
+
+    def _say(self, text: str, style: str = "") -> None:
+        """Write one line, which a person's terminal would break anywhere."""
+        for line in wrapped(self.clean(text), "", self._width()):
+            self._write(self.paint(line, style))
+
+    def _width(self) -> int:
+        """Characters of a line. A log has whole ones, which whoever shows it breaks as it likes."""
+        return min(terminal_width(self.stderr), _WIDEST) if self._talks_to_person() else _ONE_LINE
+
+    def _summarise(self, report: Report) -> None:
+        """Add a report to the summary, where there is one. A failure only warns."""
+        if self._summary_file:
+            self._summary += self._markdown(report)
+            try:
+                overwrite(self._summary_file, self._summary, self._summary_name)
+            except InputError as error:
+                self.tell(Finding(error.message, error.hint))
+
+    @property
+    def _summary_name(self) -> str:
+        return f"summary-file {(self._summary_file or '')[:200]!a}"
+
+    def _markdown(self, report: Report) -> str:
+        from phala_secrets.runners.markdown import markdown
+
+        return markdown(report, lambda text: one_line(self.secrets.screened(text)))
 
     def clean(self, text: str) -> str:
         """Return text as one line that shows no secret and is a command to no CI."""
         return disarm(one_line(self.secrets.screened(text)))
 
     def columns(self, table: Table) -> list[str]:
-        """A table as aligned lines, each harmless. A cell is cleaned before it is padded or cut."""
-        rows = [[self.clean(cell) for cell in row] for row in (table.header, *table.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return [disarm(line) for line in lines]
+        """A table as aligned lines, each harmless."""
+        return columns_of(table, self.clean)
 
     def paint(self, text: str, style: str) -> str:
         """Text, harmless, in a colour where a person reads it."""
@@ -229,6 +269,8 @@ class Runner:
         """InputError when outputs could not be written, before anything is sent."""
         for file in self._files:
             file.check()
+        if self._summary_file:
+            overwrite(self._summary_file, "", self._summary_name)
 
     def output(self, name: str, value: Value) -> None:
         """Write one output at once, so that later steps have it whatever happens next.
@@ -300,9 +342,9 @@ class Runner:
     def _problem(self, severity: str, message: str, hint: str, file: str | None, line: int | None) -> None:
         file = self._place(file)
         where = f"{file}:{line}: " if file and line else f"{file}: " if file and file not in message else ""
-        self._write(self.paint(f"{severity}: {where}{message}", severity))
+        self._say(f"{severity}: {where}{message}", severity)
         if hint:
-            self._write(self.clean(f"hint: {hint}"))
+            self._say(f"hint: {hint}")
 
     def _write(self, line: str) -> None:
         with self._lock:

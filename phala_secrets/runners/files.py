@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from phala_secrets.errors import Finding, InputError
 
-Value = str | bool | Sequence[str] | Sequence[Mapping[str, Any]]
-"""An output: text, a flag, or a list that becomes JSON."""
+Value = str | bool | int | Sequence[str] | Sequence[Mapping[str, Any]]
+"""An output: text, a flag, a number, or a list that becomes JSON."""
 
 MAX_VARIABLE_BYTES = 128 * 1024
 """What Linux takes as one environment variable, name, ``=`` and a NUL included (``MAX_ARG_STRLEN``)."""

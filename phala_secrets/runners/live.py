@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from phala_secrets import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,10 +16,40 @@ _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _MOST_LINES = 16
 
 
+class Doing(NamedTuple):
+    """What is under way, since when (``flow.clock``), and for how many seconds at most; 0 has no clock."""
+
+    text: str
+    began: float = 0.0
+    limit: float = 0.0
+
+    def line(self, width: int | None = None) -> str:
+        """Return it as a line with its clock, which stays where the text is cut to ``width``."""
+        clock = f"  {on_clock(self.age)} of {on_clock(self.limit)}" if self.limit else ""
+        room = None if width is None else max(0, width - len(clock))
+        return (self.text[:room] + clock)[:width]
+
+    def from_now(self) -> Doing:
+        """Return it as something that begins now."""
+        return self._replace(began=flow.clock.monotonic())
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return flow.clock.monotonic() - self.began
+
+
+def on_clock(seconds: float) -> str:
+    """Return a time as a clock shows it: 0:42, 10:00, 1:00:00."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 class Live:
     """Lines that are drawn anew ten times a second, from here until ``stop``."""
 
-    def __init__(self, stream: TextIO, lines: Iterable[str]) -> None:
+    def __init__(self, stream: TextIO, lines: Iterable[Doing]) -> None:
         self._stream = stream
         self._lines = list(lines)
         self._drawn = 0
@@ -25,7 +57,7 @@ class Live:
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
-    def show(self, lines: Iterable[str]) -> None:
+    def show(self, lines: Iterable[Doing]) -> None:
         """What is under way, from now on."""
         self._lines = list(lines)
 
@@ -41,10 +73,13 @@ class Live:
         while not self._over.wait(0.1):
             lines = self._lines
             hidden = len(lines) - _MOST_LINES
-            shown = [f"{_FRAMES[turn % len(_FRAMES)]} {line}" for line in lines[:_MOST_LINES]]
-            shown += [f"  and {hidden} more"] if hidden > 0 else []
-            width = self._width()
-            self._stream.write(self._cleared() + "\n".join(line[:width] for line in shown))
+            width = terminal_width(self._stream)
+            room = max(0, width - 2)
+            shown = [
+                f"{_FRAMES[turn % len(_FRAMES)]} {one.line(room)}"[:width] for one in lines[:_MOST_LINES]
+            ]
+            shown += [f"  and {hidden} more"[:width]] if hidden > 0 else []
+            self._stream.write(self._cleared() + "\n".join(shown))
             self._stream.flush()
             self._drawn = len(shown)
             turn += 1
@@ -54,9 +89,10 @@ class Live:
         up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
         return f"\r{up}\x1b[J"
 
-    def _width(self) -> int:
-        """One less than the terminal has: a line that wraps could not be taken back."""
-        try:
-            return max(0, os.get_terminal_size(self._stream.fileno()).columns - 1) or 79
-        except (OSError, ValueError):
-            return 79
+
+def terminal_width(stream: TextIO) -> int:
+    """Return one less than the terminal has: a line that wraps could not be taken back."""
+    try:
+        return max(0, os.get_terminal_size(stream.fileno()).columns - 1) or 79
+    except (OSError, ValueError):
+        return 79

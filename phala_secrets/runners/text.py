@@ -6,10 +6,10 @@ import re
 
 _LONGEST_LINE = 2000
 
-_HASHES = re.compile(r"#(?=[^\x21-\x7e]*#)")
+_HASHES = re.compile(r"#(?! )(?=[^\x21-\x7e]*#)")
 """A ``#`` before another one: ``##[…]``, ``##vso[…]`` and ``##teamcity[…]`` count anywhere in a line.
 
-What is no ASCII may stand between, since .NET's search overlooks some of it.
+What is no ASCII may stand between, since .NET's search overlooks some of it, but no space of ours.
 """
 
 _COLONS = re.compile(r"^(\s*:)(?=:)")

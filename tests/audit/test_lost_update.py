@@ -46,7 +46,7 @@ def test_a_lost_update_is_not_called_delivered(
     assert done.outputs["status"] == (
         "failed" if not delivered else "running" if wait == "true" else "in_progress"
     )
-    assert delivered or "Delivered" not in done.summary
+    assert delivered or "runs with the new environment" not in done.summary
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -56,6 +56,7 @@ def machine(simulator: Simulator, tmp_path: Path) -> Iterator[dict[str, str]]:
     commands = {
         "phala-secrets": f"{sys.executable} -m phala_secrets",
         "docker": f"{sys.executable} {ROOT / 'tests/support/docker.py'}",
+        "gh": f"{sys.executable} {ROOT / 'tests/support/gh.py'}",
         "buildkite-agent": 'test "$1 $2" = "artifact download" && cp -t "$4" "$ARTIFACTS/$3" #',
     }
     for name, command in commands.items():
@@ -140,13 +141,19 @@ def test_a_github_example_is_one_to_copy(path: Path) -> None:
     text = path.read_text()
     workflow = yaml.safe_load(text)
     assert workflow["permissions"] == {}
+    assert "pull_request_target" not in workflow[True]
     assert workflow["concurrency"]["group"]
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"]
-        granted = set(job.get("permissions", {}).items())
-        assert {access for name, access in granted - {("id-token", "write")}} <= {"read"}
+        granted = job.get("permissions", {})
+        writes = {name for name, level in granted.items() if level != "read"}
         keyless = [step for step in job["steps"] if _is_ours(step) and "api-key" not in step["with"]]
-        assert (("id-token", "write") in granted) == (bool(keyless) and path.stem != "pull-request")
+        assert ("id-token" in writes) == (bool(keyless) and path.stem != "pull-request")
+        # Who may write has no key, no secret and no code of anybody.
+        used = str(job["steps"])
+        assert writes <= {"pull-requests", "id-token"}
+        foreign = re.search(r"secrets\.|checkout|phala-secrets/phala-secrets@", used)
+        assert "pull-requests" not in writes or not foreign
         for step in job["steps"]:
             assert "secrets." not in step.get("run", "")
             taken = {
@@ -338,18 +345,69 @@ def test_fleet(
     assert all(replica.environment == VALUES for replica in replicas)
 
 
-def test_pull_request(machine: dict[str, str], tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    workflow = Workflow(GITHUB["pull-request"], tmp_path / "run", machine)
-    (workflow.workspace / ".env.example").write_text("DATABASE_URL=postgres://sample\n")
-    workflow.run(PORT=str(port))
-    assert "my-app: update accepted" in workflow.logs[-1]
+def pull_request(repository: str, author: str = "octocat") -> dict[str, Any]:
+    """What GitHub knows of a pull request from a repository."""
+    head = {"repo": {"full_name": repository}}
+    return {"event": {"pull_request": {"number": 7, "head": head, "user": {"login": author}}}}
 
-    broken = Workflow(GITHUB["pull-request"], tmp_path / "again", machine)
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "event", [pull_request("fork/r"), pull_request("o/r", "dependabot[bot]")], ids=["fork", "dependabot"]
+)
+def test_a_pull_request_without_secrets_is_simulated_and_gets_no_comment(
+    machine: dict[str, str], tmp_path: Path, event: dict[str, Any]
+) -> None:
+    comments = {"COMMENTS_FILE": str(tmp_path / "comments.json")}
+    workflow = Workflow(GITHUB["pull-request"], tmp_path / "run", {**machine, **comments}, event)
+    (workflow.workspace / ".env.example").write_text("DATABASE_URL=postgres://sample\n")
+    workflow.run(PORT=free_port())
+    assert "my-app: update accepted" in workflow.logs[-1]
+    assert not (tmp_path / "comments.json").exists()
+
+    broken = Workflow(GITHUB["pull-request"], tmp_path / "again", machine, event)
     (broken.workspace / ".env.example").write_text("DATABASE_URL\n")
     with pytest.raises(AssertionError, match="line 1"):
-        broken.run(PORT=str(port))
+        broken.run(PORT=free_port())
+
+
+def test_a_pull_request_gets_one_comment_with_the_plan(
+    machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, cloud: Cloud, tmp_path: Path
+) -> None:
+    file = tmp_path / "comments.json"
+    file.write_text(json.dumps([{"id": 1, "bot": True, "body": "coverage"}]))
+
+    def run(folder: str, compose: str) -> str:
+        base = {**machine, "COMMENTS_FILE": str(file)}
+        event = pull_request("o/r")
+        workflow = Workflow(GITHUB["pull-request"], tmp_path / folder, base, event, secrets=secrets)
+        (workflow.workspace / ".env.example").write_text("DATABASE_URL=postgres://sample\n")
+        (workflow.workspace / "docker-compose.yml").write_text(compose)
+        try:
+            workflow.run(PORT=free_port())
+        finally:
+            other, comment = json.loads(file.read_text())
+            assert other["body"] == "coverage"
+        return str(comment["body"])
+
+    compose = "services:\n  app:\n    image: app@sha256:" + "0" * 64 + "\n    environment: [API_TOKEN]\n"
+    body = run("first", compose)
+    assert body.startswith(
+        "<!-- phala-secrets: plan of my-app -->\n### Plan for my-app: update would go through"
+    )
+    assert "+    environment: [API_TOKEN]" in body
+    assert not [value for value in VALUES.values() if value in body]
+    assert cvm.environment == dict.fromkeys(VALUES, "old"), "nothing was updated"
+
+    with pytest.raises(AssertionError, match="MISSING"):
+        run("second", compose.replace("[API_TOKEN]", "{A: '${MISSING:?}'}"))
+    body = json.loads(file.read_text())[1]["body"]
+    assert "### Plan for my-app: update would be refused (exit code 4)" in body
+    assert "MISSING" in body
 
 
 def test_rotation(machine: dict[str, str], secrets: dict[str, str], cloud: Cloud, tmp_path: Path) -> None:

@@ -385,7 +385,9 @@ def outputs(data: bytes) -> None:
         assert not re.search(r"section_(start|end):|^ *(::|---|[+]{3}|~~~|\^{3})", shown)
     step = Step()
     step.runner.say(value)
-    step.runner.report(Report(value, [("a", value)], [Table([value], [[value]])], advice=[(value, value)]))
+    step.runner.report(
+        Report(value, facts=[("a", value)], tables=[Table([value], [[value]])], advice=[(value, value)])
+    )
     assert step.commands == [], "text forges a command"
     step.runner.mask_variables({"A": [secret]})
     assert set(step.commands) <= {"add-mask"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phala_secrets.errors import InputError
-from phala_secrets.inputs import table
+from phala_secrets.inputs import outputs, table
 from phala_secrets.inputs.given import Given, read
 from phala_secrets.inputs.table import INPUTS, OUTPUTS, WORDS, Input
 
@@ -15,7 +15,7 @@ each_input = pytest.mark.parametrize("entry", INPUTS.values(), ids=INPUTS)
 
 def test_a_name_has_one_row() -> None:
     assert len(table._INPUTS) == len(INPUTS)
-    assert len(table._OUTPUTS) == len(OUTPUTS)
+    assert len(outputs._OUTPUTS) == len(OUTPUTS)
 
 
 @each_input

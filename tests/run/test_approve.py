@@ -199,7 +199,7 @@ def test_a_plan_of_what_was_prepared_ends_as_the_update_would(
 
 
 def test_what_is_prepared_and_finds_no_room_is_no_success(step: Step, cvm: Cvm, cloud: Cloud) -> None:
-    done = step.apart(env=ENV, prepare_only="true", under=("prlimit", "--fsize=1500"))
+    done = step.apart(env=ENV, prepare_only="true", under=("prlimit", "--fsize=1600"))
     assert done.code == 2, done.log
     assert "$GITHUB_OUTPUT cannot be written" in done.log
     assert done.outputs["cvm-id"] == cvm.id
@@ -223,7 +223,7 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
         f"trusted-signers: 0x{cvm.kms.root_public_key}",
     ):
         assert part in done.summary, part
-    assert done.summary.count("Prepared: an approval on chain is needed") == 1
+    assert done.summary.count("### Prepared for my-app: an approval on chain is needed\n") == 1
 
 
 def test_what_was_prepared_is_committed_to_the_byte(

@@ -47,7 +47,7 @@ def test_deploy_then_secrets(run: Command, cloud: Cloud, cvm: Cvm, clock: Manual
     clock.advance(60)
     done = update(run, *([] if waits else ["--no-wait"]))
     assert done.code == 0, done.printed
-    assert "update_compose by alice, for 60 s so far" in done.stderr
+    assert "waiting for another operation: update compose by alice, for 60 s so far" in done.stderr
     assert [request.status for request in patches(cloud)] == [409, 202]
     assert cvm.wait(60).environment == {"OLD": "2"}
     assert done.json["status"] == ("running" if waits else "in_progress")

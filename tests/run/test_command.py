@@ -42,7 +42,8 @@ def test_update_puts_a_file_into_the_guest_and_says_what_became_of_it(run: Comma
     assert done.stdout == ""
     for told in ("my-app", cvm.app_id, cvm.kms.root_public_key, "TOKEN", cvm.operations[-1].correlation_id):
         assert told in done.stderr
-    assert "Delivered: the CVM runs with the new environment" in done.lines
+    assert "my-app runs with the new environment" in done.lines
+    assert re.fullmatch(r"update of my-app: running after \d+\.\d s", done.lines[-1])
 
 
 def test_update_works_from_a_shell(run: Command, cvm: Cvm) -> None:
@@ -58,7 +59,11 @@ def test_plan_says_what_update_would_do_and_changes_nothing(run: Command, cloud:
     assert done.json["keys_added"] == ["TOKEN"]
     assert done.json["keys_removed"] == []
     assert done.json["allowed_envs_changed"] is True
-    assert {("add", "TOKEN"), ("keep", "OLD")} <= {tuple(line.split()) for line in done.lines}
+    assert "Plan for my-app: update would go through (exit code 0)" in done.lines
+    assert "It would restart the CVM, whether or not a value is new." in done.lines
+    diff = [line.strip() for line in done.lines if line.startswith(("  +", "  ~", "  -"))]
+    assert [line.partition("  ")[0] for line in diff] == ["+ TOKEN", "~ OLD (sent anew)"]
+    assert "  2 variables: 1 to add, 1 sent anew" in done.lines
     assert not asked(cloud, "PATCH")
     assert cvm.environment == {"OLD": "1"}
 
@@ -68,7 +73,8 @@ def test_plan_ends_as_update_would_and_still_says_everything(run: Command, cvm: 
     assert done.code == 4
     assert done.json["keys_removed"] == ["OLD"]
     assert done.json["status"] == "failed"
-    assert {"remove", "OLD"} in [set(line.split()) for line in done.lines]
+    assert "Plan for my-app: update would be refused (exit code 4)" in done.lines
+    assert any(line.startswith("  - OLD (would be dropped)") for line in done.lines)
     assert run("plan", "--cvm", "my-app", "--secrets", "LANG", "--allow-removal").code == 0
 
 
@@ -93,6 +99,7 @@ def test_verify_proves_the_key_and_needs_no_source(run: Command, cloud: Cloud, c
     done = run("verify", "--cvm", "my-app", "--json")
     assert done.code == 0
     assert done.json == {
+        "version": __version__,
         "status": "verified",
         "cvm_id": cvm.id,
         "app_id": cvm.app_id,
@@ -191,7 +198,9 @@ def test_json_is_one_document_with_every_output(run: Command, cvm: Cvm) -> None:
     before = cvm.compose_hash
     outputs = run(*UPDATE, "--env-file", ".env", "--json").json
     assert outputs == {
+        "version": __version__,
         "status": "running",
+        "approval_needed": False,
         "cvm_id": cvm.id,
         "app_id": cvm.app_id,
         "kms": "phala",
@@ -596,7 +605,7 @@ def test_an_interrupt_says_how_far_it_got(number: signal.Signals, run: Command, 
     assert "interrupted: the update had been accepted for my-app" in rest
     assert "Traceback" not in rest
     outputs = json.loads(stdout)
-    assert outputs["status"] == "in_progress"
+    assert (outputs["status"], outputs["exit_code"]) == ("interrupted", 130)
     assert outputs["correlation_id"] == cvm.operations[-1].correlation_id
 
 

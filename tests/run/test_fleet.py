@@ -61,7 +61,8 @@ def test_each_replica_has_a_row_in_the_results(run: Command, cloud: Cloud) -> No
     replicas = fleet(cloud, 3)
     done = update(run, replicas[0].app_id)
     rows = done.json["results"]
-    assert {tuple(row) for row in rows} == {RESULT}
+    assert {tuple(row) for row in rows} == {(*RESULT, "cvm_id", "correlation_id", "exit_code")}
+    assert all(row[name.replace("-", "_")] == row[name] for row in rows for name in RESULT)
     assert [(row["cvm-id"], row["name"]) for row in rows] == [(cvm.id, cvm.name) for cvm in replicas]
     assert [row["correlation-id"] for row in rows] == [cvm.operations[-1].correlation_id for cvm in replicas]
     assert {(row["status"], row["exit-code"], row["error"]) for row in rows} == {("running", 0, "")}
@@ -99,6 +100,7 @@ def test_a_failure_stops_the_rest_which_keep_what_they_had(run: Command, cloud: 
     assert (second["status"], second["exit-code"]) == ("failed", 8)
     assert "no disk" in second["error"]
     assert (third["status"], third["correlation-id"], third["error"]) == ("failed", "", "not reached")
+    assert third["exit-code"] is third["exit_code"] is None
     assert done.json["status"] == "failed"
     assert done.printed.count("web-3") > 0, "who was not reached is named"
 
@@ -293,7 +295,7 @@ def test_a_person_sees_those_under_way_in_a_live_table(run: Command, cloud: Clou
     os.close(person)
     assert process.wait(20) == 0
     frames = [frame for frame in seen.decode().split("\x1b[J") if "restarting" in frame]
-    assert any("web-1: restarting" in frame and "web-2: restarting" in frame for frame in frames)
+    assert any("[1/4] web-1  restarting" in frame and "[2/4] web-2  restarting" in frame for frame in frames)
     assert not any("web-3" in frame and "web-1" in frame for frame in frames), "those who are done are gone"
     left = seen.decode().rpartition("\x1b[J")[2]
     assert "4 of 4 CVMs updated" in left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -102,7 +103,7 @@ def test_an_interrupt_amid_the_wait_says_that_the_update_was_accepted(
     correlation_id = cvm.operations[-1].correlation_id
     assert f"accepted for my-app ({correlation_id})" in done.errors[0]
     assert outputs(run)["PHALA_CORRELATION_ID"] == correlation_id
-    assert outputs(run)["PHALA_STATUS"] == "in_progress"
+    assert outputs(run)["PHALA_STATUS"] == "interrupted"
 
 
 def test_an_interrupt_amid_the_lookup_says_that_it_may_have_been_accepted(
@@ -142,6 +143,13 @@ def test_an_interrupt_amid_a_fleet_stops_it_and_says_how_far_it_got(
     )
     assert done.code == 130, done.printed
     assert len(done.errors) == 1, done.printed
+    rows = json.loads(outputs(run)["PHALA_RESULTS"])
+    done_with, *under_way = rows[:expected]
+    assert (done_with["status"], done_with["exit_code"]) == ("running", 0)
+    assert {(row["status"], row["exit_code"]) for row in under_way} == {("interrupted", 130)}
+    assert all("was accepted" in row["error"] for row in under_way)
+    left = {(row["status"], row["exit_code"], row["error"]) for row in rows[expected:]}
+    assert left == {("interrupted", None, "not reached")}
     for one in fleet[:expected]:
         assert f"{one.name} ({one.operations[-1].correlation_id})" in done.errors[0]
     assert sum(bool(one.operations) for one in fleet) == expected

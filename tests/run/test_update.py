@@ -93,7 +93,13 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
     assert done.code == 4
     assert "GONE" in done.errors[0]
     before = done.stderr.partition("error: ")[0]
-    for words in (r"add +NEW", r"keep +OLD", r"remove +GONE", "DATABASE_URL", "KMS root"):
+    for words in (
+        r"\+ NEW +not used by the compose file",
+        r"~ OLD \(sent anew\) +used by the compose file",
+        r"- GONE \(would be dropped\) +not used",
+        "DATABASE_URL",
+        "KMS root",
+    ):
         assert re.search(words, before)
     assert done.json["keys_removed"] == ["GONE"]
 
@@ -101,16 +107,18 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
 def test_a_plan_refuses_a_value_that_would_not_arrive(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, mode="plan", env='OLD="two\nlines"\n')
     assert done.code == 4
-    assert re.search(r"\bkeep +OLD\n", done.stderr.partition("error: ")[0])
+    assert re.search(r"~ OLD \(sent anew\)", done.stderr.partition("error: ")[0])
 
 
-@pytest.mark.parametrize(("chain", "words"), [(0, "KMS is central"), (8453, "needed, unless")])
+@pytest.mark.parametrize(
+    ("chain", "words"), [(0, "not needed: the app is of the Cloud KMS"), (8453, "needed")]
+)
 def test_a_plan_says_whether_an_approval_will_be_needed(
     run: Command, cloud: Cloud, chain: int, words: str
 ) -> None:
     cloud.add_kms("base", 8453, ON_CHAIN)
     cloud.add_cvm("my-app", kms="base" if chain else "phala", environment={"OLD": "1"})
-    assert words in update(run, mode="plan", env="OLD=2\nNEW=3\n").stderr
+    assert f"  approval on chain  {words}" in update(run, mode="plan", env="OLD=2\nNEW=3\n").lines
     assert "names stay the same" in update(run, mode="plan").stderr
 
 

@@ -5,6 +5,8 @@ First ``until_up`` driven by hand, so that each pause is seen; then the stories 
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any, Literal
@@ -99,7 +101,32 @@ def test_looks_are_close_at_first_and_then_five_seconds_apart(clock: ManualClock
 def test_the_old_running_that_still_shows_does_not_count(clock: ManualClock) -> None:
     watched = Watched(clock, [RUNNING], [None, UNDER_WAY, UNDER_WAY, COMPLETED])
     watched.wait()
-    assert watched.shown == ["running, but the update is not over", "running"]
+    assert watched.shown == ["waiting for the restart", "running"]
+
+
+def test_an_error_of_the_boot_before_reads_as_waiting_and_not_as_a_fault(clock: ManualClock) -> None:
+    watched = Watched(clock, [BROKEN, BROKEN, RESTARTING, RUNNING], [None, UNDER_WAY, COMPLETED])
+    watched.wait()
+    assert watched.shown == ["waiting for the restart", "restarting", "running"]
+
+
+def test_a_cvm_that_runs_before_its_operation_ends_is_waited_for(clock: ManualClock) -> None:
+    watched = Watched(clock, [RESTARTING, RUNNING], [UNDER_WAY, UNDER_WAY, COMPLETED])
+    watched.wait()
+    assert watched.shown == ["restarting", "running · waiting for the operation to end", "running"]
+
+
+def test_a_log_has_the_line_again_every_thirty_seconds(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+    cloud.restart_seconds, cloud.stale_seconds = 95, 3
+    done = update(run)
+    assert done.code == 0, done.printed
+    lines = [line for line in done.lines if " of 10:00" in line]
+    assert lines[0] == "my-app  waiting for the restart  0:01 of 10:00"
+    shown = [line.split("  ")[1:] for line in lines]
+    assert shown[-1][0] == "running"
+    seconds = [60 * int(at[0]) + int(at[2:4]) for _, at in shown]
+    assert all(1 <= later - before <= 36 for before, later in itertools.pairwise(seconds))
+    assert re.fullmatch(r"update of my-app: running after 1:\d\d min", done.lines[-1])
 
 
 def test_a_completed_operation_does_not_count_until_the_cvm_runs(clock: ManualClock) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from phala_secrets import __version__
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
@@ -101,7 +102,13 @@ def test_an_annotation_points_at_the_line(step: Step, cloud: Cloud) -> None:
     assert error.properties["line"] == "3"
     assert error.data.splitlines()[0] == "env-file config/app.env, line 3 is not NAME=value"
     assert len(error.data.splitlines()) == 2
-    assert done.outputs == {"status": "failed"}
+    assert done.outputs == {
+        "status": "failed",
+        "error": error.data.splitlines()[0],
+        "hint": error.data.splitlines()[1],
+        "exit-code": "2",
+        "version": __version__,
+    }
 
 
 def test_a_warning_does_too(step: Step, cvm: Cvm) -> None:
@@ -151,7 +158,9 @@ def test_outputs_are_what_the_next_step_reads(step: Step, cvm: Cvm) -> None:
     before = cvm.compose_hash
     done = step(env="OLD=2\nTOKEN=t0ken-value")
     assert done.outputs == {
+        "version": __version__,
         "status": "running",
+        "approval-needed": "false",
         "cvm-id": cvm.id,
         "app-id": cvm.app_id,
         "kms": "phala",
@@ -178,8 +187,9 @@ def test_a_ciphertext_is_an_output_and_nothing_in_the_log(step: Step, cvm: Cvm) 
 
 def test_the_summary_has_names_and_counts_and_what_to_do(step: Step, cvm: Cvm) -> None:
     done = step(env="OLD=2\nTOKEN=t0ken-value")
-    assert done.summary.startswith("### Delivered")
-    for told in ("my-app", cvm.app_id, cvm.kms.root_public_key, "TOKEN", f"app-id: {cvm.app_id}"):
+    assert done.summary.startswith("### my-app runs with the new environment\n")
+    assert "2 variables: 1 added, 1 sent anew" in done.summary
+    for told in ("my-app", cvm.app_id, cvm.kms.root_public_key, "+ TOKEN", f"app-id: {cvm.app_id}"):
         assert told in done.summary
     assert "t0ken-value" not in done.summary
 
@@ -187,7 +197,7 @@ def test_the_summary_has_names_and_counts_and_what_to_do(step: Step, cvm: Cvm) -
 def test_the_summary_of_a_failed_step_says_why(step: Step, cloud: Cloud) -> None:
     done = step(cvm="no-app", env="OLD=2")
     assert done.code == 5
-    assert done.summary.startswith("### Failed")
+    assert done.summary.startswith("### update of no-app failed (exit code 5)\n")
     assert "not found" in done.summary
     assert "check the name or id" in done.summary
 
@@ -210,7 +220,9 @@ def test_the_correlation_id_is_output_as_soon_as_it_is_known(step: Step, cvm: Cv
         assert process.wait(timeout=20) == 130
     assert outputs["status"] == "in_progress"
     assert outputs["correlation-id"] == cvm.operations[-1].correlation_id
-    assert read_outputs(step.output.read_text()) == outputs
+    after = read_outputs(step.output.read_text())
+    assert (after["status"], after["exit-code"]) == ("interrupted", "130")
+    assert after["correlation-id"] == outputs["correlation-id"]
     assert "had been accepted for my-app" in log
 
 
@@ -287,6 +299,7 @@ def assert_nothing_is_forged(done: Done) -> None:
     assert set(done.outputs) <= {
         "status", "cvm-id", "app-id", "kms", "kms-signer", "trust", "public-key", "env-keys", "keys-added",
         "keys-removed", "allowed-envs-changed", "compose-hash", "previous-compose-hash", "correlation-id",
+        "approval-needed", "error", "hint", "exit-code", "version",
     }  # fmt: skip
     assert done.outputs["status"] != "FORGED"
     for character in ("\x1b", "\v", "\u2028", "\x85", "\r"):

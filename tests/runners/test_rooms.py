@@ -26,7 +26,7 @@ from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.detect import detect, in_ci
-from phala_secrets.runners.report import Report, Table
+from phala_secrets.runners.report import Line, Names, Report, Table
 from tests.runners.test_text import in_words
 from tests.support.step import command_of
 
@@ -171,7 +171,11 @@ def tell_everything(runner: Runner, text: str) -> None:
     with runner.group(text):
         runner.say(text)
     table = Table(("name", "status"), [(text, "running")])
-    runner.report(Report(text, facts=[("label", text)], tables=[table], advice=[(text, text)]))
+    names = [Names([Line("+", text, text, text)], text, text)]
+    paste = text.replace("\n", "\r")  # several lines to paste are our own
+    report = Report(text, names=names, facts=[("label", text)], tables=[table], advice=[(text, paste)])
+    report.glance = [text]
+    runner.report(report)
     runner.finish()
 
 
@@ -544,9 +548,20 @@ def test_quiet_prints_neither_groups_nor_lines(environ: dict[str, str]) -> None:
     with runner.group("the title"):
         runner.say("inside")
         runner.progress("waiting")
-    runner.report(Report("done"))
+        runner.paused("trying again")
+        runner.paused()
+    runner.report(Report("done", names=[Names([Line("+", "A")], "1 variable")]))
     runner.tell(Finding("by the way", severity="notice"))
     assert stdout.getvalue() + stderr.getvalue() == ""
+
+
+def test_quiet_leaves_the_diff_of_a_plan() -> None:
+    runner, _, stderr = runner_of(SHELL, quiet=True)
+    names = Names([Line("+", "A", note="used"), Line("-", "LONG", "would be dropped", "used")], "1 variable")
+    runner.report(Report("Plan", names=[names], names_asked_for=True, facts=[("app", "a")]))
+    assert stderr.getvalue() == (
+        "  + A                        used\n  - LONG (would be dropped)  used\n  1 variable\n"
+    )
 
 
 @each_runner

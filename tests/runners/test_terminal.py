@@ -15,10 +15,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from phala_secrets import flow
 from phala_secrets.errors import Finding
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.detect import detect
+from phala_secrets.runners.live import Doing
+from phala_secrets.runners.report import Line, Names, Report
 
 
 class Terminal:
@@ -74,6 +77,30 @@ def test_of_a_fleet_a_person_sees_a_line_for_each_that_is_under_way(terminal: Te
         runner.progress("", cvm=f"web-{number}")
     runner.say("over")
     assert terminal.shows("\x1b[Jover\r\n")
+
+
+def test_a_wait_has_a_clock_and_its_limit(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
+    began = flow.clock.monotonic() - 42
+    runner.progress("my-app  restarting · booting", change=True, doing=Doing("", began, 600))
+    assert terminal.shows("⠋ my-app  restarting · booting  0:42 of 10:00")
+    runner.paused()
+    runner.finish()
+
+
+def test_a_diff_is_in_colours_and_long_sentences_are_wrapped(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
+    names = [Names([Line("+", "A", note="used"), Line("~", "B", "sent anew"), Line("-", "C")], "3 variables")]
+    runner.report(Report("Plan", good=False, names=names, glance=["word " * 30]))
+    assert terminal.shows("\x1b[31;1mPlan\x1b[0m\r\n" + "word " * 15 + "word\r\n")
+    assert terminal.shows("  \x1b[32m+ A\x1b[0m              \x1b[2mused\x1b[0m\r\n")
+    assert terminal.shows("  \x1b[36m~ B (sent anew)\x1b[0m\r\n  \x1b[31;1m- C\x1b[0m\r\n  3 variables\r\n")
+
+
+def test_no_line_that_is_wrapped_begins_a_command(terminal: Terminal) -> None:
+    runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
+    runner.say("x" * 70 + " ::error::forged and more of it")
+    assert terminal.shows("x\r\n: :error::forged and more of it\r\n")
 
 
 def test_a_line_is_no_wider_than_the_terminal() -> None:

@@ -36,7 +36,7 @@ from phala_secrets.runners.files import (
     variable,
 )
 from phala_secrets.runners.github import GitHub, escape_data, escape_property, heredoc
-from phala_secrets.runners.report import Report, Table
+from phala_secrets.runners.report import Id, Line, Names, Report, Table
 from phala_secrets.runners.secrecy import NOT_SHOWN, secret_lines
 from phala_secrets.runners.text import one_line
 from tests.support.step import WorkflowCommand, command_of, read_outputs
@@ -291,7 +291,11 @@ def test_a_secret_in_foreign_text_is_shown_nowhere(secret: str, tmp_path: Path) 
     step.runner.fail(
         ApiError(told, status_code=400, details=[told], hint=told, suggestions=[told], links=[told])
     )
-    step.runner.report(Report(told, [("app", told)], [Table([told], [[told]])], advice=[(told, told)]))
+    names = [Names([Line("+", told, told, told)], told, told)]
+    report = Report(told, names=names, facts=[("app", told)], tables=[Table([told], [[told]])])
+    report.advice, report.glance, report.diff = [(told, told)], [told], [told]
+    step.runner.report(report)
+    step.runner.fail(InputError(told, hint=told, findings=[Finding(told, told, name=told)]), report)
     shown = step.log[masks:] + step.summary.read_text()
     parts = [line[n : n + 6] for line in secret.split("\n") for n in range(0, len(line) - 5, 6)]
     for part in parts:
@@ -510,17 +514,23 @@ def summary(report: Report, tmp_path: Path) -> str:
 def test_a_summary_is_a_page_of_markdown(tmp_path: Path) -> None:
     report = Report(
         "Done",
-        facts=[("CVM", "cvm_1"), ("App", "")],
-        tables=[Table(["Name", "State"], [["a|b", "running"], ["c", ""]])],
+        glance=["It runs."],
+        names=[Names([Line("+", "A", "", "used"), Line("~", "B_LONGER", "sent anew")], "2 variables")],
+        facts=[("CVM", Id("cvm_1")), ("App", "")],
+        tables=[Table(["Name", "State"], [[Id("a|b"), "running"], [Id(""), ""]])],
         advice=[("Register it.", "cast send 0x1"), ("Then wait.", "")],
         links=[("The app's contract", "https://basescan.org/address/0x1")],
     )
     assert summary(report, tmp_path) == (
         "### Done\n\n"
-        "| | |\n|---|---|\n| CVM | <code>cvm&#95;1</code> |\n| App |  |\n\n\n"
+        "It runs.\n\n"
+        "2 variables\n\n```diff\n+ A                     used\n~ B_LONGER (sent anew)\n```\n\n"
+        '<table>\n<tr><th align="left" nowrap>CVM</th><td nowrap><samp>cvm&#95;1</samp></td></tr>\n'
+        '<tr><th align="left" nowrap>App</th><td></td></tr>\n</table>\n\n'
         "[The app&#39;s contract](https://basescan.org/address/0x1)\n\n"
-        "| Name | State |\n|---|---|\n"
-        "| <code>a&#124;b</code> | <code>running</code> |\n| <code>c</code> |  |\n\n\n"
+        '<table>\n<tr><th align="left" nowrap>Name</th><th align="left" nowrap>State</th></tr>\n'
+        "<tr><td nowrap><samp>a&#124;b</samp></td><td>running</td></tr>\n"
+        "<tr><td></td><td></td></tr>\n</table>\n\n"
         "Register it.\n\n<pre>cast send 0x1</pre>\n\n"
         "Then wait.\n\n"
     )
@@ -528,8 +538,49 @@ def test_a_summary_is_a_page_of_markdown(tmp_path: Path) -> None:
 
 def test_a_failure_is_in_the_summary_with_what_to_do(tmp_path: Path) -> None:
     step = Step(tmp_path)
-    step.runner.fail(InputError("no CVM is given", hint="give cvm"))
-    assert step.summary.read_text() == "### Failed\n\nno CVM is given\n\ngive cvm\n\n"
+    finding = Finding("A (env) is odd", "mend it", severity="error", name="A", place="env")
+    other = Finding("not NAME=value", file="a.env", line=3, severity="error")
+    report = Report("update of my-app failed (exit code 2)", good=False)
+    step.runner.fail(InputError("no CVM is given", hint="give cvm", findings=[finding, other]), report)
+    head = "".join(f'<th align="left" nowrap>{name}</th>' for name in HEADER)
+    assert step.summary.read_text() == (
+        "### update of my-app failed (exit code 2)\n\n"
+        "**Error:** no CVM is given\n\n**What to do:** give cvm\n\n"
+        f"<table>\n<tr>{head}</tr>\n"
+        "<tr><td nowrap><samp>A</samp></td><td>env</td><td>is odd</td><td>mend it</td></tr>\n"
+        "<tr><td></td><td>a.env, line 3</td><td>not NAME=value</td><td></td></tr>\n</table>\n\n"
+    )
+
+
+HEADER = ("Name", "Place", "What", "What to write")
+
+
+@pytest.mark.parametrize("count", [12, 13])
+def test_a_long_list_of_names_is_folded(count: int, tmp_path: Path) -> None:
+    names = Names([Line("+", f"V{number}") for number in range(count)], "variables", title="my-app")
+    text = summary(Report("Plan", names=[names]), tmp_path)
+    assert ("<details><summary>my-app: variables</summary>\n\n```diff\n+ V0\n" in text) == (count > 12)
+    assert text.count("</details>") == (count > 12)
+
+
+def test_lines_to_paste_are_lines(tmp_path: Path) -> None:
+    text = summary(Report("x", advice=[("Add:", "a: 1\nb: @me")]), tmp_path)
+    assert text == "### x\n\nAdd:\n\n<pre>a: 1\nb&#58; <!-- -->&#64;me</pre>\n\n"
+
+
+def test_names_that_stay_as_they_are_are_counted(tmp_path: Path) -> None:
+    assert summary(Report("Plan", names=[Names([], "2 stay")]), tmp_path) == "### Plan\n\n2 stay\n\n"
+
+
+def test_only_words_that_github_would_link_are_in_code(tmp_path: Path) -> None:
+    text = summary(Report("seen by @me in deadbeef12 today"), tmp_path)
+    assert text == ("### seen by <code><!-- -->&#64;me</code> in <code>deadbeef12</code> today\n\n")
+    text = summary(Report("web-1 of GH-2", facts=[("CVM", Id("web-1"))]), tmp_path)
+    assert text.startswith("### web-<span></span>1 of GH-<span></span>2\n\n")
+    assert "<td nowrap><samp>web-<span></span>1</samp></td>" in text
+    text = summary(Report("x", facts=[("app", Id("deadbeef12")), ("id", Id("web-" * 20))]), tmp_path)
+    assert "<td><code>deadbeef12</code></td>" in text
+    assert f"<td><samp>{'web-' * 20}</samp></td>" in text, "too long to be kept on one line"
 
 
 def test_a_summary_is_written_for_a_quiet_step_too_and_behind_what_is_there(tmp_path: Path) -> None:
@@ -540,30 +591,35 @@ def test_a_summary_is_written_for_a_quiet_step_too_and_behind_what_is_there(tmp_
     assert step.log == ""
 
 
-def test_a_summary_beyond_what_github_takes_is_left_out(tmp_path: Path) -> None:
-    step = Step(tmp_path)
-    row = ["x" * 1000]
-    step.runner.report(Report("Done", tables=[Table(["a"], [row] * 1100)]))
-    assert not step.summary.exists()
-    step.runner.report(Report("Done", tables=[Table(["a"], [row] * 900)]))
-    assert step.summary.exists()
+def test_a_summary_is_no_longer_than_a_comment_may_be(tmp_path: Path) -> None:
+    table = Table(["a"], [["x" * 1000]] * 1100)
+    text = summary(Report("Done", tables=[table] * 4, diff=["+ y"] * 40_000), tmp_path)
+    assert len(text) < 65_536
+    assert text.count("<tr><td>… and 1081 more</td></tr>\n</table>") == 3
+    assert text.endswith("The rest is too long to be shown here.\n\n")
+    text = summary(Report("Done", diff=["+ y"] * 40_000), tmp_path)
+    assert text.endswith("+ y\n… and 35000 more lines\n```\n\n")
 
 
 @given(text=nasty.filter(bool))
 @example(text="a|b`c*d_e<f>&[g](h)~#@\n# x")
 def test_foreign_text_is_only_text_in_a_summary(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("summary")
-    report = Report(text, facts=[(text, text)], tables=[Table([text], [[text]])], advice=[(text, text)])
-    plain = Report("t", facts=[("t", "t")], tables=[Table(["t"], [["t"]])], advice=[("t", "t")])
+
+    def of(text: str) -> Report:
+        table = Table([text], [[text], [Id(text)]])
+        paste = text.replace("\n", "\r")  # several lines to paste are our own
+        return Report(text, facts=[(text, text), (text, Id(text))], tables=[table], advice=[(text, paste)])
+
+    report, plain = of(text), of("t")
     markdown = summary(report, folder)
     assert markdown.count("\n") == summary(plain, folder).count("\n")
-    assert not set(Rendered(markdown).tags) - {"code", "pre"}
+    assert not set(Rendered(markdown).tags) - {"code", "pre", "samp", "span", "table", "tr", "th", "td"}
     line = one_line(text)
     assert Rendered(markdown.splitlines()[0].removeprefix("### ")).text == line
-    without_ours = re.sub(
-        r"&#\d+;|</?(code|pre)>|<!-- -->|^### |^\|[ |-]*$", "", markdown, flags=re.MULTILINE
-    )
-    assert not set(without_ours.replace("| ", "").replace(" |", "")) & set("&<>\"'\\`*_[]~#@")
+    ours = r"&#\d+;|</?(code|pre|samp|span|table|tr|th|td)( align=\"left\")?( nowrap)?>|<!-- -->|^### "
+    without_ours = re.sub(ours, "", markdown, flags=re.MULTILINE)
+    assert not set(without_ours) & set("&<>\"'\\`*_[]|~#@")
 
 
 # Dotenv

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -25,14 +26,28 @@ _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}")
 _ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 
 
+class StepFailedError(AssertionError):
+    """A step that failed: its log, and the outputs that it left all the same."""
+
+    def __init__(self, log: str, outputs: dict[str, str]) -> None:
+        super().__init__(log)
+        self.outputs = outputs
+
+
 class Workflow:
     """One run of a workflow in ``folder``; ``contexts`` has ``secrets``, ``vars`` and ``inputs``.
 
-    ``base`` is the environment of every script, and what it has of the network every action has too.
+    ``base`` is the environment of every script, and what it has of the network every action has too;
+    ``event`` is what ``github`` has beside.
     """
 
     def __init__(
-        self, path: Path, folder: Path, base: Mapping[str, str], **contexts: Mapping[str, str]
+        self,
+        path: Path,
+        folder: Path,
+        base: Mapping[str, str],
+        event: Mapping[str, Any] = MappingProxyType({}),
+        **contexts: Mapping[str, str],
     ) -> None:
         self.content: dict[str, Any] = yaml.safe_load(path.read_text())
         self.workspace = folder / "workspace"
@@ -41,26 +56,49 @@ class Workflow:
         self._folder = folder
         self._base = dict(base)
         self._contexts: dict[str, Any] = {"secrets": {}, "vars": {}, "inputs": {}, "needs": {}, **contexts}
-        self._contexts["github"] = {"token": "ghs_token", "ref": "refs/heads/main"}
+        self._contexts["github"] = {
+            "token": "ghs_token",
+            "ref": "refs/heads/main",
+            "repository": "o/r",
+            **event,
+        }
         self.logs: list[str] = []
         self.outputs: list[dict[str, str]] = []
         """Those of each step of our action."""
 
     def run(self, **environ: str) -> None:
         """Every job. AssertionError, with the log, for a step that fails; ``environ`` goes over ``env:``."""
+        failures: list[AssertionError] = []
         for name, job in self.content["jobs"].items():
             needed = job.get("needs", [])
             for other in [needed] if isinstance(needed, str) else needed:
                 assert other in self._contexts["needs"], "the examples have their jobs in order"
+            if "if" in job and not self._evaluate(self._bare(job["if"]), self._contexts):
+                self._contexts["needs"][name] = {"outputs": {}}
+                continue
             for matrix in self._matrix(job):
                 contexts = {**self._contexts, "matrix": matrix, "steps": {}}
                 env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
                 contexts["tokens"] = job.get("permissions", {}).get("id-token") == "write"
                 contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
-                for step in job["steps"]:
-                    self._step(step, contexts)
+                failed = self._steps(job["steps"], contexts)
                 outputs = {key: self._text(text, contexts) for key, text in job.get("outputs", {}).items()}
                 self._contexts["needs"][name] = {"outputs": outputs}
+                failures += [failed] if failed else []
+        if failures:
+            raise failures[0]
+
+    def _steps(self, steps: list[dict[str, Any]], contexts: dict[str, Any]) -> AssertionError | None:
+        """Every step; after one that fails, only those that always run. Returns what failed."""
+        failed = None
+        for step in steps:
+            if failed and "always()" not in str(step.get("if")):
+                continue
+            try:
+                self._step(step, contexts)
+            except AssertionError as error:
+                failed = failed or error
+        return failed
 
     def _matrix(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         axes = {
@@ -71,13 +109,19 @@ class Workflow:
             yield dict(zip(axes, combination, strict=True))
 
     def _step(self, step: Mapping[str, Any], contexts: dict[str, Any]) -> None:
-        if "if" in step and not self._evaluate(str(step["if"]), contexts):
+        if "if" in step and not self._evaluate(self._bare(step["if"]), contexts):
             return
+        contexts["steps"].setdefault(step.get("id"), {"outputs": {}})
         env = {**contexts["env"], **{k: self._text(v, contexts) for k, v in step.get("env", {}).items()}}
         given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
         action = step.get("uses", "").partition("@")[0]
         if action == "phala-secrets/phala-secrets":
-            outputs = self._inject(given, {**env, **(self._token_of_job if contexts["tokens"] else {})})
+            tokens = self._token_of_job if contexts["tokens"] else {}
+            try:
+                outputs = self._inject(given, {**env, **tokens})
+            except StepFailedError as failed:
+                contexts["steps"][step.get("id")] = {"outputs": failed.outputs}
+                raise
             self.outputs.append(outputs)
         elif action == "actions/upload-artifact":
             self._upload(given["path"].split(), self.artifacts / given["name"])
@@ -136,8 +180,10 @@ class Workflow:
             check=False,
         )
         self.logs.append(done.stdout)
-        assert done.returncode == 0, done.stdout
-        return read_outputs(output.read_text())
+        outputs = read_outputs(output.read_text())
+        if done.returncode:
+            raise StepFailedError(done.stdout, outputs)
+        return outputs
 
     # -- expressions -----------------------------------------------------------------------------
 
@@ -152,12 +198,24 @@ class Workflow:
             return json.dumps(value)
         return _EXPRESSION.sub(lambda match: str(self._evaluate(match[1], contexts)), value)
 
+    @staticmethod
+    def _bare(condition: object) -> str:
+        """A condition, with or without the braces around it."""
+        text = str(condition).strip()
+        match = _EXPRESSION.fullmatch(text)
+        return match[1] if match else text
+
     def _evaluate(self, expression: str, contexts: Mapping[str, Any]) -> Any:
         expression = expression.strip()
         if expression == "always()":
             return True
-        if comparison := re.fullmatch(r"(\S+) == '(.*)'", expression):
-            return self._evaluate(comparison[1], contexts) == comparison[2]
+        if " && " in expression:
+            return all(self._evaluate(part, contexts) for part in expression.split(" && "))
+        if literal := re.fullmatch(r"'([^']*)'", expression):
+            return literal[1]
+        if comparison := re.fullmatch(r"(\S+) (==|!=) (\S+|'[^']*')", expression):
+            left, right = (self._evaluate(side, contexts) for side in (comparison[1], comparison[3]))
+            return (left == right) == (comparison[2] == "==")
         if call := re.fullmatch(r"(toJSON|fromJSON)\((.*)\)", expression):
             argument = self._evaluate(call[2], contexts)
             return json.dumps(argument, indent=2) if call[1] == "toJSON" else json.loads(argument)
