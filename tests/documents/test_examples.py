@@ -57,7 +57,8 @@ def machine(simulator: Simulator, tmp_path: Path) -> Iterator[dict[str, str]]:
         "phala-secrets": f"{sys.executable} -m phala_secrets",
         "docker": f"{sys.executable} {ROOT / 'tests/support/docker.py'}",
         "gh": f"{sys.executable} {ROOT / 'tests/support/gh.py'}",
-        "buildkite-agent": 'test "$1 $2" = "artifact download" && cp -t "$4" "$ARTIFACTS/$3" #',
+        "buildkite-agent": 'if test "$1" = annotate; then cat > "$ARTIFACTS/$3.md"; '
+        'else test "$1 $2" = "artifact download" && cp -t "$4" "$ARTIFACTS/$3"; fi #',
     }
     for name, command in commands.items():
         tool = tools / name
@@ -212,6 +213,9 @@ def test_circleci(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tm
 
 def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_path: Path) -> None:
     variables = dict(secrets)
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    agent = {"TF_BUILD": "True", "AGENT_TEMPDIRECTORY": str(folder)}
     (job,) = load("azure/azure-pipelines.yml")["jobs"]
     log = ""
     for step in job["strategy"]["runOnce"]["deploy"]["steps"]:
@@ -219,7 +223,7 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
             name: re.sub(r"\$\(([\w.]+)\)", lambda match: variables[match[1]], text)
             for name, text in step["env"].items()
         }
-        log = sh(step["script"], tmp_path, machine, {"TF_BUILD": "True"}, env, shell="bash -e")
+        log = sh(step["script"], tmp_path, machine, agent, env, shell="bash -e")
         commands = [command for line in log.splitlines() if (command := vso_of(line))]
         for command in commands:
             if command.name == "task.setvariable":
@@ -227,6 +231,8 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
         masks = [command.data for command in commands if command.name == "task.setsecret"]
         if step.get("name"):
             assert set(secrets.values()) <= set(masks)
+            (summary,) = (command.data for command in commands if command.name == "task.uploadsummary")
+            assert "my-app runs with the new environment" in Path(summary).read_text()
     assert cvm.environment == VALUES
     assert f"{cvm.id} is running" in log
 
@@ -256,6 +262,7 @@ def test_buildkite(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, t
     environ = {**machine, "BUILDKITE": "true", "ARTIFACTS": str(artifacts)}
     sh(update["command"], tmp_path, environ, {name: secrets[name] for name in update["secrets"]})
     assert cvm.environment == VALUES
+    assert "my-app runs with the new environment" in (artifacts / "my-app-secrets.md").read_text()
     outputs = tmp_path / update["artifact_paths"]
     assert json.loads(outputs.read_text())["cvm_id"] == cvm.id
     outputs.rename(artifacts / outputs.name)
