@@ -210,6 +210,12 @@ NONSENSE = 4
 STREAM_BREAKS = 4
 """Streams in a row that break off with no event: after as many the service does not stream."""
 
+TOKEN_MARGIN = 60.0
+"""Seconds before its end at which a job's token is replaced: GitHub's are good for five minutes."""
+
+TOKEN_LONGEST = 24 * 3600.0
+"""Seconds: no token of a job is good for longer than a job may run."""
+
 CHAIN_POLL = 3.0
 """Seconds between looks at a chain: Base has a block every 2 s, Ethereum every 12."""
 

@@ -29,6 +29,7 @@ from phala_secrets.errors import InputError, PhalaSecretsError
 from phala_secrets.flow import Flow, Pause, Settled
 
 if TYPE_CHECKING:
+    from asyncio import Lock
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from phala_secrets.cloud.models import CvmState, CvmStateEvent
@@ -51,6 +52,8 @@ class AsyncClient(Connection[httpx.AsyncClient]):
 
     Arguments and errors (InputError, ApiError, TransportError) are those of Client.
     """
+
+    _turn: Lock | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,6 +98,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
         """
+        await self._log_in(call)
         began = flow.clock.monotonic()
         try:
             async with self._opened(Attempt(call, within), stream=True) as response:
@@ -152,6 +156,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
             yield watch.timed_out()
 
     async def _try(self, attempt: Attempt) -> Response:
+        await self._log_in(attempt.call)
         began = flow.clock.monotonic()
         try:
             async with self._opened(attempt) as response:
@@ -161,6 +166,15 @@ class AsyncClient(Connection[httpx.AsyncClient]):
         except Exception as error:  # noqa: BLE001 (whatever a server sends, it is no bug of ours)
             raise self._failed(attempt.call, error) from None
         return self._response(attempt.call, response, body, began)
+
+    async def _log_in(self, call: Call[Any]) -> None:
+        """Have a token where one is due: one task asks for it, and the others wait."""
+        if renewal := self._renewal(call):
+            from asyncio import Lock
+
+            self._turn = self._turn or Lock()
+            async with self._turn:
+                await self.run(renewal)
 
     @asynccontextmanager
     async def _opened(self, attempt: Attempt, *, stream: bool = False) -> AsyncIterator[httpx.Response]:
@@ -228,6 +242,7 @@ def create_async_client(
     version: str = API_VERSION,
     timeout: float = 30.0,
     trace: Trace | None = None,
+    workspace: str = "",
 ) -> AsyncClient:
     """An AsyncClient. Arguments and errors (InputError) are those of create_client."""
-    return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace)
+    return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace, workspace=workspace)

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from phala_secrets import flow
 from phala_secrets.cloud.reading import Hidden, decode
-from phala_secrets.cloud.refusals import error_from
+from phala_secrets.cloud.refusals import error_from, of_a_token
 from phala_secrets.errors import AnswerError, PhalaSecretsError, TransportError, untrusted
 
 T = TypeVar("T")
@@ -79,12 +79,16 @@ class BaseUrl(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What came back. ``hidden`` is what must not come into a message or a result."""
+    """What came back. ``hidden`` is what must not come into a message or a result.
+
+    ``by_token`` is whether the request was sent with a job's token in place of an API key.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     hidden: Hidden = Hidden()
+    by_token: bool = False
 
 
 def read(call: Call[T], response: Response) -> T:
@@ -92,7 +96,7 @@ def read(call: Call[T], response: Response) -> T:
 
     This is the one place where a response is read: whatever it is, what comes out is one of our errors.
     """
-    status, headers, _, _ = response
+    status, headers = response.status, response.headers
     parse = call.parse if 200 <= status < 300 else call.others.get(status)
     try:
         if parse is not None:
@@ -119,7 +123,7 @@ def read(call: Call[T], response: Response) -> T:
             hint="set the URL to the one that answers, if you trust it",
             sent=False,
         )
-    raise refusal
+    raise of_a_token(refusal, f"{call.method} {call.path}") if response.by_token else refusal
 
 
 def refuse_compressed(headers: Mapping[str, str]) -> None:
@@ -129,7 +133,7 @@ def refuse_compressed(headers: Mapping[str, str]) -> None:
 
 
 def _decode(response: Response) -> Any:
-    status, headers, body, hidden = response
+    status, headers, body, hidden, _ = response
     refuse_compressed(headers)
     try:
         return decode(body, hidden)

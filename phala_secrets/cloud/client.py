@@ -60,9 +60,11 @@ class Client(Connection[httpx.Client]):
     """Phala Cloud, synchronously. A context manager; safe to share between threads.
 
     ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
-    ``PHALA_CLOUD_API_PREFIX``; ``timeout`` is in seconds, for one request; ``trace`` is
-    called with a line per request, without values or headers. ``version`` is the shape of the
-    answers about a KMS: up to ``2026-05-22`` a node, from ``2026-06-23`` a contract.
+    ``PHALA_CLOUD_API_PREFIX``. Without a key a job of GitHub Actions that may ask for a token
+    (``id-token: write``) logs in with that, to ``workspace`` where several trust its repository.
+    ``timeout`` is in seconds, for one request; ``trace`` is called with a line per request, without
+    values or headers. ``version`` is the shape of the answers about a KMS: up to ``2026-05-22`` a node,
+    from ``2026-06-23`` a contract.
 
     Every method raises InputError before anything is sent, ApiError when Phala Cloud refuses,
     and TransportError when it cannot be reached, or does not answer as it should. What may be
@@ -110,6 +112,7 @@ class Client(Connection[httpx.Client]):
 
         Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
         """
+        self._log_in(call)
         began = flow.clock.monotonic()
         try:
             with self._opened(Attempt(call, within), stream=True) as response:
@@ -175,6 +178,7 @@ class Client(Connection[httpx.Client]):
             yield watch.timed_out()
 
     def _try(self, attempt: Attempt) -> Response:
+        self._log_in(attempt.call)
         began = flow.clock.monotonic()
         try:
             with self._opened(attempt) as response:
@@ -184,6 +188,12 @@ class Client(Connection[httpx.Client]):
         except Exception as error:  # noqa: BLE001 (whatever a server sends, it is no bug of ours)
             raise self._failed(attempt.call, error) from None
         return self._response(attempt.call, response, body, began)
+
+    def _log_in(self, call: Call[Any]) -> None:
+        """Have a token where one is due: one thread asks for it, and the others wait."""
+        if renewal := self._renewal(call):
+            with self._logging_in:
+                self.run(renewal)
 
     @contextmanager
     def _opened(self, attempt: Attempt, *, stream: bool = False) -> Iterator[httpx.Response]:
@@ -275,10 +285,11 @@ def create_client(
     version: str = API_VERSION,
     timeout: float = 30.0,
     trace: Trace | None = None,
+    workspace: str = "",
 ) -> Client:
     """A Client; its docstring has the arguments.
 
     Raises InputError without a key, with a ``base_url`` that is not https (loopback excepted),
     an unknown ``version`` (of Phala Cloud's API), or a ``timeout`` that is none.
     """
-    return Client(api_key, base_url, version=version, timeout=timeout, trace=trace)
+    return Client(api_key, base_url, version=version, timeout=timeout, trace=trace, workspace=workspace)

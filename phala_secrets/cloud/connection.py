@@ -24,7 +24,7 @@ from phala_secrets.cloud.ids import parse_url
 from phala_secrets.cloud.proxies import Proxy, proxy_for
 from phala_secrets.cloud.reading import Hidden
 from phala_secrets.cloud.retry import Pace, exchange
-from phala_secrets.cloud.secret import parse_api_key
+from phala_secrets.cloud.secret import Login, Token, parse_api_key
 from phala_secrets.errors import AnswerError, InputError, TransportError, untrusted
 from phala_secrets.runners.secrecy import credentials_in
 
@@ -130,7 +130,7 @@ def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> Tr
 
 
 class Connection(Generic[Http]):
-    """What both clients know: where, with which key, as which version; the key is never shown."""
+    """What both clients know: where, as whom, as which version; the key is never shown."""
 
     def __init__(
         self,
@@ -141,22 +141,20 @@ class Connection(Generic[Http]):
         timeout: float = 30.0,
         trace: Trace | None = None,
         show: Callable[[Pause], None] = lambda _: None,
+        workspace: str = "",
+        login: Login | None = None,
     ) -> None:
-        key = (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip()
-        if not key:
-            raise InputError("no API key", hint="pass api_key, or set PHALA_CLOUD_API_KEY")
-        secret = parse_api_key(key, "the API key")
+        url = base_url or os.environ.get("PHALA_CLOUD_API_PREFIX") or requests.DEFAULT_URL
+        self._login = login or _found(api_key, url, workspace)
         if version not in requests.API_VERSIONS:
             raise InputError(
                 f"API version {version!a} is not known", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
             )
         if not 0 < timeout < math.inf:
             raise InputError("timeout has to be a number of seconds above 0", hint="leave it out for 30")
-        url = base_url or os.environ.get("PHALA_CLOUD_API_PREFIX") or requests.DEFAULT_URL
         self.base_url = parse_url(url, "api-url")
         self.version = version
         self.timeout = timeout
-        self._key = secret
         self._trace = trace
         self._show = show
         self._pace = Pace()
@@ -164,8 +162,10 @@ class Connection(Generic[Http]):
         self._http = self._open_to(self.base_url)
         self._elsewhere: dict[tuple[str, str], Http] = {}
         self._opening = threading.Lock()
-        self._hidden = Hidden([key, *self._credentials_of(self.base_url)])
+        self._logging_in = threading.Lock()
+        self._hidden = Hidden([*self._login.secrets, *self._credentials_of(self.base_url)])
         self._hidden_elsewhere: dict[str, Hidden] = {}
+        self._login.watch(self._hide)
         self._gate = threading.BoundedSemaphore(CONNECTIONS)
 
     def _open(self, url: str) -> Http:
@@ -217,7 +217,7 @@ class Connection(Generic[Http]):
         call = attempt.call
         headers = {"Accept": "text/event-stream" if stream else "application/json", **call.headers}
         if not call.absolute:
-            headers["X-API-Key"] = self._key.reveal()
+            headers |= self._login.headers()
             headers["X-Phala-Version"] = call.version or self.version
         return {
             "method": call.method,
@@ -233,7 +233,17 @@ class Connection(Generic[Http]):
         self._traced(call, response, began)
         hidden = self._hidden_from(call)
         headers = {name: hidden.in_text(value) for name, value in response.headers.items()}
-        return Response(response.status_code, headers, body, hidden)
+        by_token = self._login.by_token and not call.absolute
+        return Response(response.status_code, headers, body, hidden, by_token)
+
+    def _renewal(self, call: Call[Any]) -> Flow[None] | None:
+        """Return what has to be run before a call is sent, if anything."""
+        return None if call.absolute else self._login.renewal(self.timeout)
+
+    def _hide(self, token: Token) -> None:
+        """Keep a new token out of every message from now on."""
+        self._hidden = self._hidden.also(token.secrets)
+        self._hidden_elsewhere = {}
 
     def _credentials_of(self, url: str) -> list[str]:
         """Return the credentials in a URL, and the login of the proxy on the way to it."""
@@ -271,6 +281,18 @@ class Connection(Generic[Http]):
 
     def _exchange(self, call: Call[T], within: float = math.inf) -> Flow[T]:
         return exchange(call, self._pace, self.timeout, within=within)
+
+
+def _found(api_key: str | None, url: str, workspace: str) -> Login:
+    """Return the API key, or without one the login of the job that this is; InputError without either."""
+    way = "pass api_key, or set PHALA_CLOUD_API_KEY"
+    if key := (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip():
+        return parse_api_key(key, "the API key")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from phala_secrets.cloud.oidc import login_of_job
+
+        return login_of_job(os.environ, parse_url(url, "api-url"), workspace, way)
+    raise InputError("no API key", hint=way)
 
 
 def _origin(url: str) -> tuple[str, str]:

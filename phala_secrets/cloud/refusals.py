@@ -93,6 +93,16 @@ def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hid
     )
 
 
+def of_a_token(error: PhalaSecretsError, request: str) -> PhalaSecretsError:
+    """Return a refusal as it is to be understood without an API key: some requests may take nothing else."""
+    if not isinstance(error, errors.AuthError):
+        return error
+    return error.saying(
+        f"no api-key is given, and GitHub's token is refused for {request[:_SHORT]}: {error.marked}",
+        hint="give api-key, or let the workspace trust this repository; if multiple do, give workspace",
+    )
+
+
 def _rows(value: Any) -> list[Any]:
     return value[:_ROWS] if isinstance(value, list) else []
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from phala_secrets.cloud import known, trust
 from phala_secrets.cloud.ids import CvmRef, parse_cvm, parse_url
 from phala_secrets.cloud.requests import DEFAULT_URL
+from phala_secrets.cloud.secret import ApiKey
 from phala_secrets.dstack.ids import parse_app_id, parse_hash
 from phala_secrets.dstack.key_proof import parse_signer
 from phala_secrets.errors import InputError
@@ -23,7 +24,7 @@ from phala_secrets.inputs.sources import Sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from phala_secrets.cloud.secret import Secret
+    from phala_secrets.cloud.secret import Login, Secret
     from phala_secrets.inputs.attest import Attesting
     from phala_secrets.inputs.given import Given
 
@@ -52,7 +53,7 @@ class Job(NamedTuple):
 
     mode: Mode
     api_url: str
-    api_key: Secret
+    login: Login
     cvms: tuple[CvmRef, ...]
     app: str | None
     sources: Sources
@@ -87,12 +88,12 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     root = root_of(environ, folder)
     files = Files(folder, root)
     project = Project(files)
-    login = log_in(given, environ, folder, project)
+    login, api_url = log_in(given, environ, folder, project)
     cvms, app = _target(given, project)
     prepared = read_prepared(given, files)
     deploy = read_deploy(mode, given, files, prepared)
     keeps = deploy is not None and deploy.keeps_secrets
-    sources = _sources(given, environ, login.api_key)
+    sources = _sources(given, environ, login)
     if prepared and sources.given:
         name = "prepared-file" if prepared.whole else "encrypted-env"
         raise InputError(
@@ -105,12 +106,12 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
     if mode in _SENDING and not prepared and not sources.given and not keeps:
         sources = sources._replace(env_files=_default_files(given, environ, project), by_checkout=True)
-    policy = _policy(given, cvms, app)._replace(cloud_root=known.expected_root(login.api_url))
+    policy = _policy(given, cvms, app)._replace(cloud_root=known.expected_root(api_url))
     policy.check()
     return Job(
         mode=cast("Mode", mode),
-        api_url=login.api_url,
-        api_key=login.api_key,
+        api_url=api_url,
+        login=login,
         cvms=cvms,
         app=app,
         sources=sources,
@@ -134,10 +135,10 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
         max_parallel=given.number("max-parallel"),
         fail_fast=given.flag("fail-fast"),
         timeout=given.number("timeout"),
-        attest=_attesting(mode, given, login.api_url),
+        attest=_attesting(mode, given, api_url),
         ask=mode == "update" and _asks(given, environ),
         full=given.flag("full"),
-        dashboard=_dashboard(environ, login.api_url),
+        dashboard=_dashboard(environ, api_url),
     )
 
 
@@ -210,7 +211,7 @@ def _default_files(given: Given, environ: Mapping[str, str], project: Project) -
     return files
 
 
-def _sources(given: Given, environ: Mapping[str, str], api_key: Secret) -> Sources:
+def _sources(given: Given, environ: Mapping[str, str], login: Login) -> Sources:
     return Sources(
         env_files=given.lines("env-file"),
         env=given.text("env"),
@@ -222,7 +223,7 @@ def _sources(given: Given, environ: Mapping[str, str], api_key: Secret) -> Sourc
         allow_empty=given.flag("allow-empty"),
         allow_none=given.choice("allow-removal") == "all",
         azure=on_azure(environ),
-        own_key=api_key,
+        own_key=login if isinstance(login, ApiKey) else None,
         withheld=tuple(sorted(given.withheld)),
     )
 

@@ -1,18 +1,21 @@
-"""Who runs this: the API key, its service, and the app owner's key. The one place that looks them up."""
+"""Who runs this: an API key or the job itself, the service, and the app owner's key.
+
+The one place that looks them up.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from phala_secrets.cloud.ids import parse_url
 from phala_secrets.cloud.requests import DEFAULT_URL
-from phala_secrets.cloud.secret import Secret, parse_api_key
+from phala_secrets.cloud.secret import Login, Secret, parse_api_key
 from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
 from phala_secrets.inputs.files import Files
-from phala_secrets.inputs.place import on_github, person_at_terminal, root_of
+from phala_secrets.inputs.place import person_at_terminal, root_of
 from phala_secrets.inputs.project import Project
 
 if TYPE_CHECKING:
@@ -24,18 +27,16 @@ _KEY_HINT = "Give the path of a file; it is not shown here."
 _NO_KEY = "give api-key, or set PHALA_CLOUD_API_KEY"
 
 
-class Login(NamedTuple):
-    """The API key, and the URL of the API that it is for."""
+def log_in(
+    given: Given, environ: Mapping[str, str], folder: Path, project: Project | None = None
+) -> tuple[Login, str]:
+    """Return who asks, and the URL of the API: the first of these that there is.
 
-    api_key: Secret
-    api_url: str
-
-
-def log_in(given: Given, environ: Mapping[str, str], folder: Path, project: Project | None = None) -> Login:
-    """Return the API key that is given; for a person at the terminal, else the official CLI's login.
+    The API key that is given; on GitHub, the job itself; for a person at the terminal, the official
+    CLI's login.
 
     Raises:
-        InputError: There is no API key, or it, its file, or the URL is invalid.
+        InputError: There is none of them, or one of them, its file, or the URL is invalid.
     """
     url = given.text("api-url")
     key = secret_text(given, "api-key", folder)
@@ -43,9 +44,14 @@ def log_in(given: Given, environ: Mapping[str, str], folder: Path, project: Proj
         project = project or Project(Files(folder, root_of(environ, folder)))
         key, prefix = _official(environ, project.first("profile"))
         url = url or prefix
+    url = parse_url(url or DEFAULT_URL, "api-url")
+    if not key and environ.get("GITHUB_ACTIONS") == "true":
+        from phala_secrets.cloud.oidc import login_of_job
+
+        return login_of_job(environ, url, given.text("workspace"), _way_to_a_key(given)), url
     if not key:
-        raise InputError("no API key", hint=_way_to_a_key(given, environ))
-    return Login(parse_api_key(key, "api-key"), parse_url(url or DEFAULT_URL, "api-url"))
+        raise InputError("no API key", hint=_way_to_a_key(given))
+    return parse_api_key(key, "api-key"), url
 
 
 def owners_key(given: Given, folder: Path) -> Secret | None:
@@ -77,11 +83,9 @@ def secret_text(given: Given, name: str, folder: Path) -> str:
     return text
 
 
-def _way_to_a_key(given: Given, environ: Mapping[str, str]) -> str:
+def _way_to_a_key(given: Given) -> str:
     if "api-key" in given.withheld:
         return "give api-key: PHALA_CLOUD_API_KEY is named in secrets, so it belongs to the app"
-    if on_github(environ) and environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
-        return f"{_NO_KEY}; GitHub gives no secrets to a pull request of a fork or of Dependabot"
     return _NO_KEY
 
 

@@ -45,8 +45,21 @@ _INPUTS = (
             "APP_ID",
             protects=True,
         ),
-        Input("api-key", "the Phala Cloud API key", fallback="PHALA_CLOUD_API_KEY", flag=False, words=WORDS),
+        Input(
+            "api-key",
+            "the Phala Cloud API key",
+            otherwise="`PHALA_CLOUD_API_KEY`, else GitHub's OIDC token",
+            fallback="PHALA_CLOUD_API_KEY",
+            flag=False,
+            words=WORDS,
+        ),
         Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
+        Input(
+            "workspace",
+            "with GitHub's OIDC token: the workspace, if multiple trust this repository",
+            metavar="WORKSPACE",
+            words=WORDS,
+        ),
         Input(
             "api-url",
             "the URL of the API",

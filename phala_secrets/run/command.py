@@ -145,25 +145,14 @@ def _inject(mode: str, given: Given, runner: Runner, this: _Run, stdin: Callable
     from phala_secrets.inputs.job import read_job
 
     job = read_job(mode, given, os.environ, Path())
-    runner.mask([job.api_key.reveal()], "the API key")
     if job.private_key:
         runner.mask([job.private_key.reveal()], "the private key")
 
-    from phala_secrets.cloud.client import Client
-    from phala_secrets.cloud.proxies import proxy_for
+    from phala_secrets.run.connect import connect
     from phala_secrets.run.context import Run
     from phala_secrets.run.inject import inject
 
-    if proxy := proxy_for(job.api_url):
-        runner.mask(proxy.secrets)
-    trace = runner.trace if runner.verbose else None
-    with Client(
-        job.api_key.reveal(),
-        job.api_url,
-        timeout=job.timeout,
-        trace=trace,
-        show=lambda pause: runner.paused(pause.message),
-    ) as client:
+    with connect(job.login, job.api_url, runner, job.timeout) as client:
         run = this.run = Run(job, client, runner, os.environ, stdin)
         try:
             inject(run)

@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phala_secrets.cloud.client import Client
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.errors import InputError
 from phala_secrets.inputs.login import log_in
+from phala_secrets.run.connect import connect
 from phala_secrets.runners.files import as_json
 from phala_secrets.runners.report import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from phala_secrets.cloud.client import Client
     from phala_secrets.cloud.models import CvmInfo, KmsContract
     from phala_secrets.inputs.command_line import Command
     from phala_secrets.inputs.given import Given
@@ -28,10 +29,8 @@ _MOST_PAGES = 50
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
     """Asks, and prints the answer on standard output. Raises what the client raises."""
-    key, url = log_in(given, environ, Path())
-    runner.mask([key.reveal()], "the API key")
-    trace = runner.trace if runner.verbose else None
-    with Client(key.reveal(), url, timeout=given.number("timeout"), trace=trace) as client:
+    login, url = log_in(given, environ, Path())
+    with connect(login, url, runner, given.number("timeout")) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
     if runner.json:
         sys.stdout.write(as_json(answer) + "\n")

@@ -1,7 +1,8 @@
 """Buildkite: groups in the log, which a line that begins with ``---``, ``+++``, ``~~~`` or ``^^^`` makes.
 
-Outputs are for ``output-file`` or ``--json``: meta-data is set by the agent, beside the
-container. Values are redacted by the agent, by the names of its variables.
+Outputs are for ``output-file`` or ``--json``, and the summary for ``summary-file``: meta-data and
+annotations are set by the agent, beside the container (``buildkite-agent annotate < FILE``, 1 MiB).
+Values are redacted by the agent, by the names of its variables.
 """
 
 from __future__ import annotations

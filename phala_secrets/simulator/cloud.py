@@ -16,6 +16,7 @@ from phala_secrets.simulator.generations import DEFAULT_OS
 from phala_secrets.simulator.identity import Identity, Plan
 from phala_secrets.simulator.kms import CENTRAL, Kms, KmsNode
 from phala_secrets.simulator.limits import Limits
+from phala_secrets.simulator.oidc import GitHub, Tokens
 from phala_secrets.simulator.tee import Tee
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
 from phala_secrets.simulator.world import World
@@ -68,6 +69,9 @@ class Cloud(World):
         self._seed = seed or os.urandom(32)
         self.tee = Tee(self._derive("tee", 32), self.now)
         """The hardware that all CVMs run on, and the PCCS that vouches for it."""
+        self.github = GitHub(self._derive("github", 32), self.now)
+        """GitHub, whose tokens are taken in the place of the API key."""
+        self.tokens = Tokens(self.github, self.now)
         self._app_nonce = 0
         self.add_kms(CENTRAL)
 
@@ -193,6 +197,9 @@ class Cloud(World):
         given = request.headers.get("x-api-key")
         if given is None and request.path.endswith("/attestations"):
             return  # anybody may ask for these
+        if given is None and "authorization" in request.headers:
+            self.tokens.admit(request)
+            return
         if given is None:
             raise RefusalError(401, "Not authenticated")
         if not hmac.compare_digest(given.encode(), self.api_key.encode()):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from phala_secrets.simulator import app_endpoints, cvm_endpoints, kms_endpoints
+from phala_secrets.simulator.oidc import TOKEN_PATH
 from phala_secrets.simulator.routing import capture
 from phala_secrets.simulator.versions import VERSIONS, version
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
@@ -19,6 +20,8 @@ _ROUTES = (*kms_endpoints.ROUTES, *cvm_endpoints.ROUTES, *app_endpoints.ROUTES)
 
 def respond(cloud: Cloud, request: Request) -> Answer | Stream:
     """Carry a request out; raises `RefusalError`, and an OSError where the connection is to break."""
+    if request.path == TOKEN_PATH:
+        return cloud.github.respond(request)
     cloud.admit(request)
     if version(request) not in VERSIONS:
         raise RefusalError(400, f"Unsupported API version; one of {', '.join(VERSIONS)}")

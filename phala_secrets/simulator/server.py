@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.endpoints import respond
+from phala_secrets.simulator.oidc import TOKEN_PATH
 from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
 
@@ -68,12 +69,12 @@ class Handler(BaseHTTPRequestHandler):
         if url.path.startswith(_PCCS):
             self.send_answer(simulator.cloud.tee.respond(url.path, parse_qs(url.query)))
             return
-        if not url.path.startswith(_PREFIX + "/"):
+        if not url.path.startswith(_PREFIX + "/") and url.path != TOKEN_PATH:
             self.send_answer(self._peek(simulator.cloud, url.path))
             return
         request = Request(
             method=self.command,
-            path=url.path[len(_PREFIX) :],
+            path=url.path.removeprefix(_PREFIX),
             query=parse_qs(url.query, keep_blank_values=True),
             headers={name.lower(): value for name, value in self.headers.items()},
             body=body,
@@ -269,8 +270,14 @@ class Simulator:
             self._server.socket = tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
+        self.cloud.tokens.audiences.add(self.url)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+
+    @property
+    def token_url(self) -> str:
+        """What a job asks for its tokens (``ACTIONS_ID_TOKEN_REQUEST_URL``)."""
+        return f"{self.origin}{TOKEN_PATH}?api-version=2.0"
 
     @property
     def port(self) -> int:

@@ -12,6 +12,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import yaml
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
+from phala_secrets.simulator.server import Simulator
 from tests.runners.test_rooms import vso_of
 from tests.support.ci import EXAMPLES, GITHUB, VALUES, load, sh
 from tests.support.workflow import Workflow
@@ -35,7 +37,7 @@ SCHEMAS = {
     "github/*.yml": ("github-workflows",),
     "gitlab/.gitlab-ci.yml": ("gitlab-ci", "--data-transform", "gitlab-ci"),
 }
-MAY_WRITE = {"deploy": {"packages"}, "pull-request": {"pull-requests"}}
+MAY_WRITE = {"deploy": {"packages"}, "keyless": {"id-token"}, "pull-request": {"pull-requests"}}
 """Permissions beyond reading, by example."""
 
 
@@ -73,6 +75,10 @@ def test_the_list_of_examples_is_whole() -> None:
     assert set(listed) == {f"{name}" if "/" in name else f"github/{name}" for name in own}
 
 
+def _is_ours(step: Mapping[str, Any]) -> bool:
+    return str(step.get("uses", "")).startswith("phala-secrets/")
+
+
 @pytest.mark.parametrize("path", GITHUB.values(), ids=GITHUB)
 def test_a_github_example_is_one_to_copy(path: Path) -> None:
     text = path.read_text()
@@ -84,6 +90,8 @@ def test_a_github_example_is_one_to_copy(path: Path) -> None:
         assert job["timeout-minutes"]
         written = {name for name, level in job.get("permissions", {}).items() if level != "read"}
         assert written <= MAY_WRITE.get(path.stem, set())
+        keyless = [step for step in job["steps"] if _is_ours(step) and "api-key" not in step["with"]]
+        assert ("id-token" in written) == (bool(keyless) and path.stem != "pull-request")
         # Who writes to a pull request has no key, no secret, and no code of anybody.
         used = re.search(r"secrets\.|checkout|phala-secrets/phala-secrets@", str(job["steps"]))
         assert not (used and "pull-requests" in written)
@@ -150,6 +158,9 @@ def test_circleci(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tm
 
 def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_path: Path) -> None:
     variables = dict(secrets)
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    agent = {"TF_BUILD": "True", "AGENT_TEMPDIRECTORY": str(folder)}
     (job,) = load("azure/azure-pipelines.yml")["jobs"]
     log = ""
     for step in job["strategy"]["runOnce"]["deploy"]["steps"]:
@@ -157,7 +168,7 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
             name: re.sub(r"\$\(([\w.]+)\)", lambda match: variables[match[1]], text)
             for name, text in step["env"].items()
         }
-        log = sh(step["script"], tmp_path, machine, {"TF_BUILD": "True"}, env, shell="bash -e")
+        log = sh(step["script"], tmp_path, machine, agent, env, shell="bash -e")
         commands = [command for line in log.splitlines() if (command := vso_of(line))]
         for command in commands:
             if command.name == "task.setvariable":
@@ -165,6 +176,8 @@ def test_azure(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_p
         masks = [command.data for command in commands if command.name == "task.setsecret"]
         if step.get("name"):
             assert set(secrets.values()) <= set(masks)
+            (summary,) = (command.data for command in commands if command.name == "task.uploadsummary")
+            assert "my-app runs with the new environment" in Path(summary).read_text()
     assert cvm.environment == VALUES
     assert f"{cvm.id} is running" in log
 
@@ -194,6 +207,7 @@ def test_buildkite(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, t
     environ = {**machine, "BUILDKITE": "true", "ARTIFACTS": str(artifacts)}
     sh(update["command"], tmp_path, environ, {name: secrets[name] for name in update["secrets"]})
     assert cvm.environment == VALUES
+    assert "my-app runs with the new environment" in (artifacts / "my-app-secrets.md").read_text()
     outputs = tmp_path / update["artifact_paths"]
     assert json.loads(outputs.read_text())["cvm_id"] == cvm.id
     outputs.rename(artifacts / outputs.name)
@@ -236,6 +250,24 @@ def test_all_secrets(machine: dict[str, str], secrets: dict[str, str], cloud: Cl
     workflow = Workflow(GITHUB["all-secrets"], tmp_path / "run", machine, secrets=given)
     workflow.run()
     assert cvm.environment == {"APP_URL": "https://app", "APP_KEY": "line 'one'"}
+
+
+def test_keyless(
+    machine: dict[str, str], secrets: dict[str, str], simulator: Simulator, cvm: Cvm, tmp_path: Path
+) -> None:
+    del secrets["PHALA_CLOUD_API_KEY"]
+    tokens = {"URL": simulator.token_url, "TOKEN": simulator.cloud.github.request_token}
+    job = {f"ACTIONS_ID_TOKEN_REQUEST_{name}": value for name, value in tokens.items()}
+    workflow = Workflow(GITHUB["keyless"], tmp_path / "run", {**machine, **job}, secrets=secrets)
+    workflow.run()
+    assert cvm.environment == VALUES
+    assert "logged in with GitHub's token for repo:octo-org/octo-app" in workflow.logs[-1]
+
+    simulator.cloud.tokens.trusted["octo-org/octo-app"].append("other")
+    with pytest.raises(AssertionError, match="give workspace"):
+        Workflow(GITHUB["keyless"], tmp_path / "again", {**machine, **job}, secrets=secrets).run()
+    workspace = {"PHALA_WORKSPACE": "octo"}
+    Workflow(GITHUB["keyless"], tmp_path / "named", {**machine, **job}, secrets=secrets, vars=workspace).run()
 
 
 def test_environments(machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ SIGNING = {"eth_account", "eth_abi", "eth_keys"}
 EVENT_LOOPS = {"asyncio", "trio"}
 """Not anyio: httpcore imports it at its top, which loads no event loop."""
 OTHERS = {"jsonschema", "requests", "phala_secrets.simulator", "phala_secrets.cloud.models"}
+OTHERS |= {"phala_secrets.cloud.oidc"}
 NEVER = MODELS | STREAMS | SIGNING | EVENT_LOOPS | OTHERS
 
 GIVEN = ("--cvm", "my-app", "--env-file", ".env")

@@ -371,7 +371,7 @@ def test_what_holds_secrets_does_not_show_them(tmp_path: Path, run: Command) -> 
     )
     given = read({}, environ)
     job = read_job("update", given, environ, tmp_path)
-    assert not canaries_in(f"{given!r} {job!r} {job.sources!r} {job.api_key!r} {job} {job.api_key} {given}")
+    assert not canaries_in(f"{given!r} {job!r} {job.sources!r} {job.login!r} {job} {job.login} {given}")
 
 
 # -- the process -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ CI's own rules and apart from the product.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -570,3 +572,94 @@ def test_a_fleet_in_a_log_has_a_line_for_each_cvm_when_it_is_done(environ: dict[
     runner.progress("web-1: restarting", cvm="web-1")
     runner.progress("", cvm="web-1")
     assert stderr.getvalue() == ""
+
+
+# -- a summary where Azure shows one --------------------------------------------------------------
+
+
+def uploaded(folder: Path, *reports: Report, fails: bool = False, **options: Any) -> str:
+    """What Azure's agent shows of a run: each file that it is told to upload, and that it finds."""
+    environ = {**AZURE, "AGENT_TEMPDIRECTORY": str(folder)}
+    runner, _, log = runner_of(environ, **options)
+    runner.mask_variables({"TOKEN": ["s3cr3t-value"]})
+    for report in reports:
+        runner.report(report)
+    if fails:
+        runner.fail(InputError("it is wrong", hint="mend it"), Report("Failed", good=False))
+    runner.finish()
+    commands = [command for line in log.getvalue().split("\n") if (command := vso_of(line))]
+    paths = [Path(command.data) for command in commands if command.name == "task.uploadsummary"]
+    assert all(path.is_absolute() and path.parent == folder and path.suffix == ".md" for path in paths)
+    assert sorted(folder.iterdir()) == paths
+    return "".join(path.read_text() for path in paths)
+
+
+def test_azure_shows_the_summary_as_a_file_of_the_agents_folder(tmp_path: Path) -> None:
+    report = Report("Done", facts=[("CVM", "my-app")])
+    assert uploaded(tmp_path, report).startswith("### Done\n")
+
+
+def test_azure_shows_it_for_a_quiet_run_too_and_once_with_the_error_at_the_end(tmp_path: Path) -> None:
+    text = uploaded(tmp_path, Report("Plan"), fails=True, quiet=True)
+    assert (
+        text.index("### Plan") < text.index("### Failed") < text.index("it is wrong") < text.index("mend it")
+    )
+
+
+def test_two_steps_of_azure_have_a_summary_each(tmp_path: Path) -> None:
+    for title in ("First", "Second"):
+        folder = tmp_path / title
+        folder.mkdir()
+        uploaded(folder, Report(title))
+    names = {path.name for path in tmp_path.glob("*/*.md")}
+    assert len(names) == 2
+
+
+def test_azure_gets_no_summary_where_there_is_nothing_to_say(tmp_path: Path) -> None:
+    assert uploaded(tmp_path) == ""
+
+
+@pytest.mark.parametrize("folder", [None, "", ".", "nowhere", "/nowhere/at/all", "/dev/null"])
+def test_azure_is_told_of_no_file_that_the_agent_would_not_find(folder: str | None) -> None:
+    """A container has a folder of the agent only where the step mounts it; a missing file fails the step."""
+    environ = AZURE if folder is None else {**AZURE, "AGENT_TEMPDIRECTORY": folder}
+    runner, _, log = runner_of(environ)
+    runner.report(Report("Done"))
+    runner.finish()
+    assert "uploadsummary" not in log.getvalue()
+
+
+def test_a_summary_that_azures_folder_does_not_take_is_no_reason_to_fail(tmp_path: Path) -> None:
+    runner, _, log = runner_of({**AZURE, "AGENT_TEMPDIRECTORY": str(tmp_path)})
+    runner.report(Report("Done"))
+    with mock.patch.object(azure, "overwrite", side_effect=InputError("it cannot be written", hint="look")):
+        runner.finish()
+    assert "uploadsummary" not in log.getvalue()
+    assert "##vso[task.logissue type=warning;]it cannot be written (hint: look)" in log.getvalue()
+
+
+@given(nasty)
+def test_no_text_in_azures_summary_is_markup_or_a_command(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        report = Report(text, facts=[(text, text)], tables=[Table((text,), [(text,)])], advice=[(text, "")])
+        shown = uploaded(Path(folder), report)
+    assert not re.search(r"<(?!/?(?:table|tr|th|td|code|samp|pre|details|summary)\b|!-- -->)", shown)
+    assert "##vso" not in shown
+    assert "]1338" not in shown
+
+
+def test_a_secret_is_not_in_azures_summary(tmp_path: Path) -> None:
+    for text in ("s3cr3t-value", "s3cr3t%2Dvalue", base64.b64encode(b"s3cr3t-value").decode()):
+        folder = tmp_path / str(len(text))
+        folder.mkdir(exist_ok=True)
+        shown = uploaded(folder, Report("Done", facts=[("guest", text)], advice=[(f"see {text}", text)]))
+        assert text not in shown
+        assert "not shown" in shown
+        for path in folder.iterdir():
+            path.unlink()
+
+
+def test_azures_summary_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure, "_SUMMARY_BYTES", 40)
+    text = uploaded(tmp_path, Report("First"), Report("Long " * 20), Report("Last"))
+    assert text == "### First\n\n### Last\n\n"

@@ -24,12 +24,18 @@ def main() -> int:
     parser.add_argument("--security-opt", choices=["no-new-privileges"])
     parser.add_argument("--network", choices=["host"])
     parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--user", choices=[str(os.getuid())])
+    parser.add_argument("--volume", action="append", default=[])
     parser.add_argument("image")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     assert re.fullmatch(r"ghcr\.io/phala-secrets/phala-secrets:\d+\.\d+\.\d+", options.image), options.image
     assert options.rm
     assert options.read_only
+    for volume in options.volume:
+        there, _, here = volume.partition(":")
+        assert here == there, "the examples mount a folder under its own path"
+        assert Path(there).is_dir(), there
     environ = {"PATH": "/usr/bin:/bin", "HOME": "/", "PHALA_CLOUD_API_PREFIX": os.environ["SIMULATOR"]}
     for entry in options.env:
         name, equals, value = entry.partition("=")

@@ -73,6 +73,7 @@ class Workflow:
             for matrix in self._matrix(job):
                 contexts = {**self._contexts, "matrix": matrix, "steps": {}}
                 env = {**self.content.get("env", {}), **job.get("env", {}), **environ}
+                contexts["tokens"] = job.get("permissions", {}).get("id-token") == "write"
                 contexts["env"] = {key: self._text(value, contexts) for key, value in env.items()}
                 try:
                     self._steps(job["steps"], contexts)
@@ -125,7 +126,8 @@ class Workflow:
         given = {name: self._text(value, contexts) for name, value in step.get("with", {}).items()}
         action = step.get("uses", "").partition("@")[0]
         if action == "phala-secrets/phala-secrets":
-            outputs = self._inject(given, env)
+            tokens = self._token_of_job if contexts["tokens"] else {}
+            outputs = self._inject(given, {**env, **tokens})
             self.outputs.append(outputs)
             return outputs
         if action == "actions/upload-artifact":
@@ -138,6 +140,11 @@ class Workflow:
             shell = [step["shell"], "-e"] if "shell" in step else ["bash", "-e"]
             return self._execute([*shell, "-c", step["run"]], {**self._base, **env})
         return {}
+
+    @property
+    def _token_of_job(self) -> dict[str, str]:
+        """What the runner gives a step of a job with ``id-token: write``."""
+        return {name: value for name, value in self._base.items() if name.startswith("ACTIONS_ID_TOKEN_")}
 
     def _upload(self, paths: list[str], artifact: Path) -> None:
         """A folder as the artifact, or files in it: from the least folder that has them all."""

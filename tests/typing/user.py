@@ -112,6 +112,7 @@ def told_apart(result: UpdateResult) -> str:
 def made_by_hand() -> None:
     with create_client(api_key="phak_…", base_url="https://cloud.example/api/v1", timeout=5) as client:
         assert_type(client, Client)
+    assert_type(create_client(workspace="octo"), Client)
     assert_type(Client("phak_…", version="2026-01-21", trace=print), Client)
     try:
         create_client().get_cvm_info("my-app")
