@@ -1,1 +1,1 @@
-"""What the user gives, up to a Job."""
+"""The inputs, up to a Job."""

@@ -1,4 +1,4 @@
-"""The inputs about attestation. Read by a run that asks for it, and by no other."""
+"""The inputs about attestation. Only a run that attests imports this."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_ROOT = 64 * 1024
 
 
 class Attesting(NamedTuple):
-    """What a run has to attest, and against what.
+    """What a run must attest, and against what.
 
     ``kms_cas`` are the CA keys that the user named (SPKI hex), ``root`` the root certificate (DER) of
     simulated quotes, ``evidence_file`` where the evidence goes, or comes from.
@@ -39,18 +39,18 @@ class Attesting(NamedTuple):
 
 
 def read_attesting(given: Given, api_url: str) -> Attesting:
-    """Return what the inputs say of attestation.
+    """Return what the inputs say about attestation.
 
     Raises:
-        InputError: one is malformed, ``require`` lacks what to compare the OS with, or a root for
-            simulated quotes is given for an API that is not on this machine.
+        InputError: An input is invalid, ``require`` has no OS to accept, or there is a root for
+            simulated quotes but the API is not on this machine.
     """
     required = given.choice("attest") == "require"
     trusted_os = frozenset(parse_hash(line, "trusted-os") for line in given.lines("trusted-os"))
     if required and not trusted_os:
         raise InputError(
             "attest is require, but trusted-os is empty, so no OS would be accepted",
-            hint="take os-measurements from a verify with attest: warn, and compare it with a second source",
+            hint="get os-measurements from verify with attest: warn, and compare it with a second source",
         )
     return Attesting(
         required=required,
@@ -81,8 +81,8 @@ def _root(path: str, api_url: str) -> bytes | None:
         return None
     if not is_loopback(urlsplit(api_url).hostname or ""):
         raise InputError(
-            "attestation-root is given, but api-url is not a loopback address",
-            hint="leave it out: quotes of real hardware are verified with Intel's root",
+            "attestation-root is set, but api-url is not a loopback address",
+            hint="leave it out: Intel's root verifies quotes of real hardware",
         )
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
@@ -95,5 +95,5 @@ def _root(path: str, api_url: str) -> bytes | None:
         return load(content).public_bytes(Encoding.DER)
     except ValueError:
         raise InputError(
-            "attestation-root is not a certificate", hint="give it in PEM or DER, as simulate prints it"
+            "attestation-root is not a certificate", hint="pass PEM or DER, as simulate prints it"
         ) from None

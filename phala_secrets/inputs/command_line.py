@@ -42,14 +42,14 @@ class Command(NamedTuple):
 
 class _Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> dict[str, object]:
-        """The values by name; what follows an unknown flag is not shown, for it may be a secret."""
+        """Return the values by name. Do not show what follows an unknown flag: it may be a secret."""
         values, unknown = self.parse_known_args(arguments)
         flags = [word.partition("=")[0][:40] for word in unknown if word.startswith("-")]
         if flags:
             raise self._unknown(flags[0])
         if unknown:
             hint = (
-                "give the CVM as --cvm"
+                "name the CVM with --cvm"
                 if "--cvm" in self._option_string_actions
                 else f"see {self.prog} --help"
             )
@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message, hint=f"see {self.prog} --help")
 
     def _unknown(self, flag: str) -> InputError:
-        """Return what is wrong with a flag: it holds a secret, is of another mode, or is none."""
+        """Return the error for a flag that holds a secret, belongs to another mode, or does not exist."""
         from phala_secrets.inputs.words import meant
 
         entry = INPUTS.get(flag.removeprefix("--"))
@@ -68,7 +68,7 @@ class _Parser(argparse.ArgumentParser):
             file = {"env": "env-file"}.get(entry.name, f"{entry.name}-file")
             ways = [
                 f"set {entry.fallback or entry.variable}",
-                f"give --{file} FILE" if file in INPUTS else "",
+                f"pass --{file} FILE" if file in INPUTS else "",
             ]
             return InputError(
                 f"{flag} is not a flag, because others can read a command line",
@@ -76,7 +76,7 @@ class _Parser(argparse.ArgumentParser):
             )
         if entry and entry.flag:
             return InputError(
-                f"{flag} is not a flag of {self.prog}", hint=f"it goes with {', '.join(entry.words)}"
+                f"{flag} is not a flag of {self.prog}", hint=f"use it with {', '.join(entry.words)}"
             )
         known = [known.removeprefix("--") for known in self._option_string_actions]
         hint = meant(flag, known, f"see {self.prog} --help", prefix="--")
@@ -115,7 +115,11 @@ class _Switch(argparse.Action):
 
 
 def parse(arguments: Sequence[str]) -> Command | str:
-    """The command, or the text of ``--help`` or ``--version``; InputError for what is neither."""
+    """Return the command, or the text of ``--help`` or ``--version``.
+
+    Raises:
+        InputError: A word or flag is unknown or invalid.
+    """
     if not arguments:
         return Command("")
     mode, *rest = arguments
@@ -149,7 +153,7 @@ def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
 
 
 def _epilog(mode: str) -> str:
-    """Return what a person needs to know beside the flags."""
+    """Return what a person needs to know besides the flags."""
     without = [entry for entry in _inputs_of(mode) if not entry.flag and entry.name != "mode"]
     width = shutil.get_terminal_size().columns - 2  # as argparse has it
     variables = "".join(
@@ -162,7 +166,9 @@ def _epilog(mode: str) -> str:
         + "\n"
         for entry in without
     )
-    return f"without a flag, since a command line is public:\n{variables}\n{VARIABLES}\n\n{EXIT_CODES}"
+    return (
+        f"without a flag, because others can read a command line:\n{variables}\n{VARIABLES}\n\n{EXIT_CODES}"
+    )
 
 
 def _parse_lookup(rest: Sequence[str]) -> Command:
@@ -217,7 +223,7 @@ def _parser(prog: str, word: Word, epilog: str = "") -> _Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="this text")
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
     return parser
 
 
@@ -258,7 +264,7 @@ def _help(entry: Input) -> str:
 
 
 def _flags(values: Mapping[str, object]) -> dict[str, str]:
-    """What was given, as the text that an environment variable would have."""
+    """Return the flags as the text that an environment variable would have."""
     flags = {}
     for key, value in values.items():
         name = key.replace("_", "-")

@@ -1,4 +1,4 @@
-"""What completes the command in bash, zsh and fish: words, flags, and the choices of a flag."""
+"""Completion scripts for bash, zsh and fish: words, flags, and the choices of a flag."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AFTER = {"kms": tuple(LOOKUPS), "completion": SHELLS}
 
 
 def script(shell: str) -> str:
-    """Return what a shell loads."""
+    """Return the completion script of a shell."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
@@ -30,7 +30,7 @@ def _flags(word: str) -> Iterator[tuple[str, str, Input | None]]:
         yield f"--{entry.name}", entry.help, entry
         if entry.kind in ("bool", "switch"):
             yield f"--no-{entry.name}", f"the opposite of --{entry.name}", None
-    yield "--help", "the help", None
+    yield "--help", "show the help", None
 
 
 def _takes_file(entry: Input | None) -> bool:

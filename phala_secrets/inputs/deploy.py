@@ -1,4 +1,4 @@
-"""The compose file that is to be deployed with the secrets, if one is given."""
+"""The compose file to deploy with the secrets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Deploy(NamedTuple):
 
 
 def read_deploy(mode: str, given: Given, files: Files, prepared: Prepared | None) -> Deploy | None:
-    """Return what to deploy, if a compose file is given or was prepared. It is read, and not checked.
+    """Return the compose file to deploy or that was prepared, unchecked, or None.
 
     Raises:
         InputError: It cannot be read, or does not go with the other inputs.
@@ -39,8 +39,8 @@ def read_deploy(mode: str, given: Given, files: Files, prepared: Prepared | None
     )
     if prepared and path:
         raise InputError(
-            "compose-file is given beside what was prepared",
-            hint="leave it out: prepared-file holds the compose file that was approved",
+            "both compose-file and a prepared ciphertext are set",
+            hint="leave compose-file out: prepared-file holds the approved one",
         )
     if prepared and prepared.whole and (text := prepared.whole.docker_compose_file) is not None:
         where = f"{given.text('prepared-file')} (docker_compose_file)"
@@ -48,11 +48,11 @@ def read_deploy(mode: str, given: Given, files: Files, prepared: Prepared | None
     if not path:
         for name, flag in (("keep-secrets", keeps), ("require-digest", require)):
             if flag:
-                raise InputError(f"{name} is true without a compose file", hint="give compose-file")
+                raise InputError(f"{name} is true without a compose file", hint="pass compose-file")
         return None
     if mode == "encrypt":
         raise InputError(
-            "compose-file is given, but encrypt deploys nothing", hint="leave it out, or use mode: update"
+            "compose-file is set, but encrypt deploys nothing", hint="leave it out, or use mode: update"
         )
     origin = Origin("compose-file", path)
     try:

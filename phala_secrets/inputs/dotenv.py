@@ -39,10 +39,10 @@ _BASE64_END = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _HEX = re.compile(r"(?:0x)?[0-9A-Fa-f]+")
 _PEM = re.compile(r"-----BEGIN [^\n]*")
 
-_WAY = "Write NAME=value, quotes around the whole value if at all."
+_WAY = "write NAME=value, with quotes around the whole value or none"
 _ONE_LINE = (
-    "Write the value in one line (base64 -w0). If this line is a variable of its own, put quotes around "
-    "the value above it."
+    "write the value on one line (base64 -w0); if this line is a variable of its own, put quotes around "
+    "the value above it"
 )
 
 
@@ -80,12 +80,12 @@ def parse(text: str) -> Iterator[Assignment]:
             return
         line = reader.position.line
         if _PADDED.match(reader.string, reader.position.chars):
-            problem = f"has more than {MOST_BLANKS} blanks in a row outside quotes"
+            problem = f"has more than {MOST_BLANKS} spaces in a row outside quotes"
             yield Assignment(line, problem=problem, hint=_WAY)
             return
         padded += _runs_of_blanks(reader.string, reader.position.chars)
         if padded > MOST_PADDED:
-            yield Assignment(line, problem="is the last of too many with many blanks in a row", hint=_WAY)
+            yield Assignment(line, problem="is one of too many lines with many spaces in a row", hint=_WAY)
             return
         binding = parse_binding(reader)
         assignment = _assignment(line, binding, above)
@@ -97,10 +97,8 @@ def parse(text: str) -> Iterator[Assignment]:
         above = assignment
     reader.read_regex(_SKIPPED)
     if reader.has_next():
-        hint = "The guest takes 1024 variables."
-        yield Assignment(
-            reader.position.line, problem=f"is more than {MOST_ASSIGNMENTS} assignments", hint=hint
-        )
+        hint = "remove some: the guest takes 1024 variables"
+        yield Assignment(reader.position.line, problem=f"exceeds {MOST_ASSIGNMENTS} assignments", hint=hint)
 
 
 def _runs_of_blanks(text: str, start: int) -> int:
@@ -123,7 +121,7 @@ def _assignment(line: int, binding: Binding, above: Assignment) -> Assignment | 
     value = written[match.end() :] if match else ""
     quote = value[0] if value[:1] in tuple("\"'`") else ""
     if not quote and _PEM.fullmatch(binding.value):
-        hint = "Put quotes around the whole value, or give the file through `files`."
+        hint = "put quotes around the whole value, or pass the file through `files`"
         return Assignment(line, problem="begins a PEM block without quotes", hint=hint)
     escaped = quote == '"' and "\\$" in value
     return Assignment(line, binding.key, binding.value, quote=quote, escaped=escaped)

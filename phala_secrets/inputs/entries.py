@@ -1,4 +1,4 @@
-"""What sources are read into, and what may be said of it: places and valid names, never a value."""
+"""Entries of sources. Messages about them have places and valid names, never a value."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-_NAME_HINT = "A name has letters, digits and underscores, and does not begin with a digit."
-SPLIT_HINT = "Put commas or line ends between names, not blanks."
+_NAME_HINT = "use letters, digits and underscores; a name does not begin with a digit"
+SPLIT_HINT = "separate names with commas or line breaks, not spaces"
 
 _ENCRYPTED = (
     (re.compile(rb"\0GITCRYPT\0"), "git-crypt", "git-crypt unlock"),
@@ -21,7 +21,7 @@ _ENCRYPTED = (
     (re.compile(rb"[\s\S]*ENC\[AES256_GCM,data:"), "SOPS", "sops decrypt"),
     (re.compile(rb"\s*encrypted:[A-Za-z0-9+/]{40,}={0,2}\s*\Z"), "dotenvx", "dotenvx decrypt"),
 )
-"""How a file or value begins that nobody decrypted: the tool's mark, its name, its command."""
+"""The mark of a file or value that nobody decrypted, with the tool's name and its command."""
 
 
 class Entry(NamedTuple):
@@ -36,15 +36,15 @@ class Entry(NamedTuple):
 
 
 def refusal(message: str, hint: str, origin: Origin) -> InputError:
-    """Return the error that a source gives rise to, with its place."""
+    """Return the error of a source, with its place."""
     return InputError(message, hint=hint, file=origin.file, line=origin.line)
 
 
 def check_name(name: str, place: Origin) -> None:
-    """Raise InputError for what is no name. It is not quoted: it may be a piece of a value."""
+    """Raise InputError for an invalid name. Do not quote it: it may be a piece of a value."""
     if not NAME.fullmatch(name):
         hint = SPLIT_HINT if all(map(NAME.fullmatch, name.split())) and name.strip() else _NAME_HINT
-        raise refusal(f"{place}: the name is not valid", hint, place)
+        raise refusal(f"{place}: invalid name", hint, place)
 
 
 def encoded(value: str, origin: Origin) -> bytes:
@@ -53,23 +53,23 @@ def encoded(value: str, origin: Origin) -> bytes:
         return value.encode()
     except UnicodeEncodeError:
         pass
-    raise refusal(f"{origin} is not UTF-8 text", "Give it through `files`, with `base64`.", origin)
+    raise refusal(f"{origin} is not UTF-8 text", "pass it through `files`, with `base64`", origin)
 
 
 def refuse_encrypted(content: bytes, what: str, origin: Origin) -> None:
-    """Raise InputError for a file or a value that was to be decrypted before."""
+    """Raise InputError for a file or a value that is still encrypted."""
     for mark, tool, command in _ENCRYPTED:
         if mark.match(content):
-            raise refusal(f"{what} is still encrypted by {tool}", f"Run `{command}` before.", origin)
+            raise refusal(f"{what} is still encrypted with {tool}", f"run `{command}` first", origin)
 
 
 def remark_on(entry: Entry) -> Finding | None:
-    """Return what is odd about a value that is sent as it is, if anything."""
+    """Return a warning about a value that looks unresolved, or None."""
     if not entry.content.startswith(b"op://"):
         return None
     return Finding(
-        f"{entry.name} ({entry.origin}) is a reference to 1Password, and is sent as such",
-        "Resolve it before, as `op run` does.",
+        f"{entry.name} ({entry.origin}) is a 1Password reference, and is sent as is",
+        "resolve it first, as `op run` does",
         file=entry.origin.file,
         line=entry.origin.line,
     )

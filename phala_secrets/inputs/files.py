@@ -1,4 +1,4 @@
-"""The one reader of files. What the checkout decides stays inside it, and no file makes a run wait.
+"""The one reader of files. Paths from the checkout stay inside it, and no file makes a run wait.
 
 The checkout decides where a relative path leads, where a link in it leads, and what ``phala.toml``
 names. A pull request can change all three, so in a CI they have to stay inside the root. An absolute
@@ -26,9 +26,9 @@ MAX_FILE_BYTES = 1024 * 1024
 _RUNNERS_OWN = ("_runner_*", "_github_*", "git-credentials-*")
 """What GitHub's runner and actions/checkout keep in ``RUNNER_TEMP``: the job's commands, its token."""
 
-_HINT = "The path starts from the working folder; it is not the content itself."
-_CHECKOUT_HINT = "The path starts from the workspace: does actions/checkout run before this step?"
-_PIPE_HINT = "Of a pipe, the command reads standard input, as the env-file `-`."
+_HINT = "pass a path relative to the working folder, not the content itself"
+_CHECKOUT_HINT = "check the path from the workspace, and run actions/checkout before this step"
+_PIPE_HINT = "to read a pipe, use standard input: env-file `-`"
 
 
 class Root(NamedTuple):
@@ -70,7 +70,7 @@ class Root(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Reads regular files of bounded size, those that ``root`` takes alone if there is one."""
+    """A reader of regular files of bounded size. If there is a ``root``, it decides which."""
 
     folder: Path
     root: Root | None = None
@@ -87,7 +87,7 @@ class Files(NamedTuple):
         """Return the bytes of a file, ``most`` of them. Relative paths start from ``folder``.
 
         Raises:
-            InputError: It is no file that may be read. The message begins with ``origin``.
+            InputError: The file cannot or must not be read. The message begins with ``origin``.
         """
         problem, remedy = "", hint or _HINT
         try:
@@ -107,11 +107,11 @@ class Files(NamedTuple):
         except OSError as error:
             problem = f"cannot be read ({error.strerror})"
         except (RuntimeError, ValueError):
-            problem = "cannot be read (no path leads there)"
+            problem = "cannot be read (invalid path)"
         raise _refusal(f"{origin} {problem}", remedy, origin)
 
     def write(self, path: str, text: str, origin: Origin) -> None:
-        """Write a file that everybody may read, where one may be read, and through no link of the checkout.
+        """Write a world-readable file, if one may be read there, and follow no link of the checkout.
 
         Raises:
             InputError: It cannot be written. The message begins with ``origin``.
@@ -119,25 +119,25 @@ class Files(NamedTuple):
         try:
             self._refuse_outside(path, (self.folder / path).resolve(), origin, by_checkout=False)
         except (OSError, RuntimeError, ValueError):
-            raise _refusal(f"{origin} cannot be written (no path leads there)", _HINT, origin) from None
+            raise _refusal(f"{origin} cannot be written (invalid path)", _HINT, origin) from None
         overwrite(str(self.folder / path), text, str(origin))
 
     def _refuse_outside(self, path: str, real: Path, origin: Origin, by_checkout: bool) -> None:
         root = self.root
         if root is None or root.takes(Path(path), real, by_checkout=by_checkout):
             return
-        where, hint = "the checkout", "Put the file inside it, or name it by its absolute path."
+        where, hint = "the checkout", "put the file inside it, or use an absolute path"
         if root.github:
-            where, hint = "the workspace", "Put the file inside it, or into `runner.temp`."
+            where, hint = "the workspace", "put the file inside it or into `runner.temp`"
         if by_checkout:
-            hint = "Put the file inside it."
-        raise _refusal(f"{origin} lies outside {where}", hint, origin)
+            hint = "put the file inside it"
+        raise _refusal(f"{origin} is outside {where}", hint, origin)
 
 
 def bounded(data: bytes, origin: Origin, most: int = MAX_FILE_BYTES) -> bytes:
-    """Return ``data``; raise InputError if it is larger than any file that is read."""
+    """Return ``data``; raise InputError if it has more than ``most`` bytes."""
     if len(data) > most:
-        hint = "The guest takes 262144 bytes in all." if most == MAX_FILE_BYTES else _HINT
+        hint = "shorten it: the guest takes 262144 bytes in all" if most == MAX_FILE_BYTES else _HINT
         raise _refusal(f"{origin} is larger than {most} bytes", hint, origin)
     return data
 
@@ -164,7 +164,7 @@ def _real_path_on_macos(descriptor: int) -> Path:
 
     get_path = getattr(fcntl, "F_GETPATH", None)
     if get_path is None:
-        raise OSError(errno.ENOSYS, "the system does not tell where it is")
+        raise OSError(errno.ENOSYS, "the system cannot report its path")
     found: bytes = fcntl.fcntl(descriptor, get_path, bytes(1024))
     return Path(os.fsdecode(found.rstrip(b"\0")))
 

@@ -1,4 +1,4 @@
-"""The inputs as they were given, by flag or by variable, each read as its kind in the table.
+"""The inputs from flags and variables, each read as its kind in the table.
 
 A flag wins over ``INPUT_…`` (as GitHub passes it, or with ``_`` for ``-``), which wins over
 ``PHALA_SECRETS_…``. What is set but empty counts as not given, unless the input protects something.
@@ -31,7 +31,7 @@ _LIST = re.compile(r"\[[^\[\]]*[,\"'][^\[\]]*\]")
 
 
 class Given(NamedTuple):
-    """The inputs as text, by name, and how they came.
+    """The inputs as text, by name, and where they came from.
 
     ``explicit`` are the names that came as inputs rather than from a fallback, ``withheld`` those whose
     fallback is set but belongs to the app.
@@ -58,16 +58,16 @@ class Given(NamedTuple):
         text, named = self.text(name), INPUTS[name].kind == "names"
         if _is_list(text):
             raise InputError(
-                f"{name} is a list of YAML or JSON, where text belongs",
-                hint=f"put {'commas or ' if named else ''}line ends between the entries, and nothing else",
+                f"{name} is a YAML or JSON list, not text",
+                hint=f"separate the entries with {'commas or ' if named else ''}line breaks",
             )
         if named:
             text = text.replace(",", "\n")
         listed = tuple(line.strip() for line in text.splitlines() if line.strip())
         if text and not listed:
             raise InputError(
-                f"{name} has commas, and nothing between them",
-                hint="check the variables that it is taken from, or leave it out",
+                f"{name} has only commas",
+                hint="check the variables that it comes from, or leave it out",
             )
         return listed
 
@@ -96,7 +96,7 @@ class Given(NamedTuple):
         """Return a whole number, of a duration the seconds.
 
         Raises:
-            InputError: It is none, or not in the range of its row.
+            InputError: It is not a number, or not in the range of its row.
         """
         value, entry = self.text(name), INPUTS[name]
         read = _DURATION.fullmatch(value)
@@ -104,12 +104,12 @@ class Given(NamedTuple):
             number = int(read[1]) * _SECONDS[read[2]]
             if entry.low <= number <= entry.high:
                 return number
-        units = ", or with its unit: 90s, 10m, 1h" if entry.kind == "duration" else ""
+        units = ", or add a unit: 90s, 10m, 1h" if entry.kind == "duration" else ""
         raise _invalid(name, value, f"a whole number from {entry.low} to {entry.high}{units}")
 
 
 def read(flags: Mapping[str, str], environ: Mapping[str, str]) -> Given:
-    """Return all inputs that are given, each from the first way in that has it.
+    """Return all inputs, each from the strongest way that sets it.
 
     Raises:
         InputError: A ``PHALA_SECRETS_…`` variable, or on GitHub an ``INPUT_…`` variable, names no
@@ -137,12 +137,12 @@ def read(flags: Mapping[str, str], environ: Mapping[str, str]) -> Given:
 
 
 def expanded(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return texts as Azure meant them: one that stayed ``$(NAME)``, since it is undefined, is empty."""
+    """Return texts as Azure meant them: a literal ``$(NAME)`` is undefined, so it becomes empty."""
     return {name: "" if UNEXPANDED.fullmatch(text) else text for name, text in texts.items()}
 
 
 def _ways(entry: Input, flags: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield what gives an input, the strongest first, without what is empty."""
+    """Yield the texts of an input, the strongest first, without empty ones."""
     ways = (
         flags.get(entry.name),
         environ.get(f"{GITHUBS_PREFIX}{entry.name.upper()}"),
@@ -168,13 +168,13 @@ def _invalid(name: str, value: str, valid: str) -> InputError:
 
 
 def _refuse_empty(entry: Input, flags: Mapping[str, str], environ: Mapping[str, str]) -> None:
-    """Raise InputError if an input that protects something was given, by a flag or our variable, empty."""
+    """Raise InputError if a flag or ``PHALA_SECRETS_…`` sets an input that protects, but is empty."""
     ways = ((f"--{entry.name}", flags.get(entry.name)), (entry.variable, environ.get(entry.variable)))
     for way, text in ways:
         if text is not None:
             raise InputError(
-                f"{way} is empty, which would switch it off",
-                hint="check the variable that it is taken from, or leave it out",
+                f"{way} is empty, which would disable the check",
+                hint="check the variable that it comes from, or leave it out",
             )
 
 

@@ -1,4 +1,4 @@
-"""A run's inputs, read and checked: the Job. Nothing is sent before there is one."""
+"""A run's inputs, read and checked: the Job. A run sends nothing before it has one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,11 @@ class Job(NamedTuple):
 
 
 def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) -> Job:
-    """The Job that the inputs describe; InputError, naming the input, for what is wrong or missing."""
+    """Return the Job that the inputs describe.
+
+    Raises:
+        InputError: An input is invalid or missing. The message names it.
+    """
     root = root_of(environ, folder)
     files = Files(folder, root)
     project = Project(files)
@@ -97,13 +101,13 @@ def read_job(mode: str, given: Given, environ: Mapping[str, str], folder: Path) 
     if prepared and sources.given:
         name = "prepared-file" if prepared.whole else "encrypted-env"
         raise InputError(
-            f"both {name} and a source are given",
-            hint="the ciphertext is sent in place of a source",
+            f"both {name} and a source are set",
+            hint=f"leave one of them out: {name} replaces a source",
         )
     if keeps and sources.given:
-        raise InputError("keep-secrets is true, but a source is given", hint="leave one of them out")
+        raise InputError("keep-secrets is true, but a source is set", hint="leave one of them out")
     if prepared and mode == "encrypt":
-        raise InputError("encrypted-env is given, so there is nothing to encrypt", hint="use mode: update")
+        raise InputError("encrypted-env is set, so there is nothing to encrypt", hint="use mode: update")
     if mode in _SENDING and not prepared and not sources.given and not keeps:
         sources = sources._replace(env_files=_default_files(given, environ, project), by_checkout=True)
     policy = _policy(given, cvms, app)._replace(cloud_root=known.expected_root(api_url))
@@ -151,19 +155,19 @@ def _dashboard(environ: Mapping[str, str], api_url: str) -> str:
 
 
 def _asks(given: Given, environ: Mapping[str, str]) -> bool:
-    """Return whether somebody is asked first: a person at the terminal, who sees the plan."""
+    """Return whether to ask the person at the terminal first, who sees the plan."""
     unseen = given.flag("yes") or given.flag("json") or given.flag("quiet")
     return not unseen and person_at_terminal(environ)
 
 
 def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
-    """Return what to attest, or None where that is off: then nothing of it is loaded."""
+    """Return what to attest, or None if attest is off, so that nothing of it is loaded."""
     asked = given.choice("attest") != "off"
     if not asked and not given.text("attestation-root"):
         for name in _OF_ATTESTATION if mode != "verify" else (*_OF_ATTESTATION, "compose-hash"):
             if given.text(name):
                 raise InputError(
-                    f"{name} is given, but attest is off, so it would not be looked at",
+                    f"{name} is set, but has no effect because attest is off",
                     hint="set attest: require, or leave it out",
                 )
         return None
@@ -172,7 +176,7 @@ def _attesting(mode: str, given: Given, api_url: str) -> Attesting | None:
     attesting = read_attesting(given, api_url)
     if asked and mode == "update" and not given.flag("wait"):
         raise InputError(
-            "attest needs wait: true, because a CVM attests once it runs",
+            "attest needs wait: true, because only a running CVM can attest",
             hint="leave out `wait: false`, or `attest`",
         )
     return attesting if asked else None
@@ -182,14 +186,14 @@ def _target(given: Given, project: Project) -> tuple[tuple[CvmRef, ...], str | N
     app = given.text("app")
     named = given.lines("cvm")
     if app and named:
-        raise InputError("both cvm and app are given", hint="give `cvm`, or `app` for every CVM of the app")
+        raise InputError("both cvm and app are set", hint="pass `cvm`, or `app` for every CVM of the app")
     if app:
         return (), parse_app_id(app, "app")
     if not named:
         default = project.first("id", "uuid", "app_id", "instance_id", "name")
         if not default:
             raise InputError(
-                "no CVM is given", hint="give `cvm`, or `app`, or a phala.toml in the working folder"
+                "no CVM specified", hint="pass `cvm` or `app`, or add a phala.toml to the working folder"
             )
         named = (default,)
     return tuple(dict.fromkeys(parse_cvm(text) for text in named)), None
@@ -204,10 +208,10 @@ def _default_files(given: Given, environ: Mapping[str, str], project: Project) -
     named = bool(given.text("cvm") or given.text("app"))
     files = project.texts("env_file") if not named or person_at_terminal(environ) else ()
     if not files:
-        hint = "give `env-file`, `env`, `files`, `secrets` or `secrets-json`"
+        hint = "pass `env-file`, `env`, `files`, `secrets` or `secrets-json`"
         if given.text("compose-file"):
-            hint += "; keep-secrets: true leaves the environment as it is"
-        raise InputError("no source is given", hint=hint)
+            hint += "; keep-secrets: true leaves the environment unchanged"
+        raise InputError("no source specified", hint=hint)
     return files
 
 
@@ -233,7 +237,7 @@ def _policy(given: Given, cvms: tuple[CvmRef, ...], app: str | None) -> trust.Po
     for named in {ref.app_id for ref in cvms} | {app}:
         if app_ids and named and named not in app_ids:
             raise InputError(
-                f"app-id is {', '.join(app_ids)}, but the CVM is given by the app id {named}",
+                f"app-id is {', '.join(app_ids)}, but the CVM is named by the app id {named}",
                 hint="correct one of them",
             )
     app_ids = app_ids or ((app,) if app else ())

@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
     from phala_secrets.inputs.given import Given
 
-_KEY_HINT = "Give the path of a file; it is not shown here."
-_NO_KEY = "give api-key, or set PHALA_CLOUD_API_KEY"
+_KEY_HINT = "check the path, which is not shown here"
+_NO_KEY = "set api-key"
 
 
 def log_in(
     given: Given, environ: Mapping[str, str], folder: Path, project: Project | None = None
 ) -> tuple[Login, str]:
-    """Return who asks, and the URL of the API: the first of these that there is.
+    """Return the login and the URL of the API.
 
-    The API key that is given; on GitHub, the job itself; for a person at the terminal, the official
-    CLI's login.
+    The login is the first of these that exists: the API key, the official CLI's login for a person at
+    the terminal, and on GitHub the job itself.
 
     Raises:
-        InputError: There is none of them, or one of them, its file, or the URL is invalid.
+        InputError: There is no login, or the login, its file or the URL is invalid.
     """
     url = given.text("api-url")
     key = secret_text(given, "api-key", folder)
@@ -55,7 +55,7 @@ def log_in(
 
 
 def owners_key(given: Given, folder: Path) -> Secret | None:
-    """Return the app owner's key, if it is given; raise InputError if it is invalid."""
+    """Return the app owner's key, if it is set; raise InputError if it is invalid."""
     text = secret_text(given, "private-key", folder)
     if not text:
         return None
@@ -85,7 +85,7 @@ def secret_text(given: Given, name: str, folder: Path) -> str:
 
 def _way_to_a_key(given: Given) -> str:
     if "api-key" in given.withheld:
-        return "give api-key: PHALA_CLOUD_API_KEY is named in secrets, so it belongs to the app"
+        return "set api-key: `secrets` takes PHALA_CLOUD_API_KEY, so it belongs to the app"
     return _NO_KEY
 
 

@@ -1,4 +1,4 @@
-"""The first words of the command, and what its help says of each."""
+"""The first words of the command, with their help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Word(NamedTuple):
 
 COMMAND = {
     "update": Word(
-        "put secrets into a CVM, and wait until it runs with them",
+        "put secrets into a CVM and wait until it runs with them",
         _ON_SOURCE,
         (
             "update --cvm my-app --env-file .env",
@@ -27,17 +27,17 @@ COMMAND = {
         ),
     ),
     "plan": Word(
-        "what an update would change, and what it would be refused for",
+        "show what an update would change, or why it would be refused",
         _ON_SOURCE,
         ("plan --cvm my-app --env-file .env", "plan --cvm my-app --env-file .env --json"),
     ),
     "encrypt": Word(
-        "prove the app's key and print the ciphertext; nothing is sent",
+        "prove the app's key and print the ciphertext; send nothing",
         "--cvm CVM --env-file FILE [flags] > CIPHERTEXT",
         ("encrypt --cvm my-app --env-file .env > sealed.hex",),
     ),
     "verify": Word(
-        "prove the app's key alone",
+        "prove the app's key; send nothing",
         "--cvm CVM [flags]",
         (
             "verify --cvm my-app",
@@ -46,28 +46,28 @@ COMMAND = {
         ),
     ),
     "status": Word(
-        "what a CVM has today, and how each fact is known; nothing changes",
+        "show what a CVM has today, and how each fact is known",
         _ON_CVM,
         ("status --cvm my-app", "status --app APP_ID --json"),
     ),
     "wait": Word(
-        "follow the operation that runs now to its end",
+        "follow the operation in progress to its end",
         _ON_CVM,
         ("wait --cvm my-app", "wait --cvm my-app --wait-timeout 30m --wait-for containers"),
     ),
     "list": Word(
-        "the CVMs of the workspace, or of an app",
+        "list the CVMs of the workspace or of an app",
         "[--app APP_ID] [flags]",
         ("list", "list --app APP_ID --json"),
     ),
-    "kms": Word("the KMSes, and keys they give out", "LOOKUP [flags]", ("kms list", "kms info phala")),
+    "kms": Word("look up KMSes and their keys", "LOOKUP [flags]", ("kms list", "kms info phala")),
     "simulate": Word(
-        "a Phala Cloud on this machine, to try things out",
+        "run a simulated Phala Cloud on this machine",
         "[flags]",
         ("simulate", "simulate --port 0 --cvm shop"),
     ),
     "completion": Word(
-        "print what completes the command in a shell",
+        "print a completion script for a shell",
         "(bash | zsh | fish)",
         (
             "completion bash > ~/.local/share/bash-completion/completions/phala-secrets",
@@ -78,12 +78,12 @@ COMMAND = {
 }
 
 LOOKUPS: dict[str, tuple[tuple[str, ...], str]] = {
-    "list": ((), "every KMS contract, with its root"),
-    "nodes": (("[CONTRACT]",), "the KMS nodes, of one contract or of all"),
-    "info": (("KMS",), "one KMS node, by its slug or id"),
-    "on-chain": (("CHAIN",), "the KMS contracts, devices and OS images of a chain"),
-    "pubkey": (("KMS", "APP_ID"), "an app's key; not verified (see phala-secrets verify)"),
-    "next-app-ids": (("[COUNT]",), "reserves app ids, 1 to 20"),
+    "list": ((), "list every KMS contract, with its root"),
+    "nodes": (("[CONTRACT]",), "list the KMS nodes of one contract or of all"),
+    "info": (("KMS",), "show one KMS node, by its slug or id"),
+    "on-chain": (("CHAIN",), "show a chain's KMS contracts, devices and OS images"),
+    "pubkey": (("KMS", "APP_ID"), "show an unverified app key; see phala-secrets verify"),
+    "next-app-ids": (("[COUNT]",), "reserve 1 to 20 app ids"),
 }
 """Each word after ``kms``: its arguments, and what it shows."""
 
@@ -93,18 +93,19 @@ EXIT_CODES = """\
 exit codes:
   0    done
   1    an internal error
-  2    an input is wrong; nothing was sent
+  2    an input is invalid; nothing was sent
   3    the key is not proven; nothing was sent
-  4    the guest would not get what was given; nothing was sent
+  4    a value would not arrive as written, or a variable would be dropped;
+       nothing was sent
   5    Phala Cloud refused
   6    Phala Cloud or the RPC could not be reached
-  7    an approval on chain is needed
+  7    an on-chain approval is needed
   8    the update was accepted, but the CVM did not come up
-  9    the CVM runs with the update, but it is not attested
+  9    the CVM runs with the update, but is not attested
   130  interrupted
 """
 
-VARIABLES = "Every flag can be a variable, too: --env-file is PHALA_SECRETS_ENV_FILE."
+VARIABLES = "Every flag has a variable too: --env-file is PHALA_SECRETS_ENV_FILE."
 
 
 def overview() -> str:
@@ -112,8 +113,8 @@ def overview() -> str:
     modes = "\n".join(f"  {name:<12}{word.what}" for name, word in COMMAND.items())
     return (
         "usage: phala-secrets MODE [flags]\n\n"
-        "Puts secrets into confidential VMs on Phala Cloud. Proves the key, checks what\n"
-        "the guest will get, encrypts, updates, waits.\n\n"
+        "Put secrets into confidential VMs on Phala Cloud: prove the key, check what the\n"
+        "guest will get, encrypt, update, wait.\n\n"
         f"modes:\n{modes}\n\n"
         f"{examples(['list', *COMMAND['plan'].examples[:1], *COMMAND['update'].examples[:1]])}\n"
         f"{VARIABLES}\nphala-secrets MODE --help shows the flags of a mode.\n\n{EXIT_CODES}"

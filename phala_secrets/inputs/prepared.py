@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from phala_secrets.inputs.prepared_file import PreparedFile
 
 WITHOUT_DIGEST = "none"
-"""What ``prepared-digest`` says to do without one."""
+"""The ``prepared-digest`` that skips the check."""
 
 
 class Prepared(NamedTuple):
@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
 
 
 def read_prepared(given: Given, files: Files) -> Prepared | None:
-    """Return what was prepared, if a ciphertext is given.
+    """Return what was prepared, or None without a ciphertext.
 
     Raises:
         InputError: It is invalid, incomplete, or without the digest that shows whose it is.
@@ -48,12 +48,12 @@ def read_prepared(given: Given, files: Files) -> Prepared | None:
     if not text:
         for name in ("env-keys", "prepared-digest", "transaction-hash"):
             if given.text(name):
-                raise InputError(f"{name} is given without encrypted-env", hint="they belong together")
+                raise InputError(f"{name} is set without encrypted-env", hint="set both or neither")
         return None
     if given.text("transaction-hash") and not given.text("compose-hash"):
         raise InputError(
-            "transaction-hash is given without compose-hash",
-            hint="give the output compose-hash that came with it",
+            "transaction-hash is set without compose-hash",
+            hint="pass `compose-hash` too: the same run output it",
         )
     prepared = Prepared(
         encrypted_env=parse_sealed(text, "encrypted-env"),
@@ -68,7 +68,7 @@ def read_prepared(given: Given, files: Files) -> Prepared | None:
 
 
 def hash_of(given: Given, name: str) -> str | None:
-    """Return an input that is 32 bytes of hex, if it is given."""
+    """Return an input that is 32 bytes of hex, or None if it is not set."""
     text = given.text(name)
     return parse_hash(text, name) if text else None
 
@@ -76,7 +76,7 @@ def hash_of(given: Given, name: str) -> str | None:
 def _ciphertext(given: Given, files: Files) -> str:
     text, path = given.text("encrypted-env"), given.text("encrypted-env-file")
     if text and path:
-        raise InputError("both encrypted-env and encrypted-env-file are given", hint="give one of them")
+        raise InputError("both encrypted-env and encrypted-env-file are set", hint="pass only one of them")
     if not path:
         return text
     origin = Origin("encrypted-env-file", path)
@@ -85,7 +85,7 @@ def _ciphertext(given: Given, files: Files) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text:
-        raise InputError(f"{origin} holds no ciphertext in hex", hint="check the path", file=path)
+        raise InputError(f"{origin} is not a ciphertext in hex", hint="check the path", file=path)
     return text
 
 
@@ -94,7 +94,7 @@ def _from_file(given: Given, files: Files) -> Prepared:
     for name in ("encrypted-env", "encrypted-env-file", "env-keys", "compose-hash"):
         if given.text(name):
             raise InputError(
-                f"{name} is given beside prepared-file", hint="leave it out: the file has it already"
+                f"both {name} and prepared-file are set", hint=f"leave `{name}` out: the file already has it"
             )
     _require_digest(given)
     whole = prepared_file.parse(files.read(path, Origin("prepared-file", path)), path)
@@ -111,8 +111,8 @@ def _from_file(given: Given, files: Files) -> Prepared:
 def _require_digest(given: Given) -> None:
     if not given.text("prepared-digest"):
         raise InputError(
-            "prepared-digest is missing, so nothing shows that this is the ciphertext that was approved",
-            hint="give the digest that prepare-only gave out, or none to do without",
+            "prepared-digest is missing, so nothing shows that this is the approved ciphertext",
+            hint="pass the digest from prepare-only, or none to skip the check",
         )
 
 
@@ -133,7 +133,7 @@ def _names(text: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(one, str) and NAME.fullmatch(one) for one in names):
         raise InputError(
             "env-keys is not a JSON list of names",
-            hint="give `env-keys` as they came with the ciphertext",
+            hint="pass the `env-keys` that came with the ciphertext",
         )
     return tuple(names)
 

@@ -1,7 +1,7 @@
 """The file that ``prepare-only`` writes: all that the second half of an update needs, and nothing secret.
 
-It is JSON, for eyes and for ``jq``. Whoever can write to where it is kept can change it, so the digest
-over it goes another way.
+It is JSON, for eyes and for ``jq``. Anyone who can write to its storage can change it, so its digest
+goes another way.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ class PreparedFile(NamedTuple):
 
 
 def parse(data: bytes, path: str) -> PreparedFile:
-    """Return what a file has. Nothing of it is proven.
+    """Return the content of a file, unproven.
 
     Raises:
-        InputError: It is no such file, or is of another version.
+        InputError: It is not a prepared file, or has another version.
     """
     try:
         content = loads(data.decode())
     except ValueError:
         content = None
     if not isinstance(content, dict) or "version" not in content:
-        raise _invalid("it is not a file that prepare-only wrote", path)
+        raise _invalid("prepare-only did not write it", path)
     if content["version"] != _VERSION:
-        raise _invalid("it is of another release", path)
+        raise _invalid("another release wrote it", path)
     if set(content) != {"version", *PreparedFile._fields}:
-        raise _invalid("a field is missing, or unknown", path)
+        raise _invalid("a field is missing or unknown", path)
     try:
         return _read(content)
     except (InputError, TypeError):
-        raise _invalid("a field is not what it should be", path) from None
+        raise _invalid("a field has an invalid value", path) from None
 
 
 def _read(content: dict[str, Any]) -> PreparedFile:
@@ -105,5 +105,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _invalid(problem: str, path: str) -> InputError:
     return InputError(
-        f"prepared-file cannot be used: {problem}", hint="give the file as prepare-only wrote it", file=path
+        f"invalid prepared-file: {problem}",
+        hint="pass the file as prepare-only wrote it",
+        file=path,
     )

@@ -50,7 +50,7 @@ class Project:
         if not os.path.lexists(self._files.folder / _NAME):
             return {}
         content = self._files.read(
-            _NAME, Origin(_NAME, _NAME), by_checkout=True, hint="Make it a file.", most=_MOST
+            _NAME, Origin(_NAME, _NAME), by_checkout=True, hint="make it a regular file", most=_MOST
         )
         import tomllib
 
@@ -59,6 +59,4 @@ class Project:
                 return tomllib.loads(content.decode())
         except (ValueError, RecursionError):
             pass
-        raise InputError(
-            f"{_NAME} cannot be read as TOML", hint="mend it, or give what is looked for there", file=_NAME
-        )
+        raise InputError(f"{_NAME} is not valid TOML", hint="fix it, or pass the inputs directly", file=_NAME)

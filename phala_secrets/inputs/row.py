@@ -27,7 +27,7 @@ class Input(NamedTuple):
     ``otherwise`` says in words where the value comes from if the input is left out, ``fallback`` is
     the variable that it comes from. ``heading`` and ``words`` are those of its group, unless a row has
     its own words. An input without ``action`` exists for the command alone. One that ``protects`` may
-    be left out, but not be given empty: an expression that comes to nothing would switch it off.
+    be left out, but must not be empty: an expression that comes to nothing would disable it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The flags of ``phala-secrets simulate``: what is on the stage, and what is the matter with it."""
+"""The flags of ``phala-secrets simulate``: what it simulates, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 _DAY = 86_400
 
 FLAGS = (
-    Input("port", "the port on 127.0.0.1, where 0 is a free one", "number", "PORT", "8010", high=65_535),
-    Input("key", "the API key that it takes", metavar="KEY", default="phak_simulator"),
-    Input("cvm", "a CVM that it has", "lines", "NAME", "my-app"),
+    Input("port", "the port on 127.0.0.1; 0 picks a free one", "number", "PORT", "8010", high=65_535),
+    Input("key", "the API key to accept", metavar="KEY", default="phak_simulator"),
+    Input("cvm", "the name of a CVM", "lines", "NAME", "my-app"),
     Input("replicas", "how many CVMs each app has", "number", "N", "1", low=1, high=100),
     Input("boot-seconds", "how long a CVM takes to restart", "number", "SECONDS", "3", high=_DAY),
-    Input("boot-error", "have the next boot of each CVM fail with this reason", metavar="TEXT"),
-    Input("busy", "have another operation in the way for so long", "number", "SECONDS", "0", high=_DAY),
-    Input("stopped", "have the CVMs stopped", "bool"),
-    Input("crash", "have the container of a service crash", "lines", choices=SERVICES),
-    Input("on-chain", "have an Onchain KMS, with an RPC on the next port", "bool"),
+    Input("boot-error", "fail the next boot of each CVM with this reason", metavar="TEXT"),
+    Input("busy", "keep each CVM busy for this long", "number", "SECONDS", "0", high=_DAY),
+    Input("stopped", "start with stopped CVMs", "bool"),
+    Input("crash", "crash the container of a service", "lines", choices=SERVICES),
+    Input("on-chain", "simulate an Onchain KMS, with an RPC on the next port", "bool"),
     Input(
         "lie",
-        "have the API lie: " + ", ".join(f"{name} ({lie.what})" for name, lie in LIES.items()),
+        "make the API lie: " + ", ".join(f"{name} ({lie.what})" for name, lie in LIES.items()),
         "choice",
         "LIE",
         choices=tuple(LIES),
@@ -61,7 +61,7 @@ def stage_of(values: Mapping[str, Any]) -> Stage:
     names = {"key": "api_key", "cvm": "cvms"}
     stage = Stage(**{names.get(name, name): value for name, value in given.items()})
     if stage.lie and LIES[stage.lie].on_chain and not stage.on_chain:
-        raise InputError(f"--lie {stage.lie} takes an app on chain", hint="add --on-chain")
+        raise InputError(f"--lie {stage.lie} needs an Onchain KMS", hint="add --on-chain")
     return stage
 
 

@@ -5,8 +5,8 @@ Weakest first: ``env-file`` in the order given, ``env``, ``files``, ``secrets-js
 off. A variable keeps the place where its name first appeared, and has the value of
 the strongest source that gives it.
 
-Nothing said here holds a value, nor any text that may be one: a line that cannot be read, a name that
-is invalid or unset, is told by its number.
+No message holds a value, nor any text that may be one: it gives the number of an unreadable line, or of
+an invalid or unset name.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _SHOWABLE_GLOB = re.compile(r"[A-Za-z0-9_.*?!\[\]-]{1,64}")
 _SHOWABLE_PATH = re.compile(r"[\w .,/@+~()\[\]-]{1,255}")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
-_BASE64_HINT = "Add the name to `base64`, and decode it where it is used."
+_BASE64_HINT = "add the name to `base64`, and decode the value in the app"
 
 
 class Sources(NamedTuple):
-    """What the user gave. Lists are split already; nothing is read or checked yet.
+    """The sources, unread and unchecked. Lists are split already.
 
     ``by_checkout`` is whether the env-files are those of ``phala.toml``, ``allow_none`` whether all
     sources together may hold no variable, ``azure`` whether ``$(NAME)`` is a variable that was not
@@ -79,12 +79,12 @@ class Sources(NamedTuple):
 
     @property
     def given(self) -> bool:
-        """Whether there is any source at all (``base64`` and ``secrets-include`` are none)."""
+        """Whether there is any source at all (``base64`` and ``secrets-include`` are not sources)."""
         return bool(self.env_files or self.env or self.files or self.secrets_json or self.secrets)
 
     @property
     def names(self) -> str:
-        """The sources that are given, as people read them."""
+        """The sources that are set, as people read them."""
         given = {
             "env_file of phala.toml" if self.by_checkout else "env-file": self.env_files,
             "env": self.env,
@@ -103,18 +103,22 @@ def gather(
     folder: Path = Path(),
     stdin: Callable[[], bytes] | None = None,
 ) -> tuple[Environment, list[Finding]]:
-    """Read all sources into one environment, with the warnings that this gave rise to.
+    """Read all sources into one environment.
 
     ``secrets`` takes its names from ``environ``. Relative paths start from ``folder``;
     with ``root``, every file has to lie in what that takes once symbolic links are followed.
     ``stdin`` reads standard input for the env-file ``-``, which is refused without it.
 
-    Raises InputError for whatever is wrong with a source.
+    Returns:
+        The environment, and the warnings about it.
+
+    Raises:
+        InputError: A source is invalid.
     """
     if not sources.given:
         raise InputError(
-            "No source is given",
-            hint="Give `env-file`, `env`, `files`, `secrets`, or `secrets-json` with `secrets-include`.",
+            "no source specified",
+            hint="pass `env-file`, `env`, `files`, `secrets`, or `secrets-json` with `secrets-include`",
         )
     findings = [_withheld(name) for name in sources.withheld]
     entries: dict[str, Entry] = {}
@@ -122,13 +126,11 @@ def gather(
         findings += _merge(source, entries)
     if not entries and not sources.allow_none:
         raise InputError(
-            f"no variable is given: {sources.names} is empty",
-            hint="Check it. To drop every variable of the CVM, set `allow-removal: all`.",
+            f"no variables: {sources.names} is empty",
+            hint="check it; to drop every variable of the CVM, set `allow-removal: all`",
         )
     findings += [
-        Finding(
-            f"`base64`: {_shown_glob(glob)} matches no variable", _split_hint(glob, "Check its spelling.")
-        )
+        Finding(f"`base64`: {_shown_glob(glob)} matches no variable", _split_hint(glob, "check its spelling"))
         for glob in _matching_nothing(sources.base64, entries)
     ]
     variables = tuple(_variable(entry, sources.base64) for entry in entries.values())
@@ -137,8 +139,8 @@ def gather(
 
 def _withheld(name: str) -> Finding:
     return Finding(
-        f"`secrets` takes {INPUTS[name].fallback}, so it is not read as {name}",
-        f"Give {name} if it is needed.",
+        f"`secrets` takes {INPUTS[name].fallback}, so the run does not use it as {name}",
+        f"set {name} if the run needs it",
         severity="notice",
     )
 
@@ -163,22 +165,22 @@ def _read_all(
 
 
 def _merge(source: Iterable[Entry], entries: dict[str, Entry]) -> Iterable[Finding]:
-    """Add what one source gives, and tell of each name that it gives more than once."""
+    """Add the entries of one source. Return a warning for each name that it sets more than once."""
     first: dict[str, Origin] = {}
-    told: dict[str, Finding] = {}
+    repeated: dict[str, Finding] = {}
     for entry in source:
         name, origin = entry.name, entry.origin
         earlier = first.setdefault(name, origin)
         if earlier is not origin:
             lines = "" if origin.line is None else f" (line {earlier.line} and line {origin.line})"
-            told[name] = Finding(
-                f"{name} is given more than once in {origin.label}{lines}; the last one counts",
-                "Remove all but one of them.",
+            repeated[name] = Finding(
+                f"{origin.label} sets {name} more than once{lines}; the last one counts",
+                "remove all but one",
                 file=origin.file,
                 line=origin.line,
             )
         entries[name] = entry
-    return told.values()
+    return repeated.values()
 
 
 def _variable(entry: Entry, base64: Sequence[str]) -> Variable:
@@ -201,11 +203,11 @@ def _variable(entry: Entry, base64: Sequence[str]) -> Variable:
 
 
 def _from_files(given: Sequence[str], files: Files) -> Iterator[Entry]:
-    """Read each ``NAME=path``. Both are told only once the path has proved to be one."""
+    """Read each ``NAME=path``. No message shows either before the file was read."""
     for number, (name, equals, path) in enumerate((entry.partition("=") for entry in given), 1):
         place = Origin(f"`files`, entry {number}")
         if not (equals and path):
-            raise refusal(f"{place} is not NAME=path", "Write one NAME=path a line.", place)
+            raise refusal(f"{place} is not NAME=path", "write one NAME=path per line", place)
         check_name(name, place)
         content = files.read(path, Origin(f"`files`, entry {number}: the file"))
         yield Entry(name, content, Origin(f"files {name}={path}", file=path))
@@ -225,7 +227,7 @@ def _from_env_file(
         origin = Origin(f"{what} {path}", path) if shown else Origin(f"{what} (a path not shown)")
         data = files.read(path, origin, by_checkout=by_checkout)
     elif stdin is None:
-        raise InputError("env-file - is standard input, which the command alone reads", hint="Name a file.")
+        raise InputError("env-file - is standard input, which only the command reads", hint="name a file")
     else:
         origin = Origin("env-file - (standard input)")
         data = bounded(stdin(), origin)
@@ -236,8 +238,8 @@ def _of_env(sources: Sources, unread: list[Origin]) -> Iterator[Entry]:
     for entry in _from_dotenv(sources.env.encode("utf-8", "surrogatepass"), Origin("env"), unread):
         if sources.azure and UNEXPANDED.fullmatch(entry.content.decode()) and not sources.allow_empty:
             raise refusal(
-                f"{entry.origin} is a variable of the pipeline that is not defined",
-                "Check its spelling, or set `allow-empty`.",
+                f"{entry.origin} is an undefined pipeline variable",
+                "check its spelling, or set `allow-empty`",
                 entry.origin,
             )
         yield entry
@@ -270,7 +272,7 @@ def _as_written(unread: Sequence[Origin]) -> Iterator[Finding]:
         more = f" (the first of {len(unread)} such lines)" if len(unread) > 1 else ""
         yield Finding(
             f"{unread[0]} is sent as written{more}: ${{NAME}}, \\$ and backticks mean nothing here",
-            "If the app should get something else, write that.",
+            "write the expanded value if the app needs it",
             file=unread[0].file,
             line=unread[0].line,
             severity="notice",
@@ -289,7 +291,7 @@ def _text(data: bytes, origin: Origin) -> str:
     except UnicodeDecodeError as error:
         where = error.start
     place = Origin(origin.label, origin.file, data.count(b"\n", 0, where) + 1)
-    raise refusal(f"{place} {problem}", "Save it as UTF-8 text.", place)
+    raise refusal(f"{place} {problem}", "save it as UTF-8 text", place)
 
 
 # JSON and the step's own environment
@@ -308,16 +310,14 @@ def _from_json(sources: Sources, findings: list[Finding]) -> Iterator[Entry]:
         return
     if not text or not include:
         raise InputError(
-            "`secrets-json` and `secrets-include` go together, and only one is given",
-            hint="`secrets-include` has the globs that say which names of `secrets-json` are taken.",
+            "only one of `secrets-json` and `secrets-include` is set",
+            hint="set both: `secrets-include` has globs for the names to take from `secrets-json`",
         )
     pairs = _object(text)
     for glob in _matching_nothing(include, [name for name, _ in pairs]):
         raise InputError(
             f"`secrets-include`: {_shown_glob(glob)} matches no name in `secrets-json`",
-            hint=_split_hint(
-                glob, "Check its spelling, case included; GitHub leaves out secrets that are not set."
-            ),
+            hint=_split_hint(glob, "check its spelling and case; GitHub leaves out unset secrets"),
         )
     for number, (name, value) in enumerate(pairs, 1):
         if not any(fnmatchcase(name, glob) for glob in include):
@@ -326,12 +326,12 @@ def _from_json(sources: Sources, findings: list[Finding]) -> Iterator[Entry]:
         origin = Origin(f"secrets-json {name}")
         if not isinstance(value, str):
             kind = _KINDS.get(type(value), "a list")
-            raise InputError(f"{origin} is {kind}, not a string", hint="Every value has to be a string.")
+            raise InputError(f"{origin} is {kind}, not a string", hint="make every value a string")
         if name not in include and (what := _own(name, value, sources.own_key)):
             findings.append(
                 Finding(
-                    f"`secrets-include` takes {name} too, this {what}",
-                    "Name the secrets, or narrow the glob.",
+                    f"`secrets-include` also matches {name}, this {what}",
+                    "name the secrets, or narrow the glob",
                 )
             )
         yield Entry(name, encoded(value, origin), origin)
@@ -345,7 +345,7 @@ def _own(name: str, value: str, key: Secret | None) -> str:
 
 
 def _object(text: str) -> _Pairs:
-    problem = "has to be a JSON object"
+    problem = "is not a JSON object"
     try:
         value = loads(text, object_pairs_hook=_Pairs)
         if isinstance(value, _Pairs):
@@ -353,8 +353,8 @@ def _object(text: str) -> _Pairs:
     except json.JSONDecodeError as error:
         problem = f"is not JSON (line {error.lineno}, column {error.colno})"
     except ValueError:
-        problem = "is not JSON that can be read"
-    raise InputError(f"`secrets-json` {problem}", hint="On GitHub, write ${{ toJSON(secrets) }}.")
+        problem = "is not readable JSON"
+    raise InputError(f"`secrets-json` {problem}", hint="on GitHub, write ${{ toJSON(secrets) }}")
 
 
 def _from_environ(
@@ -368,8 +368,8 @@ def _from_environ(
         source = source if equals else target
         if not NAME.fullmatch(source) and source not in environ:
             raise refusal(
-                f"{place} has a value behind the equals sign, where the name of a variable belongs",
-                "Write the name alone, and set that variable in the step's env.",
+                f"{place} has a value after the equals sign, not the name of a variable",
+                "write only the name, and set that variable in the step's env",
                 place,
             )
         origin = Origin(f"secrets {target}")
@@ -380,8 +380,8 @@ def _from_environ(
     if missing:
         raise InputError(
             f"`secrets`: unset or empty in this step's environment: {', '.join(missing)}",
-            hint="Check the spelling and the step's env, or set `allow-empty`. Each entry is a name, "
-            "never a value.",
+            hint="check the spelling and the step's env, or set `allow-empty`; each entry is a name, "
+            "never a value",
         )
 
 

@@ -18,12 +18,12 @@ def _group(heading: str, words: tuple[str, ...], *rows: Input) -> tuple[Input, .
 
 _INPUTS = (
     *_group(
-        "Which CVM, on whose account",
+        "Account and CVM",
         MODES,
         Input(
             "mode",
             "what to do: `update`, `plan` (all but the update), `encrypt` (output the ciphertext), `verify` "
-            "(prove the key), `status` (what the CVM has today) or `wait` (for the operation that runs now)",
+            "(prove the key), `status` (show what the CVM has) or `wait` (follow the operation in progress)",
             "choice",
             default="update",
             choices=MODES,
@@ -31,16 +31,17 @@ _INPUTS = (
         ),
         Input(
             "cvm",
-            "the CVM: its name, `cvm_…` id, UUID, app id or `instance_…` id; multiple, split at commas and "
-            "lines",
+            "the CVM: name, `cvm_…` id, UUID, app id or `instance_…` id; separate multiple with commas or "
+            "line breaks",
             "names",
             "CVM",
             otherwise="`phala.toml` in the working folder",
         ),
-        Input("app", "an app id: every CVM of the app", metavar="APP_ID", words=(*MODES, "list")),
+        Input("app", "an app id, for every CVM of the app", metavar="APP_ID", words=(*MODES, "list")),
         Input(
             "app-id",
-            "the app that the CVM must belong to; multiple, split at commas and lines, and each needs a CVM",
+            "the app that the CVM must belong to; separate multiple with commas or line breaks; each needs a "
+            "CVM",
             "names",
             "APP_ID",
             protects=True,
@@ -56,7 +57,7 @@ _INPUTS = (
         Input("api-key-file", "a file with the API key", metavar="FILE", action=False, words=WORDS),
         Input(
             "workspace",
-            "with GitHub's OIDC token: the workspace, if multiple trust this repository",
+            "the workspace for GitHub's OIDC token, if multiple workspaces trust this repository",
             metavar="WORKSPACE",
             words=WORDS,
         ),
@@ -74,7 +75,7 @@ _INPUTS = (
         ("update", "plan", "encrypt"),
         Input(
             "env-file",
-            "dotenv files, one per line; for the command, `-` is standard input",
+            "dotenv files, one per line; the command reads standard input for `-`",
             "lines",
             "FILE",
             otherwise="`env_file` of `phala.toml`",
@@ -82,7 +83,8 @@ _INPUTS = (
         Input("env", "dotenv text", "raw", flag=False),
         Input(
             "secrets",
-            "names to take from this step's environment, split at commas and lines; `TARGET=SOURCE` renames",
+            "names to take from this step's environment, separated by commas or line breaks; `TARGET=SOURCE` "
+            "renames",
             "names",
             "NAMES",
         ),
@@ -97,7 +99,7 @@ _INPUTS = (
         Input("base64", "globs: send these variables base64-encoded", "names", "GLOBS"),
         Input(
             "no-mask",
-            "globs: these variables are settings, not secrets, and are not masked in the log",
+            "globs: leave these variables unmasked in the log, because they are settings",
             "names",
             "GLOBS",
         ),
@@ -124,7 +126,7 @@ _INPUTS = (
         ),
         Input(
             "require-trust",
-            "the least that the proof must rest on: `api`, `known` (the published root of the Cloud KMS), "
+            "the minimum trust in the KMS root: `api`, `known` (the published root of the Cloud KMS), "
             "`chain` or `pinned`",
             "choice",
             choices=("api", "known", "chain", "pinned"),
@@ -134,7 +136,7 @@ _INPUTS = (
             "kms-contract",
             "the KMS contract to read through `rpc-url`",
             metavar="ADDRESS",
-            otherwise="the well-known one of the chain",
+            otherwise="the well-known contract of the chain",
             protects=True,
         ),
         Input("rpc-url", "JSON-RPC of the app's chain", metavar="URL", fallback="ETH_RPC_URL"),
@@ -144,8 +146,8 @@ _INPUTS = (
         PROVING,
         Input(
             "attest",
-            "prove that what runs is a genuine TEE with an accepted OS, this app, this compose hash and this "
-            "KMS: `off`, `warn` or `require` (`update`, `verify`, `status`)",
+            "prove that the CVM is a genuine TEE with an accepted OS and this app, compose hash and KMS: "
+            "`off`, `warn` or `require` (`update`, `verify`, `status`)",
             "choice",
             default="off",
             choices=("off", "warn", "require"),
@@ -153,47 +155,46 @@ _INPUTS = (
         ),
         Input(
             "trusted-os",
-            "accepted `os-measurements`, one per line; `attest: require` needs it",
+            "accepted `os-measurements`, one per line; required with `attest: require`",
             "lines",
             "SHA256",
             protects=True,
         ),
         Input(
             "trusted-kms-ca",
-            "accepted CA keys of the KMS that the CVM got its keys from: SPKI hex, one per line",
+            "accepted CA keys of the KMS that gave the CVM its keys: SPKI hex, one per line",
             "lines",
             "KEY",
-            otherwise="that of the KMS contract (`rpc-url`), or of the published Cloud KMS",
+            otherwise="the key of the KMS contract (`rpc-url`) or of the published Cloud KMS",
             protects=True,
         ),
         Input(
             "allow-tcb",
-            "TCB statuses to accept beside `UpToDate`, such as `SWHardeningNeeded`, one per line",
+            "TCB statuses to accept besides `UpToDate`, such as `SWHardeningNeeded`, one per line",
             "lines",
             "STATUS",
         ),
         Input(
             "pccs-url",
-            "where Intel's collateral for quotes comes from",
+            "the service that provides Intel's collateral for quotes",
             metavar="URL",
             default="https://pccs.phala.network",
         ),
         Input(
             "evidence-file",
-            "keep the evidence of one CVM there; `verify` reads it, and needs no CVM and no API key",
+            "a file for the evidence of one CVM; `verify` reads it without a CVM or an API key",
             metavar="FILE",
         ),
         Input(
             "at",
-            "with `evidence-file`: the time to verify at, as Unix seconds or ISO 8601, with the collateral "
-            "that was stored",
+            "the time to verify `evidence-file` at with its stored collateral: Unix seconds or ISO 8601",
             metavar="TIME",
             action=False,
             words=("verify",),
         ),
         Input(
             "attestation-root",
-            "the root certificate of simulated quotes, in PEM or DER; only while `api-url` is a loopback "
+            "the root certificate of simulated quotes, in PEM or DER; only if `api-url` is a loopback "
             "address",
             metavar="FILE",
             action=False,
@@ -204,8 +205,7 @@ _INPUTS = (
         ("update", "plan"),
         Input(
             "allow-removal",
-            "let the update drop variables that the CVM has today: `true`, or `all` for sources that hold "
-            "no variable",
+            "let the update drop variables that the CVM has today; `all` allows empty sources too",
             "switch",
             default="false",
             choices=("false", "true", "all"),
@@ -213,8 +213,7 @@ _INPUTS = (
         Input("wait", "wait until the CVM runs with the new environment", "bool", default="true"),
         Input(
             "wait-for",
-            "what to wait for: `running`, or `containers`, all of them up, and healthy where they have a "
-            "health check",
+            "what to wait for: `running`, or `containers` (all up, and healthy if they have a health check)",
             "choice",
             default="running",
             choices=("running", "containers"),
@@ -223,8 +222,7 @@ _INPUTS = (
         Input("start", "start a CVM that is still stopped after the update", "bool", default="false"),
         Input(
             "wait-timeout",
-            "how long to wait for the update, in seconds or as `10m`, and as long again for another "
-            "operation in the way",
+            "how long to wait for the update: seconds, or `10m`; a blocking operation gets the same time",
             "duration",
             "TIME",
             default="600",
@@ -234,7 +232,7 @@ _INPUTS = (
         ),
         Input(
             "max-parallel",
-            "CVMs to update at once, where 1 is a rolling update",
+            "how many CVMs to update at once; 1 is a rolling update",
             "number",
             "N",
             default="1",
@@ -248,25 +246,25 @@ _INPUTS = (
         ("update", "plan"),
         Input(
             "compose-file",
-            "a docker compose file, to deploy in the same operation as the secrets",
+            "a docker compose file to deploy in the same operation as the secrets",
             metavar="FILE",
         ),
         Input(
             "keep-secrets",
-            "with `compose-file` and no source: leave the encrypted environment and its names as they are",
+            "with `compose-file` and no source: leave the encrypted environment and its names unchanged",
             "bool",
             default="false",
         ),
         Input(
             "require-digest",
-            "refuse a compose file with an image that is not named by digest",
+            "refuse a compose file that names an image without a digest",
             "bool",
             default="false",
             protects=True,
         ),
     ),
     *_group(
-        "An approval on chain",
+        "On-chain approval",
         ("update", "plan"),
         Input(
             "private-key",
@@ -275,37 +273,37 @@ _INPUTS = (
             flag=False,
         ),
         Input("private-key-file", "a file with the app owner's key", metavar="FILE", action=False),
-        Input("allow-device", "device ids that may be added to the app, one per line", "lines", "DEVICE"),
+        Input("allow-device", "device ids to allow for the app if needed, one per line", "lines", "DEVICE"),
         Input(
             "prepare-only",
-            "stop where an on-chain approval is needed, and output what it takes",
+            "if an on-chain approval is needed, stop and output what it takes",
             "bool",
             default="false",
         ),
         Input(
             "prepared-file",
-            "one file with all that the second half needs: written with `prepare-only`, otherwise read, in "
-            "place of `encrypted-env`, `env-keys` and `compose-hash`",
+            "the file that `prepare-only` writes for the second run, which reads it instead of "
+            "`encrypted-env`, `env-keys` and `compose-hash`",
             metavar="FILE",
         ),
-        Input("encrypted-env", "a ciphertext made before, to send in place of a source", metavar="HEX"),
+        Input("encrypted-env", "an existing ciphertext, to send instead of a source", metavar="HEX"),
         Input("encrypted-env-file", "a file with that ciphertext", metavar="FILE"),
-        Input("env-keys", "the names in that ciphertext, a JSON list", metavar="JSON"),
+        Input("env-keys", "the names in that ciphertext, as a JSON list", metavar="JSON"),
         Input(
             "prepared-digest",
-            "the digest that `prepare-only` gave out; any difference from it is refused. Required with "
-            "`compose-hash` and `prepared-file`; `none` to do without",
+            "the output `prepared-digest` of the first run, to refuse anything else. Required "
+            "with `compose-hash` and `prepared-file`; `none` skips the check",
             metavar="SHA256",
             protects=True,
         ),
         Input(
             "compose-hash",
-            "the approved compose hash; with `attest` or `evidence-file`, the one that has to be shown",
+            "the approved compose hash; with `attest` or `evidence-file`, the one to expect",
             metavar="HASH",
             protects=True,
             words=("update", "plan", "verify"),
         ),
-        Input("transaction-hash", "the transaction that approved it", metavar="HASH"),
+        Input("transaction-hash", "the transaction that approved `compose-hash`", metavar="HASH"),
     ),
     *_group(
         "How it runs",
@@ -313,10 +311,10 @@ _INPUTS = (
         Input(
             "timeout", "seconds that one request may take", "number", "SECONDS", default="30", low=1, high=600
         ),
-        Input("output-file", "write the outputs there", metavar="FILE", action=False, words=MODES),
+        Input("output-file", "write the outputs to this file", metavar="FILE", action=False, words=MODES),
         Input(
             "output-format",
-            "its format: `dotenv`, `shell` (safe to source) or `json` (what `--json` prints)",
+            "the format of `output-file`: `dotenv`, `shell` (safe to source) or `json` (as `--json` prints)",
             "choice",
             default="dotenv",
             choices=("dotenv", "shell", "json"),
@@ -325,7 +323,7 @@ _INPUTS = (
         ),
         Input(
             "summary-file",
-            "write the summary there as Markdown, for a comment or a CI that shows it",
+            "write the summary to this file as Markdown, for a comment or a CI that shows it",
             metavar="FILE",
             words=MODES,
         ),
@@ -354,7 +352,7 @@ _INPUTS = (
         ),
         Input(
             "verbose",
-            "print each request with its status and time; `RUNNER_DEBUG=1` does it too",
+            "print each request with its status and time; `RUNNER_DEBUG=1` does the same",
             "bool",
             default="false",
             action=False,

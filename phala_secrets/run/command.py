@@ -106,7 +106,7 @@ def _need_mode(command: Command, given: Given) -> None:
     from phala_secrets.inputs.modes import overview
 
     sys.stderr.write(overview() + "\n")
-    raise InputError("no mode is given", hint="begin with one, such as phala-secrets plan")
+    raise InputError("no mode specified", hint="start with one, such as phala-secrets plan")
 
 
 def _carry_out(command: Command, given: Given, runner: Runner, this: _Run) -> None:

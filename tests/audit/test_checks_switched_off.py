@@ -49,7 +49,7 @@ def test_two_expressions_with_a_comma_between_them_that_come_to_nothing_are_no_a
 ) -> None:
     done = step(env="OLD=2", app_id=commas)
     assert done.code == 2, done.log
-    assert "app-id has commas" in done.annotations("error")[0].data
+    assert "app-id has only commas" in done.annotations("error")[0].data
     assert not updates(cloud)
 
 
@@ -58,11 +58,19 @@ def test_what_is_held_against_evidence_is_an_error_while_attest_is_off(
     run: Command, cvm: Cvm, cloud: Cloud, name: str
 ) -> None:
     run.write(".env", "OLD=2\n")
-    refused(run(*UPDATE, f"--{name}", "UpToDate"), cloud, f"{name} is given, but attest is off")
+    refused(
+        run(*UPDATE, f"--{name}", "UpToDate"),
+        cloud,
+        f"{name} is set, but has no effect because attest is off",
+    )
 
 
 def test_verify_without_attest_takes_no_compose_hash(run: Command, cvm: Cvm, cloud: Cloud) -> None:
-    refused(run(*VERIFY, "--compose-hash", OTHER_HASH), cloud, "compose-hash is given, but attest is off")
+    refused(
+        run(*VERIFY, "--compose-hash", OTHER_HASH),
+        cloud,
+        "compose-hash is set, but has no effect because attest is off",
+    )
 
 
 @pytest.mark.parametrize(("word", "code"), [(UPDATE, 9), (VERIFY, 3)], ids=["update", "verify"])

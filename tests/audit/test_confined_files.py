@@ -72,7 +72,7 @@ def test_what_is_deployed_comes_from_the_workspace(
     given: dict[str, Any] = {"env": "OLD=2"} if name == "compose_file" else {"prepared_digest": "none"}
     done = step(**{name: path, **given})
     assert done.code == 2, done.log
-    assert "lies outside the workspace" in done.log
+    assert "is outside the workspace" in done.log
     assert "from-outside" not in done.log
     assert not updates(cloud)
 
@@ -221,7 +221,7 @@ def test_an_evidence_file_that_links_out_of_the_checkout_is_refused(
 ) -> None:
     (run.folder / "kept.json").symlink_to(outside / "hex")
     done = in_ci(run, "gitlab")("verify", "--evidence-file", "kept.json")
-    assert is_refused(done, cloud, "evidence-file lies outside the checkout")
+    assert is_refused(done, cloud, "evidence-file is outside the checkout")
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -50,7 +50,7 @@ def test_help_shows_a_mode_only_its_sections() -> None:
         for mode in ("update", "verify")
     }
     assert "the secrets:" in sections["update"]
-    assert "an approval on chain:" in sections["update"]
+    assert "on-chain approval:" in sections["update"]
     assert "trust:" in sections["verify"]
     assert "the secrets:" not in sections["verify"]
     assert "PRIVATE_KEY" not in str(parse(["verify", "--help"]))
@@ -66,7 +66,7 @@ def test_an_unknown_flag_is_named_without_what_it_was_given(arguments: list[str]
     assert "hunter2" not in str(caught.value) + caught.value.hint
     flag = arguments[0].partition("=")[0]
     assert caught.value.message == f"{flag} is not a flag, because others can read a command line"
-    assert f"give {flag}-file FILE" in caught.value.hint
+    assert f"pass {flag}-file FILE" in caught.value.hint
 
 
 @pytest.mark.parametrize("arguments", [["update", "--env-fil", "x"], ["kms", "list", "--js"]])

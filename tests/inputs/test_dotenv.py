@@ -161,7 +161,7 @@ def test_blanks_in_a_row_are_fine_where_they_are_few_or_quoted_or_between(text: 
 )
 def test_a_value_without_quotes_is_refused_that_would_take_long_to_read(line: str) -> None:
     *_, last = parse(f"A=1\n\n{line}\nB=2")
-    assert (last.line, last.problem) == (3, "has more than 256 blanks in a row outside quotes")
+    assert (last.line, last.problem) == (3, "has more than 256 spaces in a row outside quotes")
 
 
 def test_the_representation_of_an_assignment_has_no_text_of_the_file() -> None:

@@ -33,12 +33,12 @@ def root_of(checkout: Path, ci: str) -> Root:
 
 
 def is_read(checkout: Path, path: Path | str, ci: str, *, by_checkout: bool = False) -> bool:
-    """Whether the file is read, or refused since it lies outside."""
+    """Whether the file is read, or refused since it is outside."""
     files = Files(checkout, root_of(checkout, ci))
     try:
         files.read(str(path), FILE, by_checkout=by_checkout)
     except InputError as error:
-        if "lies outside" not in str(error):
+        if "is outside" not in str(error):
             raise
         return False
     return True

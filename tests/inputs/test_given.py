@@ -72,8 +72,8 @@ def test_several_are_split_at_commas_and_lines(cvm: str) -> None:
 def test_a_list_of_yaml_or_json_is_explained(name: str, text: str) -> None:
     with pytest.raises(InputError) as refused:
         read({name: text}, {}).lines(name)
-    assert str(refused.value) == f"{name} is a list of YAML or JSON, where text belongs"
-    assert "line ends" in refused.value.hint
+    assert str(refused.value) == f"{name} is a YAML or JSON list, not text"
+    assert "line breaks" in refused.value.hint
 
 
 @pytest.mark.parametrize("glob", ["[AB]_*", "[AB],[CD]", "TLS_[0-9]"])
@@ -135,7 +135,7 @@ def test_deep_json_is_an_error_in_every_input(tmp_path: object) -> None:
     )
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.splitlines() == [
-        "`secrets-json` is not JSON that can be read",
+        "`secrets-json` is not readable JSON",
         "env-keys is not a JSON list of names",
         "the official CLI's login cannot be read",
     ]

@@ -39,8 +39,8 @@ def refused(env: str = "", **sources: object) -> InputError:
 )
 def test_dotenv_text_that_nobody_decrypted_is_refused(text: str, tool: str) -> None:
     error = refused(text)
-    assert f"is still encrypted by {tool}" in str(error)
-    assert error.hint.startswith("Run `")
+    assert f"is still encrypted with {tool}" in str(error)
+    assert error.hint.startswith("run `")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_file_that_nobody_decrypted_is_refused(
     with open("secret", "wb") as file:  # noqa: PTH123
         file.write(content)
     for sources in (Sources(env_files=("secret",)), Sources(files=("A=secret",))):
-        with pytest.raises(InputError, match=f"still encrypted by {tool}"):
+        with pytest.raises(InputError, match=f"still encrypted with {tool}"):
             gather(sources, environ={})
     if tool == "git-crypt":
         with pytest.raises(InputError, match="git-crypt"):
@@ -68,7 +68,7 @@ def test_a_value_that_only_looks_like_it_is_sent(value: str) -> None:
 
 def test_a_reference_to_1password_is_a_warning() -> None:
     (finding,) = findings_of("A=1\nB=op://vault/item/field")
-    assert finding.message == "B (env, line 2) is a reference to 1Password, and is sent as such"
+    assert finding.message == "B (env, line 2) is a 1Password reference, and is sent as is"
     assert (finding.severity, finding.line) == ("warning", 2)
 
 
@@ -99,7 +99,7 @@ def test_a_variable_that_azure_does_not_know_is_unset() -> None:
     """``$(NAME)`` stays as this literal text."""
     error = refused(secrets=("A=X",), azure=True)
     assert str(error) == "`secrets`: unset or empty in this step's environment: A"
-    assert "line 2 is a variable of the pipeline" in str(refused("B=1\nA=$(X)", azure=True))
+    assert "line 2 is an undefined pipeline variable" in str(refused("B=1\nA=$(X)", azure=True))
     assert gather(Sources(secrets=("X",)), environ={"X": "$(X)"})[0].as_dict() == {"X": "$(X)"}
     empty = Sources(secrets=("X",), env="A=$(X)", azure=True, allow_empty=True)
     assert gather(empty, environ={"X": "$(X)"})[0].as_dict() == {"A": "$(X)", "X": ""}
@@ -150,7 +150,7 @@ def test_a_key_without_quotes_is_told_where_it_begins() -> None:
 def test_dotenv_text_has_a_bounded_number_of_assignments() -> None:
     assert len(gather(Sources(env="A=1\n" * 4096), environ={})[0]) == 1
     error = refused("A=1\n" * 4097)
-    assert str(error) == "env, line 4097 is more than 4096 assignments"
+    assert str(error) == "env, line 4097 exceeds 4096 assignments"
 
 
 def test_comments_are_not_counted() -> None:
@@ -164,7 +164,7 @@ def test_a_glob_that_takes_the_runs_own_api_key_is_a_warning() -> None:
     text = json.dumps({"PHALA_KEY": "phak_own", "A": "1"})
     own = Secret("phak_own")
     _, (finding,) = gather(Sources(secrets_json=text, secrets_include=("*",), own_key=own), environ={})
-    assert finding.message == "`secrets-include` takes PHALA_KEY too, this run's own API key"
+    assert finding.message == "`secrets-include` also matches PHALA_KEY, this run's own API key"
     assert "phak_own" not in finding.message + finding.hint
     _, none = gather(Sources(secrets_json=text, secrets_include=("PHALA_KEY", "A"), own_key=own), environ={})
     assert none == []
@@ -173,11 +173,11 @@ def test_a_glob_that_takes_the_runs_own_api_key_is_a_warning() -> None:
 def test_a_fallback_that_belongs_to_the_app_is_said_once() -> None:
     sources = Sources(secrets=("PRIVATE_KEY",), withheld=("private-key",))
     _, (finding,) = gather(sources, environ={"PRIVATE_KEY": "x"})
-    assert finding.message == "`secrets` takes PRIVATE_KEY, so it is not read as private-key"
+    assert finding.message == "`secrets` takes PRIVATE_KEY, so the run does not use it as private-key"
     assert finding.severity == "notice"
 
 
 def test_names_with_blanks_between_are_explained() -> None:
     error = refused(secrets=("A B C",))
-    assert "commas or line ends" in error.hint
+    assert "commas or line breaks" in error.hint
     assert "A B" not in str(error)

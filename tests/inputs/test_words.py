@@ -14,13 +14,13 @@ from tests.support.step import Step
 
 SPOKEN = {
     "set allow-removal: true": "set --allow-removal",
-    "set `allow-removal: all`.": "set --allow-removal=all.",
+    "set `allow-removal: all`": "set --allow-removal=all",
     "start: true starts it": "--start starts it",
     "start it: start: true does so": "start it: --start does so",
     "leave out `wait: false`": "leave out --no-wait",
     "use mode: update": "use phala-secrets update",
     "`mode: wait` goes on": "phala-secrets wait goes on",
-    "give `cvm`, or `app`": "give --cvm, or --app",
+    "pass `cvm`, or `app`": "pass --cvm, or --app",
     "guest-check: warn sends them": "--guest-check warn sends them",
     "raise wait-timeout": "raise --wait-timeout",
     "private-key and rpc-url, both": "PRIVATE_KEY and --rpc-url, both",

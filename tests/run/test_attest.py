@@ -249,7 +249,7 @@ def test_inputs_are_refused_before_anything_is_sent(
 def test_a_root_of_simulated_quotes_is_for_loopback_alone(update: Attest, cloud: Cloud, attest: str) -> None:
     done = update(attest=attest, PHALA_CLOUD_API_PREFIX="https://cloud-api.invalid/api/v1")
     assert done.code == 2, done.printed
-    assert "attestation-root is given, but api-url is not a loopback address" in done.errors[-1]
+    assert "attestation-root is set, but api-url is not a loopback address" in done.errors[-1]
 
 
 @pytest.mark.parametrize("mode", ["plan", "encrypt"])

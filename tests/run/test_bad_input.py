@@ -58,26 +58,26 @@ ENV = "--env-file .env"
 SOURCES = {
     "no source": Bad(
         "",
-        "no source is given",
-        "give --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
+        "no source specified",
+        "pass --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
     ),
-    "nothing in a file": with_file("# nothing yet\n", "no variable is given: env-file is empty", "all"),
+    "nothing in a file": with_file("# nothing yet\n", "no variables: env-file is empty", "all"),
     "nothing in a file, though names may go": Bad(
         "--env-file app.env --allow-removal",
-        "no variable is given: env-file is empty",
+        "no variables: env-file is empty",
         "--allow-removal=all",
         files={"app.env": "\n"},
     ),
     "no source, though all names may go": Bad(
         "--allow-removal=all",
-        "no source is given",
-        "give --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
+        "no source specified",
+        "pass --env-file, PHALA_SECRETS_ENV, --files, --secrets or PHALA_SECRETS_SECRETS_JSON",
     ),
     "value in secrets": Bad(
-        "--secrets DB=postgres://u:hunter2@db", "`secrets`, entry 1 has a value behind", "step's env"
+        "--secrets DB=postgres://u:hunter2@db", "`secrets`, entry 1 has a value after", "step's env"
     ),
     "still encrypted": with_file(
-        "A=ENC[AES256_GCM,data:x]\n", "env-file app.env is still encrypted by SOPS", "Run `sops decrypt`"
+        "A=ENC[AES256_GCM,data:x]\n", "env-file app.env is still encrypted with SOPS", "run `sops decrypt`"
     ),
     "wrapped base64": with_file(
         f"A={'Ab3/' * 16}\nc2Vj\n", "app.env, line 2 continues the base64 value of line 1", "base64 -w0"
@@ -92,10 +92,10 @@ SOURCES = {
     "content for a path": Bad(
         ("--env-file", "TOKEN=hunter2\nX=1"), "env-file TOKEN=hunter2"[:8], "not the content itself"
     ),
-    "not UTF-8": with_file(b"A=1\nB=\xff\xfe\n", "app.env, line 2 is not UTF-8", "Save it as UTF-8"),
-    "UTF-16": with_file("A=1\n".encode("utf-16"), "app.env, line 1 is not UTF-8", "Save it as UTF-8"),
+    "not UTF-8": with_file(b"A=1\nB=\xff\xfe\n", "app.env, line 2 is not UTF-8", "save it as UTF-8"),
+    "UTF-16": with_file("A=1\n".encode("utf-16"), "app.env, line 1 is not UTF-8", "save it as UTF-8"),
     "NUL": with_file(b"A=1\n\nB=\0\n", "app.env, line 3 contains a NUL", "UTF-8 text"),
-    "no equals sign": with_file("A=1\n# b\nTOKEN\n", "app.env, line 3 is not NAME=value", "Write NAME=value"),
+    "no equals sign": with_file("A=1\n# b\nTOKEN\n", "app.env, line 3 is not NAME=value", "write NAME=value"),
     "unclosed quote": with_file(
         "A=1\nB='x\ny\n",
         "app.env, line 2 opens a quote that is never closed",
@@ -104,15 +104,15 @@ SOURCES = {
     "text after a quote": with_file(
         "B='x'y\n", "app.env, line 1 has text after a closing quote", "quotes around the whole value"
     ),
-    "digit in front": with_file("A=1\n1B=x\n", "app.env, line 2: the name is not valid", "does not begin"),
-    "dash in a name": with_file("A-B=x\n", "app.env, line 1: the name is not valid", "underscores"),
+    "digit in front": with_file("A=1\n1B=x\n", "app.env, line 2: invalid name", "does not begin"),
+    "dash in a name": with_file("A-B=x\n", "app.env, line 1: invalid name", "underscores"),
     "too large a file": with_file(b"#" * (1 << 20) + b"\n", "app.env is larger than 1048576 bytes", "in all"),
     "unset secret": Bad("--secrets OLD,TOKNE", "`secrets`: unset or empty", "spelling"),
     "empty secret": Bad(
         "--secrets TOKEN", "empty in this step's environment: TOKEN", "allow-empty", environ={"TOKEN": ""}
     ),
-    "bad name in secrets": Bad("--secrets A,B-C", "`secrets`, entry 2: the name is not", "underscores"),
-    "files without a path": Bad("--files CERT", "`files`, entry 1 is not NAME=path", "Write one NAME=path"),
+    "bad name in secrets": Bad("--secrets A,B-C", "`secrets`, entry 2: invalid name", "underscores"),
+    "files without a path": Bad("--files CERT", "`files`, entry 1 is not NAME=path", "write one NAME=path"),
     "missing file of a variable": Bad(
         "--files CERT=no.pem", "`files`, entry 1: the file does not exist", "working folder"
     ),
@@ -123,10 +123,10 @@ SOURCES = {
         files={"key.der": b"\xff"},
     ),
     "malformed JSON": with_json("{\n'A': 1}", "A", "`secrets-json` is not JSON (line 2, column 1)", "toJSON"),
-    "JSON that is no object": with_json("[1]", "A", "`secrets-json` has to be a JSON object", "toJSON"),
+    "JSON that is no object": with_json("[1]", "A", "`secrets-json` is not a JSON object", "toJSON"),
     "deep JSON": with_json("[" * 100_000, "A", "`secrets-json`", "toJSON"),
     "number in JSON": with_json('{"A": 1}', "A", "secrets-json A is a number, not a string", "a string"),
-    "nothing included": with_json('{"A": "1"}', "", "`secrets-include` go together", "globs"),
+    "nothing included": with_json('{"A": "1"}', "", "`secrets-include` is set", "globs"),
     "idle glob": with_json('{"A": "1"}', "A,B_*", "`secrets-include`: B_* matches no name", "spelling"),
 }
 GUEST = {
@@ -200,14 +200,14 @@ CLOUD = {
     ),
     "unknown CVM": Bad(ENV, "CVM 'my-ap' not found", "did you mean my-app?", 5, TO_FIND + 1, cvm="my-ap"),
     "ambiguous name": Bad(ENV, "Several CVMs are called 'twin'", "Use the CVM's id", 5, TO_FIND, cvm="twin"),
-    "no CVM": Bad(ENV, "no CVM is given", "phala.toml", cvm=None),
-    "cvm and app": Bad(f"{ENV} --app {APP}", "both cvm and app are given", "give --cvm, or --app"),
+    "no CVM": Bad(ENV, "no CVM specified", "phala.toml", cvm=None),
+    "cvm and app": Bad(f"{ENV} --app {APP}", "both cvm and app are set", "pass --cvm, or --app"),
     "bad app": Bad(f"{ENV} --app my-app", "app: 'my-app' is not an app id", "40 hex digits", cvm=None),
     "unknown app": Bad(f"{ENV} --app {APP}", "App not found", "check the name or id", 5, TO_FIND, cvm=None),
     "bad app-id": Bad(f"{ENV} --app-id 0x12", "app-id: '0x12' is not an app id", "40 hex digits"),
     "two apps": Bad(
         f"{ENV} --app-id {APP}",
-        f"app-id is {APP}, but the CVM is given by",
+        f"app-id is {APP}, but the CVM is named by",
         "correct one of them",
         cvm="cd" * 20,
     ),
@@ -249,14 +249,14 @@ CLOUD = {
 INPUTS = {
     "unknown flag": Bad(f"{ENV} --wiat", "unknown flag '--wiat'", "did you mean --wait?"),
     "flag without a value": Bad("--env-file", "--env-file: expected one argument", "update --help"),
-    "stray word": Bad(f"{ENV} stray", "unexpected argument 'stray'", "give the CVM as --cvm"),
+    "stray word": Bad(f"{ENV} stray", "unexpected argument 'stray'", "name the CVM with --cvm"),
     "flag of another mode": Bad(
-        ENV, "--env-file is not a flag of", "it goes with update, plan", mode="verify"
+        ENV, "--env-file is not a flag of", "use it with update, plan", mode="verify"
     ),
     "shortened flag": Bad("--env-fil .env", "unknown flag '--env-fil'", "did you mean --env-file?"),
     "flag like no other": Bad(f"{ENV} --qqqq", "unknown flag '--qqqq'", "phala-secrets update --help"),
     "text as a flag": Bad(
-        "--env A=1", "--env is not a flag", "set PHALA_SECRETS_ENV, or give --env-file FILE"
+        "--env A=1", "--env is not a flag", "set PHALA_SECRETS_ENV, or pass --env-file FILE"
     ),
     "secret as a flag": Bad(
         f"{ENV} --api-key=x", "--api-key is not a flag, because others", "PHALA_CLOUD_API_KEY"
@@ -277,9 +277,9 @@ INPUTS = {
     "no digest": Bad(
         f'--encrypted-env {HEX} --env-keys ["A"] --compose-hash {HEX[:64]}',
         "prepared-digest is missing",
-        "or none to do without",
+        "or none to skip the check",
     ),
-    "list of YAML": Bad(ENV, "cvm is a list of YAML or JSON", "commas", cvm="[my-app, other]"),
+    "list of YAML": Bad(ENV, "cvm is a YAML or JSON list", "commas", cvm="[my-app, other]"),
     "neither true nor false": Bad(
         ENV,
         "invalid wait 'yes'",
@@ -337,8 +337,8 @@ INPUTS = {
     ),
     "ciphertext and source": Bad(
         f'{ENV} --encrypted-env {HEX} --env-keys ["A"]',
-        "both encrypted-env and a source are given",
-        "in place of a source",
+        "both encrypted-env and a source are set",
+        "replaces a source",
     ),
     "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "as it was"),
     "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "as it was"),
@@ -354,13 +354,13 @@ INPUTS = {
         "came with the ciphertext",
     ),
     "names alone": Bad(
-        f'{ENV} --env-keys ["A"]', "env-keys is given without encrypted-env", "belong together"
+        f'{ENV} --env-keys ["A"]', "env-keys is set without encrypted-env", "set both or neither"
     ),
     "digest alone": Bad(
-        f"{ENV} --prepared-digest 2:{'ab' * 32}", "prepared-digest is given without encrypted-env", "together"
+        f"{ENV} --prepared-digest 2:{'ab' * 32}", "prepared-digest is set without encrypted-env", "set both"
     ),
     "transaction alone": Bad(
-        f"{ENV} --transaction-hash {'ab' * 32}", "transaction-hash is given without encrypted-env", "together"
+        f"{ENV} --transaction-hash {'ab' * 32}", "transaction-hash is set without encrypted-env", "set both"
     ),
     "bad digest": Bad(f"{ENV} --prepared-digest x", "invalid prepared-digest 'x'", "64 hex"),
     "bad compose hash": Bad(f"{ENV} --compose-hash x", "compose-hash: 'x' is not 32 bytes", "64 hex digits"),
@@ -371,16 +371,16 @@ INPUTS = {
         "64 hex",
     ),
     "missing ciphertext": Bad(
-        "--encrypted-env-file no.hex", "encrypted-env-file does not exist", "The path starts"
+        "--encrypted-env-file no.hex", "encrypted-env-file does not exist", "pass a path"
     ),
     "ciphertext twice": Bad(
         f"--encrypted-env {HEX} --encrypted-env-file .env", "both encrypted-env and encrypted-env-file", "one"
     ),
     "broken phala.toml": Bad(
-        ENV, "phala.toml cannot be read as TOML", "mend it", cvm=None, files={"phala.toml": "name = my-app"}
+        ENV, "phala.toml is not valid TOML", "fix it", cvm=None, files={"phala.toml": "name = my-app"}
     ),
     "phala.toml without a CVM": Bad(
-        ENV, "no CVM is given", "give --cvm", cvm=None, files={"phala.toml": "env_file = '.env'"}
+        ENV, "no CVM specified", "pass --cvm", cvm=None, files={"phala.toml": "env_file = '.env'"}
     ),
     "output file in no folder": Bad(
         f"{ENV} --output-file no/out.env", "output-file 'no/out.env' cannot be written", "the path exists"
@@ -471,7 +471,7 @@ def test_a_file_outside_the_workspace_is_refused_on_github(step: Step, cloud: Cl
         done = step(env_file=path)
         (error,) = done.annotations("error")
         assert done.code == 2
-        assert f"env-file {path} lies outside the workspace" in error.data
+        assert f"env-file {path} is outside the workspace" in error.data
         assert error.properties["file"] == path
     assert step(files="CERT=../outside.env").code == 2
     assert not cloud.requests

@@ -179,7 +179,7 @@ def test_the_bare_command_prints_its_help_and_does_nothing(run: Command, cloud: 
         done = run(person=person)
         assert done.code == 2
         assert done.lines[0] == "usage: phala-secrets MODE [flags]"
-        assert done.errors == ["error: no mode is given"]
+        assert done.errors == ["error: no mode specified"]
     assert not cloud.requests
     assert run(environ={"PHALA_SECRETS_MODE": "verify"}).code == 0
     assert run(environ={"INPUT_MODE": "verify"}).code == 0
@@ -505,7 +505,7 @@ def test_in_ci_a_source_that_is_empty_is_no_file_of_the_checkout(
     run.write("phala.toml", 'name = "my-dev"\nenv_file = ".env"\n')
     done = run("update", "--cvm", "my-app", environ={"CI": "true", "PHALA_SECRETS_ENV": ""})
     assert done.code == 2
-    assert "no source is given" in done.errors[0]
+    assert "no source specified" in done.errors[0]
     assert not cloud.requests
 
 

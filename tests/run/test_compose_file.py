@@ -123,14 +123,17 @@ def test_without_a_compose_file_nothing_but_the_environment_is_sent(
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"env": None}, "no source is given"),
-        ({"keep_secrets": "true"}, "keep-secrets is true, but a source is given"),
+        ({"env": None}, "no source specified"),
+        ({"keep_secrets": "true"}, "keep-secrets is true, but a source is set"),
         ({"compose_file": None, "env": None, "keep_secrets": "true"}, "keep-secrets is true without"),
         ({"compose_file": None, "require_digest": "true"}, "require-digest is true without"),
         ({"compose_file": "nowhere.yml"}, "does not exist"),
         ({"compose_file": "latin.yml"}, "not UTF-8"),
         ({"mode": "encrypt"}, "encrypt deploys nothing"),
-        ({"env": None, "encrypted_env": "ab" * 70, "env_keys": "[]"}, "beside what was prepared"),
+        (
+            {"env": None, "encrypted_env": "ab" * 70, "env_keys": "[]"},
+            "both compose-file and a prepared ciphertext",
+        ),
     ],
 )
 def test_inputs_that_do_not_go_together_send_nothing(

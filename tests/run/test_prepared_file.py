@@ -160,7 +160,7 @@ def test_the_file_is_not_written_through_a_link_out_of_the_workspace(
     step.write("docker-compose.yml", AFTER)
     done = step(env=ENV, compose_file="docker-compose.yml", prepared_file=FILE, prepare_only="true")
     assert done.code == 2
-    assert "lies outside the workspace" in done.annotations("error")[0].data
+    assert "is outside the workspace" in done.annotations("error")[0].data
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -274,10 +274,10 @@ def test_without_the_approval_nothing_is_sent(step: Step, cvm: Cvm, chain: Paper
     ("inputs", "said"),
     [
         ({"prepared_digest": None}, "prepared-digest is missing"),
-        ({"env_keys": "[]"}, "env-keys is given beside prepared-file"),
-        ({"compose_hash": "0b" * 32}, "compose-hash is given beside prepared-file"),
+        ({"env_keys": "[]"}, "both env-keys and prepared-file are set"),
+        ({"compose_hash": "0b" * 32}, "both compose-hash and prepared-file are set"),
         ({"env": ENV}, "both prepared-file and a source"),
-        ({"compose_file": "docker-compose.yml"}, "compose-file is given beside"),
+        ({"compose_file": "docker-compose.yml"}, "both compose-file and a prepared ciphertext"),
     ],
 )
 def test_the_file_stands_in_place_of_other_inputs(
@@ -291,22 +291,22 @@ def test_the_file_stands_in_place_of_other_inputs(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: "{", "not a file that prepare-only wrote"),
-        (lambda text: "[]", "not a file that prepare-only wrote"),
-        (lambda text: "\xff", "not a file that prepare-only wrote"),
-        (lambda text: text.replace('"version": 1', '"version": 2'), "of another release"),
+        (lambda text: "{", "prepare-only did not write it"),
+        (lambda text: "[]", "prepare-only did not write it"),
+        (lambda text: "\xff", "prepare-only did not write it"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "another release wrote it"),
         (lambda text: text.replace('"chain_id"', '"chain"'), "a field is missing"),
-        (lambda text: text.replace("8453", "true"), "a field is not what it should be"),
-        (lambda text: text.replace("8453", '"8453"'), "a field is not what it should be"),
-        (lambda text: text.replace('"cvm_id": "', '"cvm_id": " '), "a field is not what it should be"),
-        (lambda text: text.replace('"app_id": "', '"app_id": "0'), "a field is not what it should be"),
-        (lambda text: text.replace('"OLD"', "1"), "a field is not what it should be"),
-        (lambda text: text.replace('"OLD"', '"O LD"'), "a field is not what it should be"),
-        (lambda text: text.replace("services:", r"\ud800:"), "a field is not what it should be"),
-        (lambda text: json.dumps({**json.loads(text), "env_keys": {}}), "a field is not what it should be"),
+        (lambda text: text.replace("8453", "true"), "a field has an invalid value"),
+        (lambda text: text.replace("8453", '"8453"'), "a field has an invalid value"),
+        (lambda text: text.replace('"cvm_id": "', '"cvm_id": " '), "a field has an invalid value"),
+        (lambda text: text.replace('"app_id": "', '"app_id": "0'), "a field has an invalid value"),
+        (lambda text: text.replace('"OLD"', "1"), "a field has an invalid value"),
+        (lambda text: text.replace('"OLD"', '"O LD"'), "a field has an invalid value"),
+        (lambda text: text.replace("services:", r"\ud800:"), "a field has an invalid value"),
+        (lambda text: json.dumps({**json.loads(text), "env_keys": {}}), "a field has an invalid value"),
         (
             lambda text: json.dumps({**json.loads(text), "encrypted_env": "", "docker_compose_file": None}),
-            "a field is not what it should be",
+            "a field has an invalid value",
         ),
     ],
 )

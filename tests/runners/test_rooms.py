@@ -495,8 +495,8 @@ def test_a_problem_says_where_it_is_once(finding: Finding, line: str) -> None:
 def test_a_failure_says_what_to_do() -> None:
     runner, _, stderr = runner_of(SHELL)
     assert runner.last_status() == "failed"
-    runner.fail(InputError("no CVM is given", hint="give cvm", file="phala.toml", line=2))
-    assert stderr.getvalue() == "error: phala.toml:2: no CVM is given\nhint: give cvm\n"
+    runner.fail(InputError("no CVM specified", hint="give cvm", file="phala.toml", line=2))
+    assert stderr.getvalue() == "error: phala.toml:2: no CVM specified\nhint: give cvm\n"
 
 
 def test_a_report_is_aligned() -> None:

@@ -541,11 +541,11 @@ def test_a_failure_is_in_the_summary_with_what_to_do(tmp_path: Path) -> None:
     finding = Finding("A (env) is odd", "mend it", severity="error", name="A", place="env")
     other = Finding("not NAME=value", file="a.env", line=3, severity="error")
     report = Report("update of my-app failed (exit code 2)", good=False)
-    step.runner.fail(InputError("no CVM is given", hint="give cvm", findings=[finding, other]), report)
+    step.runner.fail(InputError("no CVM specified", hint="give cvm", findings=[finding, other]), report)
     head = "".join(f'<th align="left" nowrap>{name}</th>' for name in HEADER)
     assert step.summary.read_text() == (
         "### update of my-app failed (exit code 2)\n\n"
-        "**Error:** no CVM is given\n\n**What to do:** give cvm\n\n"
+        "**Error:** no CVM specified\n\n**What to do:** give cvm\n\n"
         f"<table>\n<tr>{head}</tr>\n"
         "<tr><td nowrap><samp>A</samp></td><td>env</td><td>is odd</td><td>mend it</td></tr>\n"
         "<tr><td></td><td>a.env, line 3</td><td>not NAME=value</td><td></td></tr>\n</table>\n\n"

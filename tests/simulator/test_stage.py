@@ -260,7 +260,7 @@ def test_a_forged_key_needs_a_pin_to_be_caught(play: Open) -> None:
         ("--boot-seconds 100000", "from 0 to 86400"),
         ("--crash db", "invalid choice: 'db'"),
         ("--lie white", "invalid choice: 'white'"),
-        ("--lie other-code", "takes an app on chain"),
+        ("--lie other-code", "needs an Onchain KMS"),
         ("--sleep", "--sleep"),
     ],
 )
