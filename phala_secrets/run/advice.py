@@ -1,4 +1,4 @@
-"""What a run advises: to pin what rests on the API's word, in one block that can be pasted."""
+"""Advice to pin what only the API vouches for, as one block to paste."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from phala_secrets.run.context import Run
 
 _APPS = 10
-"""App ids in a block: for more there is ``app``, or a matrix."""
+"""App ids in a block. With more, ``app`` or a matrix is the better way."""
 
 
 def advice(run: Run) -> list[tuple[str, str]]:
@@ -27,9 +27,9 @@ def advice(run: Run) -> list[tuple[str, str]]:
     if not words:
         return []
     if len(words) == 1:
-        said = f"The {words[0]} is the API's word. Check it, then have any other refused:"
+        said = f"Only the API vouches for the {words[0]}. Check it, then pin it:"
     else:
-        said = f"App and {words[1]} are the API's word. Check them, then have any other refused:"
+        said = f"Only the API vouches for the app and the {words[1]}. Check them, then pin them:"
     block = _flags if run.runner.speaks_flags else _yaml
     return [(said, block({**apps, **roots}))]
 

@@ -1,4 +1,4 @@
-"""After an update: whether the CVM has what was sent, or else what it has."""
+"""After an update: compare what the CVM has with what was sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from phala_secrets.flow import Flow
     from phala_secrets.run.context import Run, Target
 
-_CONCURRENCY = "another run has updated this CVM meanwhile: let one run at a time do so (concurrency:)"
+_CONCURRENCY = "limit updates of this CVM to one run at a time (concurrency:)"
 _NAMES_LISTED = 20
 
 
@@ -33,32 +33,30 @@ def look(run: Run, target: Target, seconds: float, seen: Seen | None = None) -> 
             return None
         compose: records.Compose = yield Within(records.compose(target.id), seconds)
     except PhalaSecretsError as error:
-        run.tell(
-            Finding(f"{name}: the names could not be read again: {error.marked}", "compare them yourself")
-        )
+        run.tell(Finding(f"{name}: reading the names again failed: {error.marked}", "compare them yourself"))
         return None
     names = compose.allowed_envs
     if names is not None and set(names) != set(target.plan.names):
         other = ", ".join(sorted(set(names) ^ set(target.plan.names))[:_NAMES_LISTED])
-        run.tell(Finding(f"{name}: the names are no longer those that were sent: {other}", _CONCURRENCY))
+        run.tell(Finding(f"{name}: the names differ from those that were sent: {other}", _CONCURRENCY))
     elif expected:
         run.tell(_other_hash(target, now, expected))
     return None
 
 
 def _other_hash(target: Target, now: str, expected: str) -> Finding:
-    """Return what a compose hash is that is not the one expected, though the names are."""
+    """Return a finding about an unexpected compose hash, where the names are as expected."""
     content = target.compose.content if target.compose else {}
     written = recognise(content, target.plan.names, now) if now else None
     if written is None:
         return Finding(
-            f"{target.name}: the compose hash is {now or 'not shown'}, which no order of these names gives; "
-            f"{expected} was expected",
-            "find out what else changed before you trust it: another deployment may have come between",
+            f"{target.name}: the compose hash is {now or 'unknown'}, not {expected}, "
+            "and no order of these names explains it",
+            "find out what else changed before you trust it, such as another deployment",
         )
     return Finding(
         f"{target.name}: Phala Cloud wrote the names in another order ({written.order}), "
         f"so the compose hash is {now}, not {expected}",
-        "who pins the compose hash has to pin this one",
+        "pin this compose hash, if you pin it",
         severity="notice",
     )

@@ -1,6 +1,6 @@
-"""Getting a compose hash approved by the app's owner, or saying what that takes.
+"""Approve a compose hash with the app owner's key, or prepare what others need to approve it.
 
-Nothing is approved blindly: ``asked`` recomputes what the API asks for, and shows it.
+The run approves nothing blindly: ``asked`` recomputes what the API asks for, and shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Preparation(NamedTuple):
-    """All that an approval made elsewhere takes, as outputs; the devices that are added; where to look."""
+    """The outputs for an approval elsewhere, the devices that it adds, and the link to the contract."""
 
     outputs: dict[str, Any]
     asked: Asked
@@ -35,11 +35,13 @@ class Preparation(NamedTuple):
 
 
 def obtain(run: Run, target: Target, said: Precondition) -> Approval | Preparation:
-    """Return the approval that the API asks for; with ``prepare-only`` all that others need to give it.
+    """Return the approval that the API asks for, or with ``prepare-only`` all that others need to give it.
 
-    What is known is output as soon as it is, each transaction before it is sent. Raise ProofError
-    when it is not this app with these names, ApprovalRequiredError when there is no way to approve
-    here, and what signing and sending raises.
+    Output what is known at once, and each transaction before it is sent.
+
+    Raises:
+        ProofError: The API asks for another app or other names.
+        ApprovalRequiredError: There is no way to approve here.
     """
     try:
         asked = check(run, target, said)
@@ -61,18 +63,19 @@ def obtain(run: Run, target: Target, said: Precondition) -> Approval | Preparati
 
 
 def prepared(run: Run, target: Target) -> Approval | None:
-    """Return the approval that came with a prepared ciphertext, if one did.
+    """Return the approval that came with a prepared ciphertext, or None.
 
-    Raise ProofError when it is not what ``prepared-digest`` was given out for, and
-    ApprovalRequiredError when the contract does not allow it yet.
+    Raises:
+        ProofError: ``prepared-digest`` is of something else.
+        ApprovalRequiredError: The contract does not allow it yet.
     """
     given, key = run.job.prepared, target.key
     if not given:
         return None
     if given.compose_hash and not key.chain_id:
         raise ProofError(
-            f"compose-hash is given, but Phala Cloud says that {target.app_id} has no KMS on chain",
-            hint="an app without takes no approval: if it is one, leave compose-hash out",
+            f"compose-hash is set, but Phala Cloud says that {target.app_id} has no Onchain KMS",
+            hint="leave compose-hash out if the app has a Cloud KMS, which needs no approval",
         )
     if given.digest:
         _check_digest(target, given)
@@ -84,8 +87,8 @@ def prepared(run: Run, target: Target) -> Approval | None:
     if not given.digest:
         run.tell(
             Finding(
-                "prepared-digest is not given, so nothing shows that this is the ciphertext approved",
-                "anyone can make another for the same key: give the digest that prepare-only gave out",
+                "without prepared-digest, nothing shows that this is the approved ciphertext",
+                "pass the digest from prepare-only: anyone can encrypt to the same key",
             )
         )
     devices = target.cvm.device_ids
@@ -93,7 +96,7 @@ def prepared(run: Run, target: Target) -> Approval | None:
     if today and not (today.compose_hash and devices and not today.missing_devices):
         what = f"compose hash {given.compose_hash}"
         if today.compose_hash:
-            what = f"device {', '.join(today.missing_devices) or '(none is named by Phala Cloud)'}"
+            what = f"device {', '.join(today.missing_devices) or '(Phala Cloud names none)'}"
         raise ApprovalRequiredError(
             f"the {what} is not approved on chain {key.chain_id} yet",
             hint="run again with the same inputs when the owner's transaction is confirmed",
@@ -101,22 +104,22 @@ def prepared(run: Run, target: Target) -> Approval | None:
     transaction = given.transaction_hash or (today and register.ALREADY_REGISTERED)
     if not transaction:
         raise InputError(
-            "compose-hash is given without transaction-hash",
-            hint="give it too, or rpc-url to look for the approval",
+            "compose-hash is set without transaction-hash",
+            hint="pass transaction-hash too, or rpc-url to look for the approval",
         )
     return Approval(given.compose_hash, transaction)
 
 
 def again(run: Run, target: Target, refused: ApprovalRefusedError) -> Approval:
-    """Return the approval with a transaction of its own, where the service does not take one of before.
+    """Approve again, because the service wants a transaction of its own.
 
-    The same is checked as before a first approval. Raise the refusal where there is no key to sign with.
+    Check the same as before a first approval. Raise the refusal if there is no key to sign with.
     """
     approval, key = target.approval, target.key
     if not (run.job.private_key and run.job.policy.rpc_url and approval and key.chain_id):
         raise refused.saying(
-            f"{refused.marked}; it wants the transaction of the approval, which was made before",
-            hint="give that transaction as transaction-hash, or private-key and rpc-url to approve once more",
+            f"{refused.marked}; it wants the transaction of the earlier approval",
+            hint="pass that transaction as transaction-hash, or set private-key and rpc-url to approve again",
         )
     recompute(run, target, key.chain_id, approval.compose_hash)
     asked = Asked(
@@ -147,8 +150,7 @@ def _settle(run: Run, target: Target, asked: Asked) -> str:
         raise ApprovalRequiredError(
             f"the compose hash changes, so the owner of the app {asked.app_id} has to approve "
             f"{asked.missing} on chain {asked.chain_id} first",
-            hint="approve it here: private-key and rpc-url, both; "
-            "or elsewhere: prepare-only: true outputs all that it takes",
+            hint="set private-key and rpc-url to approve it here, or prepare-only: true to do it elsewhere",
         )
     with run.approving:
         return _register(run, target, asked)
@@ -169,7 +171,7 @@ def _prepare(run: Run, target: Target, asked: Asked) -> Preparation:
             run.tell(
                 Finding(
                     f"the app may not run on the device {device}, and allow-device does not name it",
-                    "what is prepared does not add it: until the owner does, the update will be refused",
+                    "name it in allow-device, or have the owner add it: until then the update is refused",
                 )
             )
     outputs = {
@@ -255,8 +257,8 @@ def _check_file(target: Target, given: Prepared) -> None:
     of_file = (given.whole.app_id, given.whole.cvm_id, given.whole.chain_id, given.whole.public_key)
     if of_file != (target.app_id, target.id, target.key.chain_id, target.key.public_key.hex()):
         raise ProofError(
-            f"prepared-file is for {given.whole.cvm_id} of the app {given.whole.app_id}, "
-            f"not for {target.id} of {target.app_id}, or for a key that the app no longer has",
+            f"prepared-file is for {given.whole.cvm_id} of the app {given.whole.app_id} and its key then, "
+            f"not for {target.id} of {target.app_id} and its key now",
             hint="prepare it again for this CVM",
         )
     compose = target.compose
@@ -264,9 +266,9 @@ def _check_file(target: Target, given: Prepared) -> None:
         possible = candidates(compose.content, given.env_keys, compose.form)
         if given.compose_hash not in possible:
             raise ProofError(
-                f"{given.compose_hash} was prepared, but with today's app-compose it would be "
+                f"the prepared compose hash is {given.compose_hash}, but today's app-compose gives "
                 f"{next(iter(possible))}",
-                hint="the app has changed since: prepare it again",
+                hint="prepare it again: the app has changed since",
             )
 
 
@@ -275,7 +277,7 @@ def _check_digest(target: Target, given: Prepared) -> None:
     now = digest_of(target, given.env_keys, given.encrypted_env, compose_hash)
     if now == given.digest:
         return
-    hint = "app, CVM, chain, device, key, names, compose hash or ciphertext is another: prepare it again"
+    hint = "prepare it again: app, CVM, chain, device, key, names, compose hash or ciphertext differs"
     if not target.cvm.device_ids:
         hint += " (Phala Cloud does not say which device the CVM is on)"
-    raise ProofError(f"prepared-digest is {given.digest}, but what is here has {now}", hint=hint)
+    raise ProofError(f"prepared-digest is {given.digest}, but this run has {now}", hint=hint)

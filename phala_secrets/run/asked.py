@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_APPROVE_NOTHING = "approve nothing; if you know what that hash is of, name it as compose-hash"
+_APPROVE_NOTHING = "approve nothing; if you know the code behind that hash, pass it as compose-hash"
 
 
 class Asked(NamedTuple):
-    """What has to be approved: hex without ``0x``. ``devices`` are the machines that the CVM may be on.
+    """What to approve, in hex without ``0x``. ``devices`` are the machines that the CVM may be on.
 
     ``hash_allowed`` and ``missing_devices`` are what the contract says, None where no RPC was asked.
     ``code`` is what would run: label and value.
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 
     @property
     def approved(self) -> bool:
-        """Whether there is nothing left to approve. A device that nobody names is never allowed."""
+        """Whether nothing is left to approve. An unnamed device is never allowed."""
         return bool(self.hash_allowed and self.devices and self.missing_devices == ())
 
     @property
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """What was asked for, as outputs."""
+        """The request, as outputs."""
         return {
             "compose-hash": self.compose_hash,
             "device-id": "\n".join(self.devices),
@@ -67,25 +67,25 @@ class Asked(NamedTuple):
 
 
 def check(run: Run, target: Target, said: Precondition) -> Asked:
-    """Return what the API asks to approve, after seeing that it is this app with these names."""
+    """Return what the API asks to approve, and check that it is this app with these names."""
     compose_hash, key = _hex(said.compose_hash, "compose hash"), target.key
     app_id = _hex(said.app_id, "app id", parse_app_id)
     if app_id != target.app_id:
         raise ProofError(
-            f"Phala Cloud asks for an approval for the app {app_id}, not {target.app_id}",
+            f"Phala Cloud asks to approve for the app {app_id}, not {target.app_id}",
             hint="approve nothing, and do not trust this API",
         )
     if not key.chain_id:
         raise ProofError(
-            f"Phala Cloud asks for an approval on chain for {target.app_id}, which has no KMS there",
+            f"Phala Cloud asks for an on-chain approval for {target.app_id}, which has no Onchain KMS",
             hint="approve nothing, and ask Phala's support",
         )
     remarks = recompute(run, target, key.chain_id, compose_hash)
     devices = target.cvm.device_ids
     wanted = _hex(said.device_id, "device id") if said.device_id else None
     if wanted and wanted not in devices:  # approved is what was asked for, and nothing besides
-        where = ", ".join(devices) or "one that it does not name"
-        remarks.append(f"Phala Cloud asks for the device {wanted}, but has the CVM on {where}.")
+        where = ", ".join(devices) or "an unnamed device"
+        remarks.append(f"Phala Cloud asks for the device {wanted}, but the CVM is on {where}.")
         devices = (wanted,)
     today = approvals(run, app_id, key.chain_id, compose_hash, devices)
     asked = Asked(
@@ -103,18 +103,18 @@ def check(run: Run, target: Target, said: Precondition) -> Asked:
 
 
 def recompute(run: Run, target: Target, chain_id: int, compose_hash: str) -> list[str]:
-    """Return what it rests on that this is the hash of today's app-compose with these names.
+    """Check that this is the hash of today's app-compose with these names.
 
-    Raise ProofError unless it is.
+    Return remarks about what the check rests on. Raise ProofError if it fails.
     """
     known = run.job.prepared and run.job.prepared.compose_hash
     if known and known != compose_hash:
         raise ProofError(
             f"Phala Cloud asks to approve the compose hash {compose_hash}, but {known} was prepared",
-            hint="the app has changed since: prepare it again",
+            hint="prepare it again: the app has changed since",
         )
     if not known and run.job.compose_hash == compose_hash:
-        return [f"The compose hash {compose_hash} is approved by name (compose-hash), not recomputed."]
+        return [f"The compose hash {compose_hash} is not recomputed, because compose-hash names it."]
     present = target.plan.previous_hash
     form = target.compose.form if target.compose else None
     if not form or not target.compose:
@@ -125,12 +125,12 @@ def recompute(run: Run, target: Target, chain_id: int, compose_hash: str) -> lis
         )
     _compare(target.compose.content, target.plan.names, form, compose_hash)
     if not run.job.policy.rpc_url:
-        return [f"That today's compose hash {present} is approved is Phala Cloud's word: rpc-url checks it."]
+        return [f"Only Phala Cloud says that today's compose hash {present} is approved: rpc-url checks it."]
     today = approvals(run, target.app_id, chain_id, present, ())
     if today and not today.compose_hash:
         raise ProofError(
-            f"today's compose hash {present} is not approved on chain {chain_id}, so {compose_hash}, "
-            "which Phala Cloud asks to approve, rests on nothing",
+            f"Phala Cloud asks to approve the compose hash {compose_hash}, "
+            f"but today's compose hash {present} is not approved on chain {chain_id}",
             hint=_APPROVE_NOTHING,
         )
     _check_newest(run, target, chain_id, present, compose_hash)
@@ -145,7 +145,7 @@ def _compare(content: Mapping[str, Any], names: Sequence[str], form: Form, compo
         expected = next(hash_ for hash_, order in possible.items() if order == "as sent")
         raise ProofError(
             f"Phala Cloud asks to approve the compose hash {compose_hash}, "
-            f"but today's app-compose with these names has {expected}",
+            f"but today's app-compose with these names gives {expected}",
             hint=_APPROVE_NOTHING,
         )
 
@@ -161,13 +161,13 @@ def _check_newest(run: Run, target: Target, chain_id: int, present: str, compose
     if newest in (present, compose_hash):
         return
     for label, value in code(target):
-        run.runner.say(f"Phala Cloud shows for approval: {label} {value}")
+        run.runner.say(f"Phala Cloud asks to approve: {label} {value}")
     last = f"the owner registered {newest} last" if newest else "no registration was found in the blocks read"
     raise ProofError(
         f"Phala Cloud says that the app has the compose hash {present}, "
-        f"but on chain {chain_id} {last}; {compose_hash} may be of older code",
+        f"but on chain {chain_id} {last}; {compose_hash} may be older code",
         hint="compare the code shown above with what should run; "
-        f"if it is right, name the hash: compose-hash: 0x{compose_hash}",
+        f"if it is right, pass the hash: compose-hash: 0x{compose_hash}",
     )
 
 
@@ -180,9 +180,7 @@ def code(target: Target) -> tuple[tuple[str, str], ...]:
 def show(run: Run, asked: Asked) -> None:
     if asked.approved:
         return
-    run.runner.say(
-        f"To be approved on chain {asked.chain_id}: compose hash {asked.compose_hash}, which is of"
-    )
+    run.runner.say(f"To approve on chain {asked.chain_id}: compose hash {asked.compose_hash}, for this code:")
     for label, value in asked.code:
         run.runner.say(f"  {label}: {value}")
 
@@ -221,4 +219,4 @@ def _hex(text: str, what: str, parse: Callable[[str, str], str] = parse_hash) ->
     try:
         return parse(text, what)
     except InputError as error:
-        raise ProofError(f"Phala Cloud's answer: {error.marked}", hint="approve nothing") from None
+        raise ProofError(f"Phala Cloud's response: {error.marked}", hint="approve nothing") from None

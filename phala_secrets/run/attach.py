@@ -1,4 +1,4 @@
-"""Following the operation that runs now, such as one whose run was cut short or ran out of time."""
+"""Follow the operation in progress, such as one whose run was interrupted or timed out."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _AT_ONCE = 64
 
 
 def follow(run: Run) -> None:
-    """Wait until the operation of each CVM is over, and the CVM runs. Raise the worst error.
+    """Wait until the operation of each CVM is over and the CVM runs. Raise the worst error.
 
-    Where none runs, the newest one counts: it may have ended since the run that began it.
+    If none is in progress, follow the newest one: it may have ended since.
     """
     run.targets, _ = run.client.run(find.find(run.job))
     first = run.targets[0]
@@ -107,6 +107,8 @@ def _close(run: Run) -> None:
 def _report(run: Run) -> Report:
     if run.fleet:
         rows = [(Id(one.name), one.status, Id(one.correlation_id or "none")) for one in run.targets]
-        return Report(f"{len(rows)} CVMs run", tables=[Table(("CVM", "status", "last operation"), rows)])
+        return Report(
+            f"{len(rows)} CVMs are running", tables=[Table(("CVM", "status", "last operation"), rows)]
+        )
     only = run.targets[0]
-    return Report(f"{only.name} runs", facts=[("last operation", Id(only.correlation_id or "none"))])
+    return Report(f"{only.name} is running", facts=[("last operation", Id(only.correlation_id or "none"))])

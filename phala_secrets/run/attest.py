@@ -1,7 +1,7 @@
-"""Attesting the CVMs of a run: what runs is a genuine TEE with an accepted OS, this app, code and KMS.
+"""Attest the CVMs of a run: what runs is a genuine TEE with an accepted OS, this app, code and KMS.
 
-Evidence of before the update is read first: what has the same report data afterwards is of the old
-boot, and polled on. Nothing of this is loaded by a run that does not ask.
+The run reads the evidence before the update. Evidence with the same report data afterwards is of the old
+boot, so the run polls on. A run that does not attest loads nothing of this.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _READING = 60.0
 _MOST_KEPT = 2 * 1024 * 1024
 """Characters of evidence that is kept: quote, log and collateral have some hundred thousand."""
 
-_DO_NOT_TRUST = "do not trust what this CVM runs before you know why; the attestation output has all links"
+_DO_NOT_TRUST = "find out why before you trust this CVM; the output attestation has every link"
 
 
 class Seen(NamedTuple):
@@ -62,21 +62,23 @@ class Seen(NamedTuple):
 
 
 def passed_over(run: Run) -> None:
-    """Say that a mode which changes nothing attests nothing."""
+    """Warn that a mode that changes nothing attests nothing."""
     run.tell(
         Finding(
-            f"attest is passed over: {run.job.mode} does not attest",
-            "use verify, or update",
+            f"attest has no effect: {run.job.mode} does not attest",
+            "use verify or update",
             severity="notice",
         )
     )
 
 
 def check(run: Run) -> None:
-    """Raise InputError where nothing can verify evidence, or it is to be kept of several CVMs in one file."""
+    """Raise InputError if no library can verify evidence, or one file is for multiple CVMs."""
     need_library()
     if _wanted(run).evidence_file and run.fleet:
-        raise InputError("evidence-file is of one CVM, and there are several", hint="leave it out")
+        raise InputError(
+            "evidence-file holds one CVM, but there are multiple", hint="leave it out, or name one CVM"
+        )
 
 
 def before(run: Run, target: Target) -> None:
@@ -88,7 +90,7 @@ def after(run: Run, target: Target) -> None:
     """Attest one CVM after its update, and keep what was found.
 
     Raises:
-        AttestationError: it is not attested, and has to be.
+        AttestationError: ``attest`` is ``require``, and it is not attested.
     """
     wanted = _wanted(run)
     hashes = _named(run) or _hashes_sent(target)
@@ -97,7 +99,7 @@ def after(run: Run, target: Target) -> None:
     try:
         cas = _accepted_cas(run, target)
     except PhalaSecretsError as error:
-        run.tell(Finding(f"the CA key of the KMS could not be read: {error.marked}", error.marked_hint))
+        run.tell(Finding(f"reading the CA key of the KMS failed: {error.marked}", error.marked_hint))
         cas = {}
     seen = run.client.run(_until_fresh(target, wanted, hashes, cas, run.job.wait_timeout))
     said = _keep(run, target, wanted, seen)
@@ -112,7 +114,7 @@ def now(run: Run) -> None:
     """Attest the CVMs as they are, with the compose hash that is named, or that the API says they have.
 
     Raises:
-        ProofError: one is not attested, and has to be.
+        ProofError: ``attest`` is ``require``, and one is not attested.
     """
     wanted = _wanted(run)
     for target in run.targets:
@@ -137,7 +139,7 @@ def _until_fresh(
     deadline = flow.clock.monotonic() + seconds
     pauses = iter(flow.POLL_AT_FIRST)
     seen: Seen | None = None
-    problem, nonsense = "no evidence was seen", 0
+    problem, nonsense = "no evidence", 0
     while (left := deadline - flow.clock.monotonic()) > 0:
         try:
             evidence = yield from _read(target, left)
@@ -145,12 +147,14 @@ def _until_fresh(
             if report_data and report_data not in target.old_report_data:
                 seen = yield from _judge(evidence, target, wanted, hashes, cas)
                 how = (
-                    "not of the boot before" if target.old_report_data else "there was none before the update"
+                    "not from the previous boot"
+                    if target.old_report_data
+                    else "there was none before the update"
                 )
                 return seen._replace(attestation=seen.attestation.and_link(Link(_FRESH, True, how)))
-            problem = "the evidence is of the boot before the update" if report_data else _missing(evidence)
+            problem = "the evidence is from the boot before the update" if report_data else _missing(evidence)
             if report_data:
-                seen = Seen(evidence, EvidenceError("it is not of this boot"), Attestation(()))
+                seen = Seen(evidence, EvidenceError("it is not from this boot"), Attestation(()))
         except PhalaSecretsError as error:  # whatever it is, the update was accepted
             problem = error.message
             nonsense += isinstance(error, AnswerError | AuthError)
@@ -315,12 +319,12 @@ def _store(run: Run, target: Target, path: str, seen: Seen) -> None:
         "read_at": int(time.time()),
     }
     text = json.dumps(content, indent=1) + "\n"
-    hint = "the app may have written it into its event log, where anybody reads it"
+    hint = "check the app: it may have written the value to its event log, which anyone can read"
     if len(text) > _MOST_KEPT:
         run.tell(Finding("evidence-file is not written: the evidence is too large", _DO_NOT_TRUST))
         return
     if owner := run.runner.secrets.owner_in(text):
-        run.tell(Finding(f"evidence-file is not written: it would hold the value of {owner}", hint))
+        run.tell(Finding(f"evidence-file is not written: it would contain the value of {owner}", hint))
         return
     try:
         overwrite(path, text, f"evidence-file {path[:200]!a}")

@@ -1,4 +1,4 @@
-"""What is left to say about a bug of ours: where it is, and how far the run had got."""
+"""An internal error as one line: where it is, and how far the run had got."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 
 def as_error(error: BaseException, progress: str = "") -> PhalaSecretsError:
-    """Return a bug as one line: its kind and place, and nothing that it says, which could be a value.
+    """Return an internal error as one line: kind and place, but not its message, which may hold a value.
 
     ``progress`` is how far the run had got, if anything was sent.
     """
@@ -22,6 +22,6 @@ def as_error(error: BaseException, progress: str = "") -> PhalaSecretsError:
         frame = frame.tb_next
     sent = f"; {progress}" if progress else ""
     return PhalaSecretsError(
-        f"a bug in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}{sent}",
+        f"internal error in phala-secrets {__version__}: {type(error).__name__} at {file}:{line}{sent}",
         hint=f"report this line at {_REPORT_TO}",
     )

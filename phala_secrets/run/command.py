@@ -37,7 +37,7 @@ _REPORT_TO = "https://github.com/phala-secrets/phala-secrets/issues"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code; with no arguments, the mode in the input ``mode``."""
+    """Run a command and return its exit code. Without arguments, the input ``mode`` names the mode."""
     _drop_core_dumps()
     _drop_image_variables()
     os.environ.pop("SSLKEYLOGFILE", None)  # httpx would write the session keys of a proxy's TLS there
@@ -45,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with interrupts.caught():
         try:
             return _main(list(sys.argv[1:] if argv is None else argv))
-        except OSError:  # there is nobody left to tell: the reader went away, or the disk is full
+        except OSError:  # nobody reads the output any more, or the disk is full
             for stream in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             return CancelledError.exit_code
 
 
 class _Run:
-    """One command; ``runner`` is whom to tell of its end, once it is known where it runs.
+    """One command.
 
-    ``what`` names it among others: the mode, and the CVM or app as the user named it. ``run`` is there
-    once the inputs are read.
+    ``runner`` reports its end. It is set once the inputs are read. ``what`` names the run among others: the
+    mode, and the CVM or app as the user named it. ``run`` is set once there is a job.
     """
 
     runner: Runner | None = None
@@ -91,7 +91,7 @@ def _main(arguments: Sequence[str]) -> int:
         return _failed(run, error)
     except BrokenPipeError:
         raise
-    except OSError as error:  # of a file or of the network it would be an error of ours by now
+    except OSError as error:  # from a file or the network it would be a PhalaSecretsError by now
         return _failed(run, _unwritten(error))
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (a traceback could hold a value)
         interrupted = CancelledError("interrupted", hint="run again")
@@ -129,7 +129,7 @@ def _carry_out(command: Command, given: Given, runner: Runner, this: _Run) -> No
             for name in ("cvm", "app"):
                 if given.text(name):
                     raise InputError(
-                        f"{name} and evidence-file are both given, but verify reads that file, and no CVM",
+                        f"both {name} and evidence-file are set, but verify reads only the file",
                         hint="leave one of them out",
                     )
             from phala_secrets.run.evidence_file import verify_file
@@ -214,7 +214,7 @@ def _no_mask(given: Given) -> Sequence[str]:
     globs = given.lines("no-mask")
     for glob in globs:
         if not glob.strip("*?"):
-            raise InputError("no-mask names every variable", hint="name those that are settings, not secrets")
+            raise InputError("no-mask names every variable", hint="name only settings, not secrets")
     return globs
 
 
@@ -258,13 +258,13 @@ def _asked(given: Given) -> str:
 
 def _unwritten(error: OSError) -> CancelledError:
     return CancelledError(
-        f"standard output cannot be written: {error.strerror or type(error).__name__}",
-        hint="check that the disk is not full; what was sent until then stays sent",
+        f"cannot write to standard output: {error.strerror or type(error).__name__}",
+        hint="check that the disk is not full; what was sent stays sent",
     )
 
 
 def _open_streams() -> None:
-    """A stream that was closed is one that nobody reads; what it cannot encode is shown escaped."""
+    """Open closed streams to nowhere, and escape what standard output cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
@@ -273,7 +273,7 @@ def _open_streams() -> None:
 
 
 def _drop_core_dumps() -> None:
-    """A crash leaves no image of the memory, which holds the secrets.
+    """Disable core dumps: memory holds the secrets.
 
     Linux takes a limit of 1 for "neither a file nor a pipe to a handler", and 0 for "no file" (core(5),
     ``fs/coredump.c``). Where no limit above 0 may be set, the process says itself that it has no image.

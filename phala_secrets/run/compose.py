@@ -1,4 +1,4 @@
-"""A compose file that goes out with the secrets: judged, put into the app-compose, sent, looked at again."""
+"""A compose file to deploy with the secrets: check it, put it into the app-compose, send it, confirm it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _LISTED = 20
 
 
 def check(run: Run) -> None:
-    """Judge the compose file by itself and against the values, before anything is asked of the API.
+    """Check the compose file by itself and against the values, before any request.
 
-    Raise InputError, with a finding for each thing that is wrong.
+    Raise InputError with a finding for each problem.
     """
     job = run.job
     if job.undeployed:
         run.tell(
             Finding(
                 f"phala.toml names the compose file {job.undeployed}, which is not deployed",
-                f"to deploy it with the secrets, give `compose-file: {job.undeployed}`",
+                f"to deploy it with the secrets, pass `compose-file: {job.undeployed}`",
                 severity="notice",
             )
         )
@@ -47,8 +47,8 @@ def check(run: Run) -> None:
         found += compose_file.in_plain_text(file, run.environment, run.runner.secret_parts)
         found += [
             file.finding(
-                f"{owner} stands in the compose file, which is public",
-                "write a variable in its place, ${NAME}, and change it if the file was shared",
+                f"the compose file is public, but contains {owner}",
+                "write a variable instead, ${NAME}, and rotate the credential if the file was shared",
                 number,
             )
             for number, line in enumerate(file.text.split("\n"), 1)
@@ -66,7 +66,7 @@ def place(run: Run, targets: Sequence[Target]) -> None:
         content = target.compose.content
         if isinstance(content.get("bash_script"), str) and content.get("runner") == "bash":
             raise InputError(
-                f"{target.name!a} runs a bash script, and no compose file", hint="leave compose-file out"
+                f"{target.name!a} runs a bash script, not a compose file", hint="leave compose-file out"
             )
         before = content.get(_FIELD)
         target.change = Change(
@@ -129,8 +129,8 @@ def confirm(target: Target, seconds: float) -> Flow[None]:
     told = bool(expected and now) and not cvm.in_progress  # then what is shown has to be what is measured
     if compose.content.get(_FIELD) != change.text or (told and not find_form(compose.content, now)):
         raise AnswerError(
-            f"{target.name}: the update was accepted, but the CVM has another compose file than was sent",
-            hint="compare it before you trust it: another deployment may have come between",
+            f"{target.name}: the update was accepted, but the CVM has a different compose file",
+            hint="find out what changed before you trust it, such as another deployment",
         )
 
 
@@ -149,7 +149,7 @@ def with_way_back(run: Run, target: Target, error: PhalaSecretsError, seconds: f
         of_before = (one.id for one in listed if (one.vm_uuid, one.compose_hash) == (uuid, before))
         revision = next(of_before, "")
     what = f"compose hash {before}" + (f", revision {revision}" if revision else "")
-    hint = f"{error.marked_hint}; to go back, deploy what ran before: {what}"
+    hint = f"{error.marked_hint}; to roll back, deploy what ran before: {what}"
     return error.saying(error.marked, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Asking the person at the terminal before an update."""
+"""Ask the person at the terminal before an update."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def confirm(run: Run) -> None:
     run.explained = True  # the plan is on the screen
     if answer is None:
         raise CancelledError(
-            "nobody answered, so nothing was sent", hint="run again, or answer before: `yes: true`"
+            "no answer, so nothing was sent", hint="answer y within five minutes, or pass `yes: true`"
         )
-    raise CancelledError("not confirmed, so nothing was sent", hint="run again, and answer y")
+    raise CancelledError("not confirmed, so nothing was sent", hint="run again and answer y")
 
 
 def _ask(question: str) -> str | None:
@@ -55,7 +55,7 @@ def _ask(question: str) -> str | None:
         terminal = os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise InputError(
-            f"{TERMINAL} cannot be opened, so nobody can be asked", hint="give `yes: true`"
+            f"cannot open {TERMINAL} to ask before the update", hint="pass `yes: true`"
         ) from None
     try:
         termios.tcflush(terminal, termios.TCIFLUSH)
@@ -75,5 +75,5 @@ def _compare(run: Run) -> Flow[None]:
         if cvm.compose_hash != target.cvm.compose_hash:
             raise DeliveryError(
                 f"another operation changed {target.name!a} after its plan was shown",
-                hint="run again to see the plan of now",
+                hint="run again to see the current plan",
             )

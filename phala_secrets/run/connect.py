@@ -1,4 +1,4 @@
-"""The client of a run. Who asks is masked before anything is sent; a job that logs in itself is told of."""
+"""The client of a run. Mask its login before any request, and report a login with GitHub's token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Clien
     runner.mask(login.secrets, "GitHub's request token" if login.by_token else "the API key")
     if proxy := proxy_for(api_url):
         runner.mask(proxy.secrets)
-    _tell_of_tokens(login, runner)
+    _report_tokens(login, runner)
 
     def show(pause: Pause) -> None:
         runner.paused(pause.message)
@@ -28,15 +28,15 @@ def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Clien
     return Client(None, api_url, timeout=timeout, trace=trace, show=show, login=login)
 
 
-def _tell_of_tokens(login: Login, runner: Runner) -> None:
-    """Mask each token before it is sent, and say with the first one who logged in."""
+def _report_tokens(login: Login, runner: Runner) -> None:
+    """Mask each token before it is sent, and report the login with the first one."""
     first = True
 
-    def told(token: Token) -> None:
+    def masked(token: Token) -> None:
         nonlocal first
         runner.mask(token.secrets, "GitHub's token")
         if first:
             first = False
             runner.say(f"logged in with GitHub's token for {untrusted(token.subject[:300])}")
 
-    login.watch(told)
+    login.watch(masked)

@@ -1,4 +1,4 @@
-"""Waiting for the containers of a CVM: ``running`` says nothing about them.
+"""Wait for the containers of a CVM: ``running`` says nothing about them.
 
 What docker prints is read (``docker ps``, ``STATUS``): ``Up 3 minutes (healthy)``, ``Restarting (1) 5
 seconds ago``, ``Exited (0) 2 hours ago``, ``Created``. It is the guest's word, and untrusted text.
@@ -66,7 +66,7 @@ def _seconds(span: str) -> float | None:
 
 
 def until_up(cvm_id: str, patience: Patience, show: Callable[[str], None]) -> Flow[None]:
-    """Return when all containers are up, and healthy where they have a health check, three looks in a row.
+    """Wait until all containers are up, and healthy if they have a health check, three looks in a row.
 
     One that ended with 0 has done its job. Raise BootError with name and status for one that is
     unhealthy or restarts three times, or ended with anything else; WaitTimeoutError when the time is up.
@@ -82,7 +82,7 @@ def until_up(cvm_id: str, patience: Patience, show: Callable[[str], None]) -> Fl
             patience.heard()
             looks.take(listed, patience.age)
             if looks.failed:
-                hint = f"look at its logs: phala logs --cvm-id {cvm_id}, or the dashboard"
+                hint = f"read its logs: phala logs --cvm-id {cvm_id}, or the dashboard"
                 raise BootError(looks.failed, hint=hint)
             good = good + 1 if looks.good else 0
             if good >= flow.IN_A_ROW:
@@ -92,12 +92,12 @@ def until_up(cvm_id: str, patience: Patience, show: Callable[[str], None]) -> Fl
         yield patience.pause(steady=True)
     if not looks.seen:
         raise WaitTimeoutError(
-            f"its containers could not be seen for {patience.seconds:.0f} s",
-            hint="the CVM has to be online and show its containers; wait-for: running does without them",
+            f"its containers were not visible for {patience.seconds:.0f} s",
+            hint="bring the CVM online with visible containers, or set wait-for: running",
         )
     raise WaitTimeoutError(
         f"not all containers are up after {patience.seconds:.0f} s; last seen: {untrusted(looks.waiting)}",
-        hint="they may still come up: look at their logs, or raise wait-timeout",
+        hint="read their logs, or raise wait-timeout: they may still come up",
     )
 
 
@@ -122,7 +122,7 @@ class _Looks:
         self.news = ""
         if not listed:
             self.good = False
-            self._say("its containers cannot be seen yet")
+            self._say("its containers are not visible yet")
             return
         self.seen = True
         waiting = []

@@ -266,17 +266,18 @@ class Run:
         known, hints = [], []
         if sending:
             known.append(f"the update may have been accepted for {_named(sending)}")
-            hints.append("look at the CVM's operations before running again")
+            hints.append("check the CVM's operations before you run again")
         used = [target.approval.transaction_hash for target in (*sending, *accepted) if target.approval]
         if self.transaction and self.transaction not in used:
             known.append(f"transaction {self.transaction} for the approval may have been sent")
-            hints.append("run again when it is confirmed: what is approved by then is not sent again")
+            hints.append("run again when it is confirmed: the run does not repeat an approval")
         if accepted:
-            known.append(f"the update had been accepted for {_named(accepted)}")
-            hints.append("what was accepted goes on without this run: `mode: wait` follows it")
+            known.append(f"the update was accepted for {_named(accepted)}")
+            hints.append("follow it with `mode: wait`: the update goes on without this run")
         if self.job.mode == "wait":
             return CancelledError(
-                "interrupted: the operation goes on without this run", hint="`mode: wait` follows it again"
+                "interrupted: the operation goes on without this run",
+                hint="follow it again with `mode: wait`",
             )
         if not known:
             return CancelledError("interrupted before anything was sent", hint="run again")

@@ -1,7 +1,7 @@
-"""Sending the update of one CVM, with an outcome that is known.
+"""Send the update of one CVM, and find out its outcome.
 
-An update whose response is lost counts as accepted only where a revision of the CVM has our very
-ciphertext, which the nonce makes unique. An operation says nothing of what it brought.
+If the response is lost, the update counts as accepted only if a revision of the CVM has the same
+ciphertext, which the nonce makes unique. An operation does not say what it brought.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ def deliver(
     *,
     prepared: bool = False,
 ) -> Flow[Accepted | Precondition]:
-    """Send the update once. Find out about a lost response.
+    """Send the update once. If the response is lost, find out the outcome.
 
-    ``prepared`` is whether the ciphertext was made by an earlier run, which may have sent it. Raise
-    ConflictError while another operation is in the way, and TransportError when it cannot be found out
-    whether the update was accepted.
+    ``prepared`` is whether an earlier run made the ciphertext, and may have sent it.
+
+    Raises:
+        ConflictError: Another operation is in the way.
+        TransportError: The outcome stays unknown.
     """
     keeps = target.change is not None and target.change.keeps_secrets
     before = (yield from _earlier(target)) if prepared or keeps else frozenset[str]()
@@ -52,15 +54,17 @@ def deliver(
             target.stage = "waiting"  # it was not read, or refused
             raise
         lost = error
-    tell(Finding(f"the response to the update was lost: {lost.marked}", "its outcome is looked up"))
+    tell(
+        Finding(f"the response to the update was lost: {lost.marked}", "wait: the run looks for its outcome")
+    )
     if before is None:
-        raise _unknown(target, lost, "its revisions could not be read before")
+        raise _unknown(target, lost, "its earlier revisions are unknown")
     revision = yield from _find(target, lost, before)
     operation = yield from _operation_of(target, revision)
     tell(
         Finding(
-            f"Phala Cloud has accepted the update: revision {revision.id} holds what was sent",
-            "the run goes on",
+            f"Phala Cloud accepted the update: revision {revision.id} holds what was sent",
+            "",
             severity="notice",
         )
     )
@@ -91,9 +95,8 @@ def confirm_commit(target: Target, accepted: Accepted) -> Flow[None]:
         same = False
     if not same:
         raise AnswerError(
-            "an update was committed that may be what another run prepared meanwhile: "
-            "no revision shows that holds what was sent",
-            hint="let one run at a time update this CVM (concurrency:), and run again",
+            "the committed update may be from another run: no revision holds what was sent",
+            hint="limit updates of this CVM to one run at a time (concurrency:), and run again",
         )
 
 
@@ -110,7 +113,7 @@ def _keeps_secrets(target: Target, revision: Revision) -> Flow[bool]:
 def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:
     """Return the revision that has our ciphertext. Raise TransportError when none shows in time."""
     ours, uuid = target.sealed.lower(), bare_uuid(target.cvm.vm_uuid)
-    others, why = set(before), "none of its newest revisions holds what was sent"
+    others, why = set(before), "no recent revision holds what was sent"
     for seconds in flow.LOOKS:
         yield Pause(seconds)
         try:
@@ -128,14 +131,14 @@ def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Fl
                     return revision
                 others.add(revision.id)
         except PhalaSecretsError as error:  # there may be time for another look
-            why = f"its revisions could not be read: {error.marked}"
+            why = f"reading its revisions failed: {error.marked}"
     raise _unknown(target, lost, why)
 
 
 def _unknown(target: Target, lost: PhalaSecretsError, why: str) -> TransportError:
     return TransportError(
-        f"it is not known whether the update of {target.name!a} was accepted: {lost.marked}; {why}",
-        hint="look at the CVM's operations and revisions, then run again; sending it twice does no harm",
+        f"the outcome of the update of {target.name!a} is unknown: {lost.marked}; {why}",
+        hint="check the CVM's operations and revisions, then run again; sending it twice does no harm",
     )
 
 

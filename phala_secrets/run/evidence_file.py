@@ -35,8 +35,8 @@ def verify_file(given: Given, runner: Runner) -> None:
     """Verify an evidence file, and report it link by link.
 
     Raises:
-        InputError: an input is wrong, or the file cannot be read.
-        ProofError: a link does not hold, the quote is not verified, or ``require`` is not met.
+        InputError: An input is invalid, or the file is unreadable.
+        ProofError: A link does not hold, the quote is not verified, or ``require`` is not met.
     """
     wanted = read_attesting(given, given.text("api-url") or DEFAULT_URL)
     read = _read(wanted.evidence_file, Files(Path(), root_of(runner.environ, Path())))
@@ -49,8 +49,8 @@ def verify_file(given: Given, runner: Runner) -> None:
     runner.report(_report(read, found))
     wrong = [link for link in found.broken if link.ok is False or link.name == "quote" or wanted.required]
     if wrong or not found.links:
-        said = "; ".join(f"{link.name}: {link.what}" for link in wrong[:3]) or "it shows nothing"
-        raise ProofError(f"the evidence does not hold: {said}", hint="the report has every link")
+        said = "; ".join(f"{link.name}: {link.what}" for link in wrong[:3]) or "it is empty"
+        raise ProofError(f"the evidence does not hold: {said}", hint="see the report for every link")
     runner.output("status", "verified")
 
 
@@ -83,7 +83,9 @@ def _read(path: str, files: Files) -> forms.Evidence | KmsRecord:
     try:
         parsed: Any = loads(content)
     except (ValueError, RecursionError):
-        raise EvidenceError("evidence-file is not JSON", hint="give what evidence-file wrote") from None
+        raise EvidenceError(
+            "evidence-file is not JSON", hint="pass a file that evidence-file wrote"
+        ) from None
     return forms.read(parsed)
 
 
@@ -92,7 +94,9 @@ def _report(read: forms.Evidence | KmsRecord, found: Attestation) -> Report:
     if isinstance(read, KmsRecord):
         published = read.root == known.published.root
         report.facts.append(("KMS root", read.root))
-        report.facts.append(("published", "the root that ships with us" if published else "another root"))
+        report.facts.append(
+            ("published", "the root that ships with phala-secrets" if published else "another root")
+        )
     if found.tcb_status:
         report.facts.append(("TCB", found.tcb_status))
     report.tables.append(chain_table(found))

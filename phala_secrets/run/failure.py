@@ -1,4 +1,4 @@
-"""What a run that failed has to say beside its error: whom it was for, what was sent, where to look."""
+"""The report of a failed run besides its error: the CVMs, what was sent, where to look."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from phala_secrets.errors import PhalaSecretsError
     from phala_secrets.run.context import Run
 
-_LOGS = "To see its boot, read the CVM's serial console:"
+_LOGS = "To see the boot, read the CVM's serial console:"
 
 
 def failed(run: Run, what: str, error: PhalaSecretsError) -> Report:

@@ -1,4 +1,4 @@
-"""Finding the CVMs that a job is for, what each has today, and the key of each app."""
+"""Find the CVMs of a job, what each has today, and the key of each app."""
 
 from __future__ import annotations
 
@@ -35,9 +35,12 @@ _NAME = 60
 def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
     """Return the CVMs of a job, and the KMS contracts that the API lists.
 
-    One round trip, which asks for nothing that a wrong API key would make idle. Raise NotFoundError
-    for an unknown CVM or an app without any, ApiError for an ambiguous name, ProofError for a CVM
-    of another app than the one expected.
+    Take one round trip, without requests that a wrong API key would waste.
+
+    Raises:
+        NotFoundError: A CVM is unknown, or the app has none.
+        ApiError: A name is ambiguous.
+        ProofError: A CVM belongs to another app.
     """
     if job.app:
         rows, first = yield (records.app_cvms(job.app), records.contracts())
@@ -45,7 +48,7 @@ def find(job: Job) -> Flow[tuple[list[Target], tuple[Contract, ...]]]:
             raise NotFoundError(
                 f"the app {job.app} has no CVM",
                 status_code=404,
-                hint="check `app`, and the API key's workspace",
+                hint="check `app` and the API key's workspace",
             )
         found = [_target(cvm, job.app, named=False) for cvm in rows]
     else:
@@ -167,7 +170,7 @@ def _kind(target: Target) -> str:
 def _of_reference(cvm: Cvm, ref: CvmRef, policy: trust.Policy) -> Target:
     if _is_another(cvm, ref):
         raise ProofError(
-            f"Phala Cloud answers with the CVM {cvm.id}, which is not {ref.text[:60]!a}",
+            f"Phala Cloud returned the CVM {cvm.id}, not {ref.text[:60]!a}",
             hint="check cvm; if it is right, do not trust this API",
         )
     expected = policy.app_id or ref.app_id

@@ -1,4 +1,4 @@
-"""Working through the CVMs of a run, a few at a time."""
+"""Work through the CVMs of a run, a few at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLLECT_AFTER = 5_000
 
 
 def keep_memory_flat() -> None:
-    """Let memory not grow with the number of CVMs. Call it before any thread is started.
+    """Keep memory from growing with the number of CVMs. Call this before any thread starts.
 
     glibc gives each thread a heap of its own, and each heap keeps room for the largest response that was
     read there. One heap for all costs nothing, as Python runs one thread at a time. Other C libraries
@@ -61,7 +61,7 @@ def work_through(
                 work(target)
             except PhalaSecretsError as error:
                 target.error = error
-            except Exception as error:  # noqa: BLE001 (a bug of ours about one CVM is no reason to leave the others)
+            except Exception as error:  # noqa: BLE001 (an internal error about one CVM must not stop the others)
                 target.error = bugs.as_error(error, target.progress)
             if target.error:
                 target.status = "failed"

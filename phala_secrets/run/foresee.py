@@ -1,4 +1,4 @@
-"""What an update would do, as far as that can be known without it: for ``plan``."""
+"""What an update would do, as far as ``plan`` can know it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_DEVICES = 8
 
 
 def refusal(run: Run, look_ahead: Callable[[], None]) -> PhalaSecretsError | None:
-    """Return what an update would be refused with, or None. Output whether it needs an approval."""
+    """Return the error that would refuse an update, or None. Output whether it needs an approval."""
     try:
         _note_approvals(run)
         look_ahead()
@@ -44,7 +44,7 @@ def _note_approvals(run: Run) -> None:
 
 
 def _needs_approval(run: Run, target: Target) -> bool | None:
-    """Return whether the owner has to approve something first, None where nobody says so."""
+    """Return whether the owner has to approve something first, or None if unknown."""
     key, plan, devices = target.key, target.plan, target.cvm.device_ids
     if not key.chain_id or not plan.changes_hash:
         return False
@@ -66,8 +66,8 @@ def _unapproved(target: Target) -> ApprovalRequiredError:
     return ApprovalRequiredError(
         f"the compose hash of {target.name!a} changes, and its app's contract on chain "
         f"{target.key.chain_id} does not allow the new one yet",
-        hint="approve it in the update: private-key and rpc-url, both; "
-        "or elsewhere: prepare-only: true outputs all that it takes",
+        hint="set private-key and rpc-url to approve it in the update, or prepare-only: true to do it "
+        "elsewhere",
     )
 
 
@@ -79,12 +79,12 @@ def planned(run: Run, refused: PhalaSecretsError | None) -> Report:
     code = refused.exit_code if refused else 0
     report = Report(f"Plan for {run.whom}: {_verdict(run, refused)} (exit code {code})", not refused)
     report.title += reports.doubt(run.targets)
-    report.glance = [_restart(run, "Once that is changed, it" if refused else "It")]
+    report.glance = [_restart(run, "Once that is fixed, it" if refused else "It")]
     report.names, report.names_asked_for = names.diffs(run.targets, done=False), True
     first = run.targets[0]
     report.diff = first.change.diff if first.change else []
     report.facts = reports.facts(run)
-    report.facts.append(("approval on chain", _approval(run)))
+    report.facts.append(("on-chain approval", _approval(run)))
     report.advice = advice(run)
     return report
 
@@ -105,7 +105,7 @@ def _restart(run: Run, it: str) -> str:
         return f"{it} would change nothing yet. The update that follows restarts the CVM."
     if all(target.cvm.status == STOPPED for target in run.targets):
         return f"{it} would start {whom}." if run.job.start else f"{it} may leave the CVM stopped."
-    return f"{it} would restart {whom}, whether or not a value is new."
+    return f"{it} would restart {whom}, even if no value is new."
 
 
 def _approval(run: Run) -> str:
@@ -113,13 +113,13 @@ def _approval(run: Run) -> str:
     if not target.plan.changes_hash:
         return "not needed: compose file and names stay the same"
     if not target.key.chain_id:
-        return "not needed: the app is of the Cloud KMS"
+        return "not needed: the app has a Cloud KMS"
     if target.approval_needed is None:
-        return "needed, unless it was given before: rpc-url checks it"
-    said = "" if run.job.policy.rpc_url else ", by the API's word"
+        return "needed, unless already given; rpc-url checks it"
+    said = "" if run.job.policy.rpc_url else " according to the API"
     if not target.approval_needed:
-        return f"given already{said}"
-    return "needed, and given with private-key" if _can_approve(run) else f"needed{said}"
+        return f"already given{said}"
+    return "needed; private-key gives it" if _can_approve(run) else f"needed{said}"
 
 
 def _can_approve(run: Run) -> bool:

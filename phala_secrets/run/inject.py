@@ -31,7 +31,7 @@ def inject(run: Run) -> None:
 
 
 def verify(run: Run) -> None:
-    """Prove the key, and where that is asked for attest the CVM."""
+    """Prove the key, and attest the CVM if asked to."""
     _prove(run)
     if run.job.attest:
         from phala_secrets.run import attest
@@ -100,7 +100,7 @@ def update(run: Run) -> None:
 
 
 def status(run: Run) -> None:
-    """Say what each CVM has today, and how that is known."""
+    """Report what each CVM has today, and how each fact is known."""
     from phala_secrets.run import status as today
 
     _prove(run)
@@ -108,11 +108,11 @@ def status(run: Run) -> None:
         from phala_secrets.run import attest
 
         attest.now(run)
-    today.tell(run)
+    today.report(run)
 
 
 def wait(run: Run) -> None:
-    """Follow what runs now to its end."""
+    """Follow the operation in progress to its end."""
     from phala_secrets.run import attach
 
     attach.follow(run)
@@ -171,7 +171,7 @@ def _prove(run: Run) -> None:
 
 
 def _refuse(run: Run) -> None:
-    """Raise what can be known to stand in the way before anything is sent."""
+    """Raise any error that is known before anything is sent."""
     if not run.job.allow_removal:
         refuse_removal(run.targets)
     refuse_several(run)
@@ -189,4 +189,4 @@ def _look_ahead(run: Run) -> None:
 
 def _finish(run: Run, status: str, error: PhalaSecretsError | None = None) -> None:
     run.output("status", status)
-    run.report(reports.told(run, status), error)
+    run.report(reports.proven(run, status), error)

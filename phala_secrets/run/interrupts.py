@@ -18,7 +18,7 @@ _received = False
 
 
 def received() -> bool:
-    """Whether there was one, since they are caught."""
+    """Return whether there was one since they are caught."""
     return _received
 
 

@@ -1,4 +1,4 @@
-"""Looks at all the CVMs of an app at once, shared by whoever waits for one of them.
+"""Look at all CVMs of an app at once, for every thread that waits for one of them.
 
 The app's list shows the state of every CVM, so a fleet is followed with requests that do not grow with
 the number of those that are under way.
@@ -46,7 +46,7 @@ class Looks:
         def look(left: float, age: float) -> Flow[Seen]:
             # The lock is held while the request is under way, which has a limit of its own.
             if not app.turn.acquire(timeout=max(left, 1.0)):
-                raise TransportError("no look at the app in time", hint="run again", sent=False)
+                raise TransportError("no response about the app in time", hint="run again", sent=False)
             try:
                 if app.taken < max(since, flow.clock.monotonic() - age):
                     yield from _take(app, app_id, left)

@@ -28,7 +28,7 @@ _MOST_PAGES = 50
 
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
-    """Asks, and prints the answer on standard output. Raises what the client raises."""
+    """Send the requests of a lookup, and print the response on standard output."""
     login, url = log_in(given, environ, Path())
     with connect(login, url, runner, given.number("timeout")) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
@@ -78,7 +78,7 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
     else:
         count = options.get("count", "1")
         if count not in map(str, range(1, 21)):
-            raise InputError(f"COUNT: {count[:40]!a} is not a whole number from 1 to 20", hint="give 1 to 20")
+            raise InputError(f"invalid COUNT {count[:40]!a}", hint="use a whole number from 1 to 20")
         answer = client.next_app_ids(counts=int(count)).model_dump(mode="json")
         return answer, _table(("app_id", "nonce"), answer["app_ids"])
     return answer, Table(("field", "value"), [(name, _cell(value)) for name, value in answer.items()])

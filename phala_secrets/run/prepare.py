@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def spare(run: Run, targets: Sequence[Target]) -> None:
-    """Have the names and ids that were looked up shown, even where a variable has the same value."""
+    """Let names and ids from the API be shown, even if a variable has the same value."""
     for one in targets:
         run.runner.secrets.spare((one.id, one.name, one.app_id, one.cvm.status, one.cvm.compose_hash))
         run.runner.secrets.spare((*one.cvm.device_ids, one.cvm.os_version, one.cvm.kms_address))
@@ -104,7 +104,7 @@ def begin_again(run: Run, target: Target) -> None:
     plan(run, [target])
     if prepared and (target.app_id != app_id or not _fits(prepared, target, key, first)):
         raise ProofError(
-            f"another operation changed {target.name!a} meanwhile, so the ciphertext no longer fits it",
+            f"another operation changed {target.name!a}, so the ciphertext no longer fits it",
             hint="prepare it again",
         )
     review(run, [target])

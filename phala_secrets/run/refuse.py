@@ -1,4 +1,4 @@
-"""What stands in the way of an update, as far as it can be known before anything is sent."""
+"""Reasons to refuse an update before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refuse_removal(targets: Sequence[Target]) -> None:
     count = f"{len(removed)} variables" if len(removed) > 1 else "a variable"
     raise DeliveryError(
         f"the update would drop {count} of {first.name!a}: {names}{others}",
-        hint="an update replaces the whole set: give them too, or set allow-removal: true",
+        hint="add them to the source, or set allow-removal: true; an update replaces the whole set",
     )
 
 
@@ -41,9 +41,9 @@ def refuse_new_removal(target: Target, first: Sequence[str]) -> None:
     if new:
         count = f"{len(new)} variables" if len(new) > 1 else "a variable"
         raise DeliveryError(
-            f"another operation gave {count} to {target.name!a} meanwhile, which the update would drop: "
+            f"the update would drop {count} that another operation added to {target.name!a}: "
             + ", ".join(new[:_LISTED]),
-            hint="give them too, or run again: then allow-removal decides",
+            hint="add them to the source, or run again so that allow-removal decides",
         )
 
 
@@ -51,7 +51,7 @@ def refuse_start(run: Run) -> None:
     """Raise InputError for a start that nobody would wait to make."""
     if run.job.start and not run.job.wait:
         raise InputError(
-            "start is true, but wait is false, so nobody sees whether the CVM is still stopped",
+            "start needs wait: true, to see whether the CVM is still stopped",
             hint="leave out `wait: false`, or start the CVM yourself",
         )
 
@@ -60,10 +60,10 @@ def warn_of_stopped(run: Run, targets: Sequence[Target]) -> None:
     """Report the CVMs that are stopped: it is not known whether an update starts one."""
     for target in targets:
         if target.cvm.status == STOPPED:
-            hint = "start: true starts it after the update, if it is still stopped then"
+            hint = "set start: true to start it after the update"
             if run.job.start:
-                hint = "it is started after the update, if it is still stopped then"
-            run.tell(Finding(f"{target.name} is stopped, and an update may leave it so", hint))
+                hint = "nothing to do: start: true starts it after the update"
+            run.tell(Finding(f"{target.name} is stopped, and an update may leave it stopped", hint))
 
 
 def refuse_several(run: Run) -> None:
@@ -74,12 +74,12 @@ def refuse_several(run: Run) -> None:
     job, apps = run.job, len(run.keys)
     if apps > 1 and (job.prepared or job.mode == "encrypt"):
         raise InputError(
-            f"encrypted-env is for the key of one app, but these CVMs are of {apps}",
-            hint="give the CVMs of one app alone",
+            f"encrypted-env is for the key of one app, but these CVMs belong to {apps}",
+            hint="name the CVMs of only one app",
         )
     by_approval = job.prepare_only or (job.prepared and job.prepared.compose_hash)
     if run.fleet and by_approval and any(key.chain_id for key in run.keys.values()):
         raise InputError(
-            f"an approval is prepared, and committed, for one CVM: {len(run.targets)} are given",
-            hint="run once for each, as a matrix over the CVMs does",
+            f"an approval is for one CVM, but there are {len(run.targets)}",
+            hint="run once for each CVM, for example with a matrix",
         )

@@ -1,4 +1,4 @@
-"""What a run has to say when it is over: names, counts, what vouches for the key, what to do next."""
+"""The report of a run: names, counts, what vouches for the key, what to do next."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LONGEST = 20
 _HEX = frozenset("0123456789abcdef")
 _VOUCHERS = {
     "pinned": "pinned: the signer is in trusted-signers",
-    "chain": "chain: the signer is the root in the KMS contract, as rpc-url says",
+    "chain": "chain: the signer is the root in the KMS contract, read through rpc-url",
     "known": "known: the signer is the published root of the Cloud KMS",
     "api": "api: the signer is the root that Phala Cloud's API publishes",
 }
 
 
 def proof_line(run: Run, app_id: str, key: ProvenKey) -> str:
-    """One line about a proven key."""
+    """Return one line about a proven key."""
     how = "" if key.proof.version == "v1" else " (its signature has no date)"
     app, root = short(run, app_id), short(run, key.signer)
     return f"key of the app {app}: signed by the KMS root {root}{how}, trust: {key.trust}"
@@ -39,8 +39,8 @@ def proof_line(run: Run, app_id: str, key: ProvenKey) -> str:
 _TITLES = {"verified": "Key proven", "encrypted": "Encrypted", "failed": "Key proven"}
 
 
-def told(run: Run, status: str) -> Report:
-    """The report of ``verify`` and ``encrypt``, which change nothing."""
+def proven(run: Run, status: str) -> Report:
+    """Return the report of ``verify`` and ``encrypt``, which change nothing."""
     report = Report(f"{_TITLES[status]}: {run.whom}{doubt(run.targets)}", status != "failed")
     report.facts = facts(run)
     _add_attestations(report, run.targets)
@@ -55,7 +55,7 @@ _ENDS = {
 
 
 def updated(run: Run) -> Report:
-    """The report of ``update``."""
+    """Return the report of ``update``."""
     targets = run.targets
     ends = {target.status for target in targets}
     title = _ENDS.get(targets[0].status, "{} is updated").format(targets[0].name)
@@ -113,11 +113,11 @@ def _transaction(transaction: str, key: ProvenKey) -> list[tuple[str, str]]:
 
 
 def prepared(run: Run, target: Target, preparation: Preparation) -> Report:
-    """The report of ``prepare-only``: for those who approve, who compare what it has in full."""
+    """Return the report of ``prepare-only``, with full hashes for the approver to compare."""
     from phala_secrets.chain.networks import chain_name
 
     asked, outputs = preparation.asked, preparation.outputs
-    report = Report(f"Prepared for {target.name}: an approval on chain is needed")
+    report = Report(f"Prepared for {target.name}: an on-chain approval is needed")
     file = run.job.prepared_file
     report.names = names.diffs([target], done=False)
     report.facts = [
@@ -127,7 +127,7 @@ def prepared(run: Run, target: Target, preparation: Preparation) -> Report:
         ("chain", chain_name(asked.chain_id)),
         ("app contract", Id(f"0x{asked.app_id}")),
         ("compose hash", Id(f"0x{asked.compose_hash}")),
-        ("device", Id(", ".join(f"0x{device}" for device in asked.devices)) or "not named"),
+        ("device", Id(", ".join(f"0x{device}" for device in asked.devices)) or "unknown"),
         *((label, Id(value)) for label, value in asked.code),
         ("digest", Id(outputs["prepared-digest"])),
     ]
@@ -135,19 +135,19 @@ def prepared(run: Run, target: Target, preparation: Preparation) -> Report:
         report.links = [("The app's contract in the explorer", preparation.explorer)]
     added = "addDevice and then addComposeHash" if preparation.devices else "addComposeHash"
     approve = (
-        f"1. The app's owner approves: a Safe imports this as a file ({added}), which is the output "
-        "safe-transaction too:"
+        f"1. The app's owner approves. Import this file into a Safe ({added}); it is also the output "
+        "safe-transaction:"
     )
-    wallet = "Or a wallet sends this calldata to the app contract, with value 0:"
+    wallet = "Or send this calldata from a wallet to the app contract, with value 0:"
     compare = (
-        "2. Whoever approves compares hash and device with those above, and passes the digest on, "
-        "apart from the ciphertext:"
+        "2. Before approving, compare hash and device with those above. Pass on the digest, apart from the "
+        "ciphertext:"
     )
     if file:
         what = f"prepared-file: {file}, prepared-digest and transaction-hash (or rpc-url)."
     else:
         what = "encrypted-env, env-keys, compose-hash, transaction-hash and prepared-digest."
-    commit = f"3. Within 14 days another run commits this very ciphertext: {what}"
+    commit = f"3. Within 14 days, commit this same ciphertext in another run with {what}"
     report.advice = [
         (approve, outputs["safe-transaction"]),
         (wallet, outputs["calldata"]),
@@ -187,8 +187,8 @@ def doubt(targets: Sequence[Target]) -> str:
 
 
 def _changes(run: Run, plan: Plan) -> list[tuple[str, str]]:
-    changes = [("order of the names", "another one, which is another compose hash")] if plan.reordered else []
-    changes += [("compose file", "another one")] if plan.changes_file else []
+    changes = [("order of the names", "changed, and so is the compose hash")] if plan.reordered else []
+    changes += [("compose file", "changed")] if plan.changes_file else []
     if plan.changes_hash and plan.compose_hash:
         before = short(run, plan.previous_hash)
         changes.append(("compose hash", Id(f"{before} → {short(run, plan.compose_hash)}")))

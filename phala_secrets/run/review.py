@@ -1,4 +1,4 @@
-"""What the guest and the app would make of the variables: stop or warn, as ``guest-check`` says."""
+"""Check what the guest and the app would make of the variables. ``guest-check`` decides: stop or warn."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _judge(run: Run, findings: Sequence[Finding]) -> None:
     if wrong and run.job.guest_check == "error":
         count = f"{len(wrong)} variables" if len(wrong) > 1 else "a variable"
         raise DeliveryError(
-            f"the guest would not get {count} as given",
-            hint="change each as its own hint says; guest-check: warn sends them all the same",
+            f"{count} would not reach the guest as written",
+            hint="follow the hint of each variable, or set guest-check: warn to send them anyway",
             findings=list(dict.fromkeys(findings)),
         )
     for finding in findings:

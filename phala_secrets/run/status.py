@@ -1,4 +1,4 @@
-"""What a CVM has today. Each line says whether it is proven, or the API's word."""
+"""What a CVM has today. Each line says whether it is proven or the API's word."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _TEXT = 200
 
 _ROOTS = {
     "pinned": "in trusted-signers",
-    "chain": "in the KMS contract, as rpc-url says",
+    "chain": "in the KMS contract, read through rpc-url",
     "known": "the published root of the Cloud KMS",
-    "api": "as the API publishes it",
+    "api": "published by the API",
 }
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -51,7 +51,7 @@ class _Seen(NamedTuple):
     allowed: bool | PhalaSecretsError | None = None
 
 
-def tell(run: Run) -> None:
+def report(run: Run) -> None:
     """Report what each CVM has. Raise the first error of an attestation that was asked for."""
     for target in run.targets:
         seen: _Seen = run.client.run(_look(target))
@@ -93,7 +93,7 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
     by_api: Known = "API's word"
     code: Known = "proven" if attested and attested.attested else by_api
     root = f"{short(run, key.signer)}, {_ROOTS[key.trust]}"
-    app = short(run, target.app_id) + ("" if target.named else ", as app-id or cvm names it")
+    app = short(run, target.app_id) + ("" if target.named else ", named by app-id or cvm")
     lines = [
         Line("CVM", by_api, f"{target.name} ({target.id})"),
         Line("app", by_api if target.named else "proven", app),
@@ -101,7 +101,7 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
         Line("state", by_api, _state(state)),
         Line("last operation", by_api, _operation(seen)),
         Line("containers", by_api, _containers(seen)),
-        Line("compose hash", code, short(run, bare(target.cvm.compose_hash)) or "none is shown"),
+        Line("compose hash", code, short(run, bare(target.cvm.compose_hash)) or "unknown"),
         _approval(run, target, seen),
         _names(target, code),
     ]
@@ -133,7 +133,7 @@ def _operation(seen: _Seen) -> str:
     by = f" by {newest.by[:60]}" if newest.by else ""
     words = [f"{newest.kind[:60] or 'an operation'}{by}: {newest.status[:60]}", newest.error[:_TEXT]]
     if newest.started is not None:
-        words.append(f"begun {_ago(newest.started)} ago")
+        words.append(f"started {_ago(newest.started)} ago")
     return untrusted(", ".join(filter(None, words)))
 
 
@@ -146,7 +146,7 @@ def _containers(seen: _Seen) -> str:
     if isinstance(seen.containers, PhalaSecretsError):
         return f"unknown: {seen.containers.marked}"
     if seen.containers is None:
-        return "cannot be seen"
+        return "not visible"
     more = len(seen.containers) - _CONTAINERS
     words = [*map(in_words, seen.containers[:_CONTAINERS]), *([f"and {more} more"] if more > 0 else [])]
     return untrusted("; ".join(words)) or "none"
@@ -167,7 +167,7 @@ def _approval(run: Run, target: Target, seen: _Seen) -> Line:
         if today and today.missing_devices:
             devices = ", ".join(today.missing_devices)
             return Line("approval", "proven", f"the app's contract does not allow the device {devices}")
-        return Line("approval", "proven", "given: the app's contract allows compose hash and device")
+        return Line("approval", "proven", "given: the app's contract allows the compose hash and the device")
     if isinstance(seen.allowed, PhalaSecretsError):
         return Line("approval", "API's word", f"unknown: {seen.allowed.marked}")
     words = {True: "given", False: "missing", None: "unknown"}[seen.allowed]

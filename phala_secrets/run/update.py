@@ -1,4 +1,4 @@
-"""Carrying the plans out: each CVM's update, the approval if it takes one, the wait, and how it all ended."""
+"""Carry out the plans: the update of each CVM, its approval if needed, the wait, and the report."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _send_when_free(run: Run, target: Target) -> Accepted | None:
                 patience = Patience(run.job.wait_timeout)
                 limit = on_clock(patience.seconds)
                 run.runner.say(
-                    f"{target.name} is busy with another operation: waiting up to {limit} min for its end"
+                    f"{target.name} is busy with another operation: waiting up to {limit} min for it to end"
                 )
             if patience.left <= 0:
                 raise error.saying(
@@ -134,9 +134,9 @@ def _send(run: Run, target: Target) -> Accepted | None:
         result = _deliver(run, target)
     if isinstance(result, Precondition):
         raise ApprovalRefusedError(
-            "Phala Cloud asks again for the approval that it has just been shown",
+            "Phala Cloud asks again for an approval that it already received",
             status_code=465,
-            hint="run again later: what is approved by then is not sent again",
+            hint="run again later: the run does not repeat an approval",
         )
     return result
 
@@ -174,7 +174,7 @@ def _accepted(run: Run, target: Target, result: Accepted) -> None:
     if result.allowed_envs_changed is not None:
         run.output_of(target, {"allowed-envs-changed": result.allowed_envs_changed})
     if not run.fleet or not run.job.wait:
-        operation = result.correlation_id or "its operation does not show yet"
+        operation = result.correlation_id or "operation not visible yet"
         run.runner.say(f"{target.name}: update accepted ({operation})")
 
 
@@ -195,15 +195,15 @@ def _look_for_newcomers(run: Run) -> None:
     known = {target.id for target in run.targets}
     try:
         now = run.client.send(records.app_cvms(run.job.app))
-    except PhalaSecretsError as error:  # what became of the others is still to be told
+    except PhalaSecretsError as error:  # the outcome of the others is still to be reported
         run.runner.tell(
-            Finding(f"replicas that came meanwhile could not be looked for: {error.marked}", "run again")
+            Finding(f"looking for new replicas failed: {error.marked}", "run again to update them")
         )
         return
     for cvm in now:
         if cvm.id not in known:
             run.runner.tell(
-                Finding(f"the CVM {cvm.name} ({cvm.id}) came meanwhile and was not updated", "run again")
+                Finding(f"the new CVM {cvm.name} ({cvm.id}) was not updated", "run again to update it")
             )
 
 

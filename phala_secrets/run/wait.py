@@ -1,4 +1,4 @@
-"""Waiting for one CVM of a run: for what is in the way, for the update, for a start, for its containers."""
+"""Wait for one CVM of a run: for another operation, the update, a start, its containers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from phala_secrets.run.context import Run, Target
 
 
-_GO_ON = "; `mode: wait` goes on waiting"
+_GO_ON = "; go on waiting with `mode: wait`"
 
 
 def until_free(run: Run, target: Target, patience: Patience, busy: ConflictError) -> None:
@@ -76,7 +76,7 @@ def _start(run: Run, target: Target, patience: Patience) -> Seen:
     if not run.job.start:
         raise BootError(
             "the CVM is still stopped",
-            hint=f"start it: start: true does so after the update, and so does phala cvms start {target.id}",
+            hint=f"set start: true, or start it yourself: phala cvms start {target.id}",
         )
     show = shown(run, target, patience)
     show("stopped, starting it")

@@ -222,7 +222,7 @@ def test_a_compose_file_that_the_api_made_up_whole_gets_no_signature(app: App) -
     app.cvm.app_compose |= {"docker_compose_file": "services: {evil: {image: evil}}\n"}
     done = app.update()
     assert done.code == 3
-    assert "rests on nothing" in problem(done)
+    assert "is not approved on chain" in problem(done)
     assert app.sent == 0
 
 

@@ -39,7 +39,7 @@ def test_a_commit_of_what_another_run_prepared_is_not_called_delivered(
         assert others
         assert done.code == 6, done.log
         assert done.outputs["status"] == "failed"
-        assert "may be what another run prepared" in done.annotations("error")[-1].data
+        assert "the committed update may be from another run" in done.annotations("error")[-1].data
         assert "Delivered" not in done.summary
 
 
@@ -64,8 +64,8 @@ def test_a_revision_without_a_compose_hash_is_not_taken_for_ours(step: Step, sim
     step.write("docker-compose.yml", BEFORE + "    init: true\n")
     done = step(compose_file="docker-compose.yml", keep_secrets="true")
     assert done.code == 6, done.log
-    assert "it is not known whether" in done.annotations("error")[-1].data
-    assert "has accepted" not in done.log
+    assert "the outcome of the update of" in done.annotations("error")[-1].data
+    assert "Phala Cloud accepted" not in done.log
 
 
 @pytest.mark.parametrize("meddles", [True, False])

@@ -41,7 +41,7 @@ def is_first(request: Request, answer: Answer) -> bool:
 def test_a_cookie_beyond_ascii_is_no_bug(
     step: Step, cloud: Cloud, cvm: Cvm, which: Callable[[Request, Answer], bool]
 ) -> None:
-    """Exit 1 and "a bug in phala-secrets", on the 202 after the update was carried out.
+    """Exit 1 and "internal error in phala-secrets", on the 202 after the update was carried out.
 
     We have no use for cookies, so the run goes on as if there were none.
     """
@@ -193,7 +193,7 @@ def test_a_precondition_with_an_odd_field_is_no_bug_in_the_library(
     ],
 )
 def test_a_malformed_input_is_no_bug(step: Step, cloud: Cloud, cvm: Cvm, name: str, text: str) -> None:
-    """Exit 1 and "a bug in phala-secrets". An input that is wrong has exit 2, and is named."""
+    """Exit 1 and "internal error in phala-secrets". An input that is wrong has exit 2, and is named."""
     given: dict[str, Any] = {name.replace("-", "_"): text}
     done = step.apart(env="OLD=2", **given)  # apart: a crash leaves sockets open
     assert done.code == 2, done.log
@@ -203,7 +203,7 @@ def test_a_malformed_input_is_no_bug(step: Step, cloud: Cloud, cvm: Cvm, name: s
 
 
 def test_a_nested_phala_toml_is_no_bug(step: Step, cloud: Cloud, cvm: Cvm) -> None:
-    """Exit 1 and "a bug in phala-secrets"."""
+    """Exit 1 and "internal error in phala-secrets"."""
     step.write("phala.toml", "name = " + "[" * 5000 + "]" * 5000)
     done = step.apart(cvm=None, env="OLD=2")
     assert done.code == 2, done.log

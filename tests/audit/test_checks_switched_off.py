@@ -92,5 +92,5 @@ def test_verify_of_a_cvm_is_not_made_of_a_file_of_the_checkout(
     assert run(*UPDATE, *expected, environ=attest).code == 0
     cloud.reset_requests()
     cvm.firmware.os = "somebody's own"
-    refused(run(*VERIFY, *expected, environ=attest), cloud, "cvm and evidence-file are both given")
+    refused(run(*VERIFY, *expected, environ=attest), cloud, "both cvm and evidence-file are set")
     assert run("verify", *expected, environ=attest).code == 0

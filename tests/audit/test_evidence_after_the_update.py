@@ -101,7 +101,7 @@ def test_another_quote_of_the_boot_before_is_not_fresh(
     cloud.tamper = tamper
     done = update(run, cvm, attested)
     assert done.code == 9, done.printed
-    assert "fresh: the evidence is of the boot before" in done.errors[-1]
+    assert "fresh: the evidence is from the boot before" in done.errors[-1]
 
 
 def test_nothing_is_sent_where_nothing_can_verify_a_quote(
@@ -123,7 +123,7 @@ def test_evidence_that_holds_a_value_is_not_kept(
     run.write(".env", "OLD=a-value-nobody-may-see\n")
     done = update(run, cvm, attested, PHALA_SECRETS_EVIDENCE_FILE="kept.json")
     assert done.code == 0, done.printed
-    assert "evidence-file is not written: it would hold the value of OLD" in done.printed
+    assert "evidence-file is not written: it would contain the value of OLD" in done.printed
     assert not (run.folder / "kept.json").exists()
     run.write(".env", "OLD=another-value\n")
     assert update(run, cvm, attested, PHALA_SECRETS_EVIDENCE_FILE="kept.json").code == 0

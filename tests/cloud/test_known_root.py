@@ -64,7 +64,7 @@ def test_a_key_that_the_known_root_signed_is_known(
     done = run("verify", "--cvm", "my-app", "--json")
     assert done.code == 0, done.printed
     assert done.json["trust"] == "known"
-    assert "kind of KMS (Cloud KMS) are the API's word" in done.printed
+    assert "Only the API vouches for the app and the kind of KMS (Cloud KMS)" in done.printed
     assert "--require-trust known" in done.printed
 
 

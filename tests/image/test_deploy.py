@@ -146,7 +146,7 @@ def test_a_file_that_the_api_changed_on_the_way_is_refused(
     simulator.cloud.tamper = change
     code, log, outputs = deploy()
     assert (code, outputs["status"]) == (6, "failed"), log
-    assert "another compose file than was sent" in log
+    assert "has a different compose file" in log
 
 
 def test_what_root_prepares_a_step_of_another_user_commits(

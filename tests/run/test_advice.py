@@ -15,7 +15,7 @@ from tests.support.command import Command, Outcome
 from tests.support.paper_chain import BASE_KMS
 from tests.support.step import Done, Step
 
-ADVICE = "then have any other refused:"
+ADVICE = "then pin"
 
 
 def flags(done: Outcome) -> list[str]:

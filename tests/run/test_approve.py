@@ -127,7 +127,7 @@ def test_new_names_without_a_way_to_approve_them_show_both_ways(step: Step, cvm:
 def test_a_key_without_an_rpc_is_no_way_either(step: Step, cvm: Cvm, inputs: dict[str, Any]) -> None:
     done = step(env=ENV, **inputs)
     assert done.code == 7
-    assert "rpc-url, both" in done.annotations("error")[0].data
+    assert "private-key and rpc-url" in done.annotations("error")[0].data
     assert inputs["private_key"] in done.masks
     assert inputs["private_key"] not in done.shown + done.output_file + done.summary
 
@@ -212,7 +212,7 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
     done = prepare()
     for part in (
         "1. The app&#39;s owner approves",
-        "2. Whoever approves",
+        "2. Before approving",
         "3. Within 14 days",
         done.outputs["calldata"],
         f"0x{cvm.hash_with(NAMES)}",
@@ -220,12 +220,12 @@ def test_those_who_approve_get_steps_and_a_digest(prepare: Callable[..., Done], 
         f"prepared-digest: {done.outputs['prepared-digest']}",
         f"explorer](https://basescan.org/address/0x{cvm.app_id})",
         "Base (chain 8453)",
-        "is Phala Cloud&#39;s word",
+        "Only Phala Cloud says",
         f"trusted-signers: &#34;0x{cvm.kms.root_public_key}&#34;",
     ):
         assert part in done.summary, part
     assert f"<pre>{done.outputs['safe-transaction']}</pre>" in html.unescape(done.summary)
-    assert done.summary.count("### Prepared for my-app: an approval on chain is needed\n") == 1
+    assert done.summary.count("### Prepared for my-app: an on-chain approval is needed\n") == 1
 
 
 def test_what_was_prepared_is_committed_to_the_byte(
@@ -349,7 +349,7 @@ def test_a_device_that_the_api_never_names_is_no_device_that_was_approved(
     cloud.tamper = rewrite(f"/cvms/{cvm.name}", lambda content: content.update(node_info={}))
     prepared = prepare()
     assert prepared.outputs["device-id"] == cvm.device_id
-    assert "that it does not name" in prepared.summary
+    assert "an unnamed device" in prepared.summary
     cloud.approved_transactions.add(TRANSACTION)
     refused = commit(step, prepared)
     assert refused.code == 3
@@ -365,7 +365,7 @@ def test_without_the_digest_a_warning_says_what_is_not_known(
     done = commit(step, prepared, prepared_digest="none")
     assert done.code == 0, done.log
     (warning,) = done.annotations("warning")
-    assert "prepared-digest is not given" in warning.data
+    assert "without prepared-digest" in warning.data
 
 
 def test_an_api_that_calls_the_app_central_commits_no_approval(
@@ -378,7 +378,7 @@ def test_an_api_that_calls_the_app_central_commits_no_approval(
     cloud.reset_requests()
     done = commit(step, prepared)
     assert done.code == 3
-    assert "no KMS on chain" in done.annotations("error")[0].data
+    assert "no Onchain KMS" in done.annotations("error")[0].data
     assert not updates(cloud)
 
 
@@ -535,7 +535,7 @@ def test_a_hash_that_is_named_may_be_approved_all_the_same(
     cloud.tamper = ask_for("compose_hash", OTHER)
     done = prepare(compose_hash="0x" + OTHER.upper())
     assert done.outputs["compose-hash"] == OTHER
-    assert "by name" in done.summary
+    assert "because compose-hash names it" in done.summary
 
 
 def test_naming_one_hash_lets_no_other_through(step: Step, cvm: Cvm, cloud: Cloud) -> None:
@@ -598,7 +598,7 @@ def test_an_app_of_the_central_kms_is_never_approved_on_chain(step: Step, cloud:
     cloud.tamper = ask
     done = step(env=ENV, prepare_only="true")
     assert done.code == 3
-    assert "no KMS there" in done.annotations("error")[0].data
+    assert "no Onchain KMS" in done.annotations("error")[0].data
 
 
 # -- with a chain to ask -------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def update(run: Command, *arguments: str) -> Outcome:
 def test_after_a_time_out_wait_goes_on(run: Command, cvm: Cvm, clock: ManualClock) -> None:
     late = update(run, "--wait-timeout", "5")
     assert late.code == 8
-    assert "phala-secrets wait goes on waiting" in late.hints[-1]
+    assert "go on waiting with phala-secrets wait" in late.hints[-1]
     done = run("wait", "--cvm", "my-app", "--json")
     assert done.code == 0, done.printed
     assert "my-app: following" in done.stderr
@@ -57,7 +57,7 @@ def test_what_ended_meanwhile_is_told_as_it_ended(run: Command, cvm: Cvm) -> Non
 def test_a_cvm_with_no_operation_just_runs(run: Command, cvm: Cvm, cloud: Cloud) -> None:
     done = run("wait", "--cvm", "my-app")
     assert done.code == 0, done.printed
-    assert done.lines[-3:-1] == ["my-app runs", "  last operation  none"]
+    assert done.lines[-3:-1] == ["my-app is running", "  last operation  none"]
     assert {request.method for request in cloud.requests} == {"GET"}
 
 
@@ -115,7 +115,7 @@ def test_ctrl_c_leaves_the_operation_to_itself(run: Command, cvm: Cvm) -> None:
         person.presses_ctrl_c()
         assert person.code() == 130
         assert "interrupted: the operation goes on without this run" in person.seen
-        assert "hint: phala-secrets wait follows it again" in person.seen
+        assert "hint: follow it again with phala-secrets wait" in person.seen
 
 
 def test_a_step_of_a_workflow_waits_too(step: Step, cvm: Cvm) -> None:

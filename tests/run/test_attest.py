@@ -121,7 +121,7 @@ def test_names_that_the_service_puts_in_another_order_are_still_those_sent(
     assert done.code == 0, done.printed
 
 
-@pytest.mark.parametrize("sabotage", [*LINKS.values(), STALE], ids=[*LINKS, "of before the update"])
+@pytest.mark.parametrize("sabotage", [*LINKS.values(), STALE], ids=[*LINKS, "from before the update"])
 def test_each_lie_ends_an_update_with_9_and_its_own_reason(
     update: Attest, cvm: Cvm, cloud: Cloud, sabotage: Sabotage
 ) -> None:
@@ -144,7 +144,9 @@ def test_a_deploy_that_is_not_attested_names_what_ran_before(update: Attest, run
     run.write("docker-compose.yml", "services:\n  app:\n    image: httpd\n    environment: [OLD]\n")
     done = update("--compose-file", "docker-compose.yml")
     assert done.code == 9, done.printed
-    assert f"to go back, deploy what ran before: compose hash {before}, revision {revision}" in done.hints[-1]
+    assert (
+        f"to roll back, deploy what ran before: compose hash {before}, revision {revision}" in done.hints[-1]
+    )
 
 
 def test_sixteen_mebibytes_of_evidence_are_none(update: Attest, cvm: Cvm, cloud: Cloud) -> None:
@@ -260,7 +262,7 @@ def test_modes_that_change_nothing_pass_attest_over_and_say_so(
     flags = ("--cvm", "my-app", "--env-file", ".env", "--attest", "require")
     done = run(mode, *flags, environ=inputs)
     assert done.code == 0, done.printed
-    assert f"attest is passed over: {mode} does not attest" in done.printed
+    assert f"attest has no effect: {mode} does not attest" in done.printed
     assert cloud.tee.asked == []
 
 
@@ -360,7 +362,7 @@ def test_the_attestation_has_the_time_to_itself(
     cvm.restart_seconds, cloud.attests_after = 50, seconds
     done = update("--wait-timeout", "60")
     assert done.code == code, done.printed
-    assert ("of the boot before the update after 60 s" in done.printed) == bool(code)
+    assert ("from the boot before the update after 60 s" in done.printed) == bool(code)
 
 
 def test_the_evidence_of_the_boot_before_is_read_just_before_each_update(
@@ -457,7 +459,9 @@ def test_the_record_of_a_kms_is_verified_as_a_file(
         assert "another root" in done.stderr
     published = known.Published(record["k256_pubkey"], record["ca_pubkey"], "https://api.invalid")
     monkeypatch.setattr(known, "published", published)
-    assert "the root that ships with us" in verify("--evidence-file", "record.json", **common).stderr
+    assert (
+        "the root that ships with phala-secrets" in verify("--evidence-file", "record.json", **common).stderr
+    )
     other = cloud.add_kms("base-1", 8453, BASE_KMS)
     for change in ({"k256_pubkey": other.root_public_key}, {"ca_pubkey": other.ca_public_key}):
         run.write("record.json", json.dumps({**record, **change}))

@@ -131,13 +131,17 @@ SOURCES = {
 }
 GUEST = {
     "newline": with_file(
-        'A=1\nKEY="a\nb"\n', "the guest would not get a variable as given", "--guest-check warn", code=4
+        'A=1\nKEY="a\nb"\n', "a variable would not reach the guest as written", "--guest-check warn", code=4
     ),
     "backslash at the end": with_file(
-        "KEY=a\\\n", "not get a variable as given", "as its own hint says", code=4, requests=TO_COMPARE
+        "KEY=a\\\n",
+        "a variable would not reach the guest",
+        "follow the hint of each",
+        code=4,
+        requests=TO_COMPARE,
     ),
     "name of the launcher": with_file(
-        "PATH=/x\n", "not get a variable as given", "as its own hint says", code=4
+        "PATH=/x\n", "a variable would not reach the guest", "follow the hint of each", code=4
     ),
     "too many": with_file(
         "".join(f"A{number}=\n" for number in range(1025)),
@@ -171,8 +175,8 @@ GUEST = {
     ),
     "newline, in a plan": with_file(
         'OLD="a\nb"\n',
-        "not get a variable as given",
-        "as its own hint says",
+        "a variable would not reach the guest",
+        "follow the hint of each",
         code=4,
         requests=TO_COMPARE,
         mode="plan",
@@ -401,10 +405,8 @@ LOOKUPS = {
     "KMS with a dot": Bad("info ..", "'..' cannot be part of a request", "id or slug", mode="kms", cvm=None),
     "unknown chain": Bad("on-chain moon", "Unsupported chain: moon", "API", 5, 1, mode="kms", cvm=None),
     "bad app of a key": Bad("pubkey phala x", "'x' is not an app id", "40 hex", mode="kms", cvm=None),
-    "too many app ids": Bad(
-        "next-app-ids 21", "COUNT: '21' is not a whole number from 1 to 20", "1 to 20", mode="kms", cvm=None
-    ),
-    "no number of app ids": Bad("next-app-ids ²", "COUNT: '\\xb2' is not", "1 to 20", mode="kms", cvm=None),
+    "too many app ids": Bad("next-app-ids 21", "invalid COUNT '21'", "1 to 20", mode="kms", cvm=None),
+    "no number of app ids": Bad("next-app-ids ²", "invalid COUNT '\\xb2'", "1 to 20", mode="kms", cvm=None),
     "bad app to list": Bad("--app x", "app: 'x' is not an app id", "40 hex digits", mode="list", cvm=None),
     "unknown app to list": Bad(f"--app {APP}", "App not found", "check", 5, 1, mode="list", cvm=None),
     "no port": Bad("--port x", "--port: 'x' is not a port", "--help", mode="simulate", cvm=None),

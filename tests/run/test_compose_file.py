@@ -197,7 +197,7 @@ def test_a_key_of_the_run_may_not_stand_there(step: Step, cvm: Cvm, cloud: Cloud
     )
     assert done.code == 2, done.log
     error = done.annotations("error")[-1]
-    assert f"{key} stands in the compose file, which is public" in error.data
+    assert f"the compose file is public, but contains {key}" in error.data
     assert error.properties["line"] == "7"
     assert value not in done.shown
     assert updates(cloud) == []
@@ -293,7 +293,7 @@ def test_a_failed_run_names_what_ran_before_as_the_way_back(step: Step, cvm: Cvm
     done = deploy(step)
     assert done.code == 8
     (error,) = done.annotations("error")
-    assert f"to go back, deploy what ran before: compose hash {before}, revision {revision}" in error.data
+    assert f"to roll back, deploy what ran before: compose hash {before}, revision {revision}" in error.data
     assert len(cvm.operations) == 1
     assert done.outputs["previous-compose-hash"] == before
 
@@ -315,7 +315,7 @@ def test_without_a_hash_or_a_revision_of_before_the_way_back_is_shorter(
     hidden = True
     cvm.boot_fails("no such image")
     (error,) = deploy(step).annotations("error")
-    assert "to go back" not in error.data
+    assert "to roll back" not in error.data
 
 
 def test_a_rolling_update_stops_at_the_first_cvm_that_fails(step: Step, cvm: Cvm, cloud: Cloud) -> None:
@@ -360,7 +360,7 @@ def test_containers_that_do_not_come_up_stop_a_rolling_update(step: Step, cvm: C
     cvm.looks.extend([[Container("dstack-web-1", "restarting", 1)]] * 200)
     done = deploy(step, cvm=None, app=cvm.app_id, wait_for="containers", wait_timeout="60")
     assert done.code == 8, done.log
-    assert "to go back" in done.log
+    assert "to roll back" in done.log
     assert second.operations == []
 
 
@@ -509,7 +509,7 @@ def test_a_file_that_the_api_changed_where_no_approval_is_needed_is_an_error(
     cloud.tamper = change
     done = deploy(step)
     assert done.code == 6
-    assert "another compose file than was sent" in done.annotations("error")[0].data
+    assert "has a different compose file" in done.annotations("error")[0].data
     assert done.outputs["status"] == "failed"
 
 
@@ -556,5 +556,5 @@ def test_a_file_that_is_shown_and_is_not_what_is_measured_is_refused(
     cloud.tamper = show_ours
     done = deploy(step)
     assert done.code == 6, done.log
-    assert "another compose file than was sent" in done.annotations("error")[-1].data
+    assert "has a different compose file" in done.annotations("error")[-1].data
     assert done.outputs["status"] == "failed"

@@ -106,8 +106,8 @@ def test_without_a_terminal_to_ask_at_nothing_is_sent(
     monkeypatch.setattr(confirm, "TERMINAL", "/nowhere/tty")
     done = run(*UPDATE, person=True)
     assert done.code == 2
-    assert "nobody can be asked" in done.errors[0]
-    assert done.hints[-1] == "hint: give --yes"
+    assert "cannot open" in done.errors[0]
+    assert done.hints[-1] == "hint: pass --yes"
     assert not sent(cloud)
 
 
@@ -119,7 +119,7 @@ def test_nobody_is_waited_for_forever(
     monkeypatch.setattr(confirm, "PATIENCE", 0.0)
     done = run(*UPDATE, person=True)
     assert done.code == 130
-    assert done.errors == ["error: nobody answered, so nothing was sent"]
+    assert done.errors == ["error: no answer, so nothing was sent"]
     assert "--yes" in done.hints[-1]
     assert not sent(cloud)
     termios.tcflush(terminal, termios.TCIOFLUSH)

@@ -97,7 +97,7 @@ def test_containers_that_cannot_be_seen(
     cvm.containers = containers
     done = update(run, "--wait-timeout", "90")
     assert done.code == 8
-    assert "could not be seen for 90 s" in done.errors[0]
+    assert "were not visible for 90 s" in done.errors[0]
     assert "--wait-for running" in done.hints[-1]
     assert clock.monotonic() < 95
 

@@ -79,7 +79,7 @@ def test_a_deploy_that_no_revision_shows_is_not_known_and_not_sent_again(
     simulator.faults.add(replace(fault))
     done = deploy(step, KEPT, env=None, keep_secrets="true") if keeps else deploy(step)
     assert done.code == 6, done.log
-    assert "not known whether the update of 'my-app' was accepted" in done.annotations("error")[0].data
+    assert "the outcome of the update of 'my-app' is unknown" in done.annotations("error")[0].data
     assert (len(patches(cloud)), len(cvm.operations)) == (1, 0)
     assert done.outputs["status"] == "failed"
     assert 29 <= clock.monotonic() <= 31
@@ -200,7 +200,7 @@ def test_an_api_that_asks_again_for_what_it_was_shown_is_refused(
     cloud.tamper = again
     done = deploy(step, rpc_url=chain.url, private_key=OWNERS_KEY)
     assert (done.code, len(asked)) == (5, 2), done.log
-    assert "asks again for the approval" in done.annotations("error")[0].data
+    assert "asks again for an approval" in done.annotations("error")[0].data
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])

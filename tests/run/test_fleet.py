@@ -253,7 +253,7 @@ def test_a_ciphertext_is_for_one_app(mode: str, given: tuple[str, ...], run: Com
     done = run(mode, "--cvm", "mine\nanother", *given)
     assert done.code == 2
     assert done.stdout == ""
-    assert "for the key of one app, but these CVMs are of 2" in done.errors[0]
+    assert "for the key of one app, but these CVMs belong to 2" in done.errors[0]
     assert not patches(cloud)
 
 

@@ -164,7 +164,7 @@ def test_an_interrupt_amid_a_fleet_names_those_that_may_have_been_reached_beside
     assert done.code == 130, done.printed
     first, then = done.errors[0].split("; ")
     assert first.endswith("the update may have been accepted for second")
-    assert then == f"the update had been accepted for my-app ({cvm.operations[-1].correlation_id})"
+    assert then == f"the update was accepted for my-app ({cvm.operations[-1].correlation_id})"
 
 
 class Trap:

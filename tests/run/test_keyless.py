@@ -347,7 +347,7 @@ def test_a_job_without_the_permission_is_told_of_it(
     message, hint = refusal(done).split("\n")
     assert message == "no API key"
     assert "id-token: write" in hint
-    assert hint.startswith("give api-key")
+    assert hint.startswith("set api-key")
     assert list(cloud.requests) == []
 
 

@@ -54,7 +54,7 @@ def test_no_revision_within_thirty_seconds_is_not_known_and_not_sent_again(
     simulator.faults.add(replace(fault))
     done = update(run)
     assert done.code == 6
-    assert "not known whether the update of 'my-app' was accepted" in done.errors[0]
+    assert "the outcome of the update of 'my-app' is unknown" in done.errors[0]
     assert len(patches(cloud)) == 1
     assert 29 <= clock.monotonic() <= 31
     assert done.json["status"] == "failed"
@@ -121,7 +121,7 @@ def test_revisions_that_cannot_be_read_leave_it_open(
     simulator.faults.add(Fault("status", path="/revisions", status=403, times=None))
     done = update(run)
     assert done.code == 6
-    assert "revisions could not be read" in done.errors[0]
+    assert "reading its revisions failed" in done.errors[0]
 
 
 def test_which_operation_made_a_revision() -> None:

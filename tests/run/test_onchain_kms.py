@@ -151,7 +151,8 @@ def test_a_compose_hash_that_no_order_gives_is_reported(step: Step, cloud: Cloud
     done = step(cvm=cvm.id, env="A=1\nB=2", wait="false")
     assert done.code == 0, done.log
     (warning,) = done.annotations("warning")
-    assert f"the compose hash is {another}, which no order of these names gives" in warning.data
+    assert f"the compose hash is {another}, not " in warning.data
+    assert "and no order of these names explains it" in warning.data
     assert done.outputs["compose-hash"] == another
 
 
@@ -228,7 +229,7 @@ def test_an_approval_of_before_is_made_once_more_where_the_service_wants_its_tra
     done = owned(step, chain)
     assert done.code == 0, done.log
     assert len(chain.transactions) == (0 if taken else 1)
-    assert ("To be approved on chain" in done.log) is not taken  # what is signed is shown, each time
+    assert ("To approve on chain" in done.log) is not taken  # what is signed is shown, each time
     assert cvm.environment == {"OLD": "2", "NEW": "a-value-nobody-may-see"}
 
 

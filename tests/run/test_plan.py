@@ -44,11 +44,11 @@ def test_each_name_says_what_the_compose_file_makes_of_it(run: Command, cloud: C
         ("+ DATABASE_URL", f"{'':11}used by the compose file"),
         ("+ PORT", f"{'':19}used by the compose file, which has a default"),
         ("+ IDLE", f"{'':19}not used by the compose file"),
-        ("~ KEY (sent anew)", f"{'':8}the app does not start without it"),
+        ("~ KEY (sent again)", f"{'':7}the app does not start without it"),
         ("- GONE (would be dropped)", "not used by the compose file"),
     ]
-    assert "  4 variables: 3 to add, 1 sent anew; 1 would be dropped" in done.lines
-    assert "Once that is changed, it would restart the CVM, whether or not a value is new." in done.lines
+    assert "  4 variables: 3 to add, 1 sent again; 1 would be dropped" in done.lines
+    assert "Once that is fixed, it would restart the CVM, even if no value is new." in done.lines
 
 
 def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Cloud) -> None:
@@ -57,9 +57,9 @@ def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Clou
     cvm = cloud.add_cvm("script", environment={"A": "1"})
     cvm.app_compose = {**cvm.app_compose, "pre_launch_script": 'echo "$A"'}
     unreadable = cloud.add_cvm("unreadable", environment={"A": "1"}, docker_compose_file="a: [")
-    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent anew)  handed on with all others"]
-    assert diff(plan(run, cvm="script", env="A=2\n")) == ["~ A (sent anew)  used by a script"]
-    assert diff(plan(run, cvm=unreadable.name, env="A=2\n")) == ["~ A (sent anew)"]
+    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent again)  handed on with all others"]
+    assert diff(plan(run, cvm="script", env="A=2\n")) == ["~ A (sent again)  used by a script"]
+    assert diff(plan(run, cvm=unreadable.name, env="A=2\n")) == ["~ A (sent again)"]
 
 
 def test_nothing_of_it_is_said_twice_or_in_long_lines(run: Command, cvm: Cvm) -> None:
@@ -85,8 +85,8 @@ def test_quiet_leaves_the_diff_alone(run: Command, cvm: Cvm) -> None:
     done = plan(run, "--quiet", env="OLD=2\nNEW=3\n")
     assert [line.split("  ")[1] for line in done.lines] == [
         "+ NEW",
-        "~ OLD (sent anew)",
-        "2 variables: 1 to add, 1 sent anew",
+        "~ OLD (sent again)",
+        "2 variables: 1 to add, 1 sent again",
     ]
 
 
@@ -104,10 +104,10 @@ def test_replicas_with_the_same_plan_share_a_diff_and_others_are_named(run: Comm
     done = run("plan", "--app", first.app_id, "--env-file", ".env", "--max-parallel", "2", "--allow-removal")
     assert done.code == 0, done.printed
     assert "Plan for web-1 and 2 more of its app: update would go through (exit code 0)" in done.lines
-    assert "It would restart the CVMs, 2 at a time, whether or not a value is new." in done.lines
+    assert "It would restart the CVMs, 2 at a time, even if no value is new." in done.lines
     assert [line for line in done.lines if line.startswith("  web-")] == ["  web-1, web-2:", "  web-3:"]
     one_by_one = run("plan", "--app", first.app_id, "--env-file", ".env", "--allow-removal")
-    assert "It would restart the CVMs, one after another, whether or not a value is new." in one_by_one.lines
+    assert "It would restart the CVMs, one after another, even if no value is new." in one_by_one.lines
 
 
 def test_secrets_that_are_kept_are_counted(run: Command, cvm: Cvm) -> None:
@@ -175,7 +175,7 @@ def test_an_approval_that_is_there_already_is_not_needed(run: Command, cloud: Cl
     cloud.tamper = allow
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, False)
-    assert "  approval on chain  given already, by the API's word" in done.lines
+    assert "  on-chain approval  already given according to the API" in done.lines
 
 
 @pytest.mark.parametrize("word", [{"error": "the RPC is down", "is_allowed": False}, {"is_allowed": None}])
@@ -188,7 +188,7 @@ def test_where_nobody_says_so_it_is_empty(
     cloud.tamper = say
     done = plan(run, "--json", env=NEW)
     assert (done.code, needed(done)) == (0, "")
-    assert "  approval on chain  needed, unless it was given before: rpc-url checks it" in done.lines
+    assert "  on-chain approval  needed, unless already given; rpc-url checks it" in done.lines
 
 
 def test_a_refusal_of_the_question_is_no_reason_to_refuse(
@@ -209,7 +209,7 @@ def test_with_an_rpc_the_contract_is_asked_and_not_the_api(run: Command, cloud: 
         run.environ |= key
         approving = plan(run, "--json", *rpc, env=NEW)
         assert approving.code == 0, "update would approve it"
-        assert "  approval on chain  needed, and given with private-key" in approving.lines
+        assert "  on-chain approval  needed; private-key gives it" in approving.lines
         chain.approved.add(done.json["compose_hash"])
         chain.devices.add(on_chain.device_id)
         assert needed(plan(run, "--json", *rpc, env=NEW)) is False

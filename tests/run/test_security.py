@@ -213,7 +213,7 @@ def test_a_lost_answer_that_cannot_be_looked_up_is_not_known(
     simulator.faults.add(Fault("status", path="/revisions", times=None, status=status))
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"})
     assert done.code == 6
-    assert "not known whether" in done.errors[0]
+    assert "is unknown" in done.errors[0]
     assert cvm.wait().environment == {"OLD": "2"}
 
 
@@ -226,7 +226,7 @@ def test_what_became_of_a_fleet_is_told_though_the_last_look_fails(
     done = run(*arguments, environ={"OLD": "2"})
     assert done.code == 8, done.printed
     assert "no such image" in done.errors[0]
-    assert "could not be looked for" in done.printed
+    assert "looking for new replicas failed" in done.printed
 
 
 # -- a key where a path belongs ---------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_an_operation_that_may_be_another_runs_is_not_claimed(
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "ours"})
     assert done.code == 6
     assert cvm.environment == {"OLD": "theirs"}
-    assert "not known whether" in done.errors[0]
+    assert "is unknown" in done.errors[0]
 
 
 @pytest.mark.parametrize("by", ["id", "uuid", "instance"])
@@ -281,5 +281,5 @@ def test_a_cvm_that_is_named_by_its_own_id_is_that_one(step: Step, cvm: Cvm, clo
     cloud.tamper = lie
     done = step(cvm=named, env="OLD=3", app_id=cvm.app_id)
     assert done.code == 3, done.log
-    assert f"answers with the CVM {other.id}" in done.annotations("error")[0].data
+    assert f"returned the CVM {other.id}" in done.annotations("error")[0].data
     assert other.environment == {"OLD": "1"}

@@ -83,7 +83,7 @@ def test_a_cvm_that_shows_nothing(run: Command, cloud: Cloud) -> None:
     shown = lines(run("status", "--cvm", "my-app"))
     assert shown["variables"][1] == "none"
     assert shown["last operation"][1] == "none"
-    assert shown["containers"][1] == "cannot be seen"
+    assert shown["containers"][1] == "not visible"
 
 
 def test_a_fleet_has_a_table_for_each_and_rows(run: Command, cloud: Cloud, cvm: Cvm) -> None:
@@ -129,7 +129,7 @@ def test_the_contract_proves_an_approval_and_the_api_only_says_so(run: Command, 
     assert said[0] == "API's word"
     assert said[1].startswith("given on chain 8453")
     proven = lines(run("status", "--cvm", "on-chain", "--rpc-url", chain.url))["approval"]
-    assert proven == ("proven", "given: the app's contract allows compose hash and device")
+    assert proven == ("proven", "given: the app's contract allows the compose hash and the device")
 
 
 def test_an_approval_that_is_missing_is_said(run: Command, chain: PaperChain, cloud: Cloud) -> None:

@@ -43,7 +43,7 @@ def test_that_it_is_stopped_is_said_before_anything_is_sent(
     done = update(run, mode=mode)
     before = done.stderr.partition("update accepted")[0]
     assert "my-app is stopped" in before
-    assert "--start starts it" in before
+    assert "set --start" in before
 
 
 @pytest.mark.parametrize("begins", [True, False], ids=["update-starts", "update-leaves"])
@@ -60,7 +60,7 @@ def test_without_start_one_that_stays_stopped_ends_at_once(
     assert done.code == 8
     assert "still stopped" in done.errors[0]
     assert cvm.operations[-1].correlation_id in done.errors[0]
-    assert "--start does so" in done.hints[-1]
+    assert "set --start" in done.hints[-1]
     assert 30 <= clock.monotonic() < 42, "its operation is followed to the end, and no longer"
     assert not starts(cloud)
 

@@ -95,7 +95,7 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
     before = done.stderr.partition("error: ")[0]
     for words in (
         r"\+ NEW +not used by the compose file",
-        r"~ OLD \(sent anew\) +used by the compose file",
+        r"~ OLD \(sent again\) +used by the compose file",
         r"- GONE \(would be dropped\) +not used",
         "DATABASE_URL",
         "KMS root",
@@ -107,18 +107,18 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
 def test_a_plan_refuses_a_value_that_would_not_arrive(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, mode="plan", env='OLD="two\nlines"\n')
     assert done.code == 4
-    assert re.search(r"~ OLD \(sent anew\)", done.stderr.partition("error: ")[0])
+    assert re.search(r"~ OLD \(sent again\)", done.stderr.partition("error: ")[0])
 
 
 @pytest.mark.parametrize(
-    ("chain", "words"), [(0, "not needed: the app is of the Cloud KMS"), (8453, "needed, by the API's word")]
+    ("chain", "words"), [(0, "not needed: the app has a Cloud KMS"), (8453, "needed according to the API")]
 )
 def test_a_plan_says_whether_an_approval_will_be_needed(
     run: Command, cloud: Cloud, chain: int, words: str
 ) -> None:
     cloud.add_kms("base", 8453, ON_CHAIN)
     cloud.add_cvm("my-app", kms="base" if chain else "phala", environment={"OLD": "1"})
-    assert f"  approval on chain  {words}" in update(run, mode="plan", env="OLD=2\nNEW=3\n").lines
+    assert f"  on-chain approval  {words}" in update(run, mode="plan", env="OLD=2\nNEW=3\n").lines
     assert "names stay the same" in update(run, mode="plan").stderr
 
 
@@ -217,7 +217,7 @@ def test_an_operation_that_left_other_names_was_not_ours(
     another_run({"THEIRS": "1"})
     done = update(run)
     assert done.code == 6
-    assert "not known whether" in done.errors[0]
+    assert "is unknown" in done.errors[0]
     assert done.json["status"] == "failed"
 
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_found_out_is_said_and_not_guessed(
     simulator.faults.add(Fault("status", path="/revisions$", status=500, times=None))
     done = update(run)
     assert done.code == 6
-    assert "not known whether" in done.errors[0]
+    assert "is unknown" in done.errors[0]
     assert "my-app" in done.errors[0]
     assert "operations" in done.hints[-1]
     assert len(patches(cloud)) == 1
@@ -253,7 +253,7 @@ def test_an_old_operation_is_not_taken_for_this_one(
     simulator.faults.add(Fault("reset_before", "PATCH"))
     done = update(run)
     assert done.code == 6
-    assert "not known whether" in done.errors[0]
+    assert "is unknown" in done.errors[0]
     assert len(cvm.operations) == 1
     assert cvm.environment == {"OLD": "3"}
 

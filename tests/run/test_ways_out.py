@@ -59,7 +59,7 @@ def test_a_bug_after_the_update_says_how_far_the_run_had_got(
     monkeypatch.setattr(progress, "operations", stumble)
     done = run("update", "--cvm", "my-app", "--secrets", "OLD", environ={"OLD": "2"})
     assert done.code == 1
-    assert "a bug in phala-secrets" in done.stderr
+    assert "internal error in phala-secrets" in done.stderr
     assert f"the update of my-app was accepted ({cvm.operations[0].correlation_id})" in done.stderr
     assert "hunter2" not in done.printed
 

@@ -196,7 +196,7 @@ LINKS: dict[str, Sabotage] = {
 }
 """Each breaks one link, and has a reason of its own."""
 
-STALE = Sabotage("fresh", "of the boot before the update", guest=_old_boot)
+STALE = Sabotage("fresh", "from the boot before the update", guest=_old_boot)
 
 
 def expected(cloud: Cloud, cvm: Cvm) -> dict[str, Any]:
