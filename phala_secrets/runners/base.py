@@ -21,8 +21,8 @@ from phala_secrets.runners.files import (
     variable,
 )
 from phala_secrets.runners.layout import columns_of, lines_of, names_of, wrapped
-from phala_secrets.runners.live import Doing, Live, on_clock, terminal_width
-from phala_secrets.runners.log import Log
+from phala_secrets.runners.live import Doing, on_clock, terminal_width
+from phala_secrets.runners.progress import Progress
 from phala_secrets.runners.secrecy import NOT_SHOWN, Secrets
 from phala_secrets.runners.text import disarm, for_scripts, one_line
 
@@ -99,9 +99,7 @@ class Runner:
             self._files.append(OutputFile(output_file, what, form=output_format, limit=limit))
         self._lock = threading.RLock()
         self._colour = self._talks_to_person() and not environ.get("NO_COLOR")
-        self._under_way: dict[str, Doing] = {}
-        self._live: Live | None = None
-        self._log = Log(self.say)
+        self._progress = Progress(self.stderr, self.say, person=self._talks_to_person())
 
     # -- to people ---------------------------------------------------------------------------
 
@@ -126,7 +124,7 @@ class Runner:
 
         There is no ``report`` where an earlier one has the error already.
         """
-        self._nothing_is_under_way()
+        self._progress.clear()
         if report and report.facts and not self.quiet:
             self._show(report)
         for finding in error.findings:
@@ -154,32 +152,16 @@ class Runner:
         A ``change`` of a state comes from outside: a log has one line a second for them, and a bounded
         number. ``doing`` has the clock of a wait.
         """
-        if self.quiet:
-            return
-        now = (doing or Doing(""))._replace(text=self.clean(text))
-        with self._lock:
-            self._under_way = {**self._under_way, cvm: now}
-            if cvm:
-                self._under_way.pop("", None)
-            if not text:
-                del self._under_way[cvm]
-            if not self._talks_to_person():
-                if not cvm:
-                    (self._log.changed if change else self._log.step)(now)
-            elif not self._under_way:
-                self._end_live()
-            elif self._live:
-                self._live.show(self._under_way.values())
-            else:
-                self._live = Live(self.stderr, self._under_way.values())
+        if not self.quiet:
+            now = (doing or Doing(""))._replace(text=self.clean(text))
+            self._progress.show(now, cvm, change=change)
 
     def paused(self, message: str = "") -> None:
         """A pause of the run, with what is tried again after it, if anything is."""
         if message:
             self.progress(message, change=True)
-        elif not self.quiet and not self._talks_to_person():
-            with self._lock:
-                self._log.pause(list(self._under_way.values()))
+        elif not self.quiet:
+            self._progress.paused()
 
     @property
     def took(self) -> str:
@@ -196,7 +178,7 @@ class Runner:
 
     def report(self, report: Report) -> None:
         """What the run came to; with ``--quiet`` the names of a plan."""
-        self._nothing_is_under_way()
+        self._progress.clear()
         report.diff = self.diff_of(report)
         if not self.quiet:
             self._show(report)
@@ -345,7 +327,7 @@ class Runner:
 
     def finish(self) -> None:
         """The end of all output."""
-        self._nothing_is_under_way()
+        self._progress.clear()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}
             self.stdout.write(as_json(named) + "\n")
@@ -368,24 +350,7 @@ class Runner:
             self._say(f"hint: {self.spoken(hint)}")
 
     def _write(self, line: str) -> None:
-        """Write a line above those of a fleet that are drawn, or in the place of any other."""
-        with self._lock:
-            fleet = [doing for cvm, doing in self._under_way.items() if cvm] if self._live else []
-            self._end_live()
-            self.stderr.write(line + "\n")
-            self.stderr.flush()
-            if fleet:
-                self._live = Live(self.stderr, fleet)
-
-    def _nothing_is_under_way(self) -> None:
-        with self._lock:
-            self._under_way = {}
-            self._end_live()
-
-    def _end_live(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
+        self._progress.write(line)
 
 
 def _texts(value: object) -> Iterator[str]:
