@@ -27,12 +27,12 @@ _SUMMARY_BYTES = 1024 * 1024
 
 
 def escape_data(text: str) -> str:
-    """Text as a command's data."""
+    """Escape text as a command's data."""
     return text.replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def escape_property(text: str) -> str:
-    """Text as the value of a command's property."""
+    """Escape text as the value of a command's property."""
     return escape_data(text).replace(";", "%3B").replace("]", "%5D")
 
 
@@ -53,7 +53,7 @@ class Azure(Runner):
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """A group that can be folded in the log."""
+        """Write a group that the log can fold."""
         if self.quiet:
             yield
             return
@@ -64,7 +64,7 @@ class Azure(Runner):
             self._write("##[endgroup]")
 
     def trace(self, text: str) -> None:
-        """A debug line."""
+        """Write a debug line."""
         if self.verbose:
             self._write(f"##[debug]{self.clean(text)}")
 

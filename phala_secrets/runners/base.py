@@ -1,4 +1,4 @@
-"""The base of all runners: a shell, with a person before it or not."""
+"""The base of all runners: a shell, with or without a person."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ _MINUTE = 60
 _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim": "2"}
 
 _CIPHERTEXT = "encrypted-env"
-"""So many hex digits that any short number is among them, and made here."""
+"""Too many hex digits for the guard: any short number is among them. They were made here."""
 
 _SENTENCES = ("error", "hint")
-"""Outputs that are what the log says: a word in them is a word, whatever value is the same one."""
+"""Outputs that repeat the log: a plain word in them is not a secret, even if a value equals it."""
 
 
 class Runner:
-    """Where a run happens: how it is told to people, and where its outputs go.
+    """Where a run happens: how people see it, and where its outputs go.
 
-    This one is for a shell: people's text goes to standard error, so that standard
-    output is free for a ciphertext or JSON. A subclass per CI says what differs there.
-    Only ``output_names`` can be written as outputs.
+    This one is for a shell. Text for people goes to standard error, so that standard
+    output is free for a ciphertext or JSON. Each CI has a subclass with what differs there.
+    Outputs must be among ``output_names``.
     """
 
     name = "shell"
     ci = False
     speaks_flags = True
-    """Whether people give inputs as flags here, so that a hint names them so."""
+    """Whether people pass inputs as flags here, so that hints name flags."""
     output_limit: int | None = None
     """Bytes that ``output-file`` may have where this CI reads it."""
 
@@ -104,25 +104,25 @@ class Runner:
     # -- to people ---------------------------------------------------------------------------
 
     def say(self, text: str, style: str = "") -> None:
-        """One line of what is going on; not with ``--quiet``."""
+        """Write one line of progress, unless ``--quiet``."""
         if not self.quiet:
             self._say(text, style)
 
     def trace(self, text: str) -> None:
-        """One line for ``--verbose``."""
+        """Write one line, with ``--verbose`` only."""
         if self.verbose:
             self._write(self.paint(text, "dim"))
 
     def tell(self, finding: Finding) -> None:
-        """A notice, a warning, or one of several errors."""
+        """Report a notice, a warning, or one of several errors."""
         if finding.severity == "notice" and self.quiet:
             return
         self._problem(finding.severity, finding.message, finding.hint, finding.file, finding.line)
 
     def fail(self, error: PhalaSecretsError, report: Report | None = None) -> None:
-        """The error that ends the run, after the findings that it is made of, and after what is known.
+        """Report the error that ends the run, after its findings and what is known.
 
-        There is no ``report`` where an earlier one has the error already.
+        There is no ``report`` if an earlier one already has the error.
         """
         self._progress.clear()
         if report and report.facts and not self.quiet:
@@ -137,27 +137,28 @@ class Runner:
             self._summarise(report)
 
     def _last_problem(self) -> None:
-        """Keep room for the error that ends the run, where problems are counted."""
+        """Keep room for the error that ends the run, if the CI limits their number."""
 
     def message_of(self, error: PhalaSecretsError) -> str:
-        """Return what an error says; where nothing of it can be shown, what kind of error it is."""
+        """Return the message of an error, or its kind if the message may contain a secret."""
         shown = self.secrets.screened(error.marked)
         return f"{type(error).__name__} {NOT_SHOWN}" if shown == NOT_SHOWN else error.marked
 
     def progress(self, text: str, *, cvm: str = "", change: bool = False, doing: Doing | None = None) -> None:
-        """What is being waited for: a spinner for a person, a line per change in a log.
+        """Show what the run waits for: a spinner for a person, a line per change in a log.
 
-        With ``cvm`` it is about one of a fleet: a line of a live table for a person, and in a log
-        only what is repeated, since each has its line when it is done. Without text that one is done.
-        A ``change`` of a state comes from outside: a log has one line a second for them, and a bounded
-        number. ``doing`` has the clock of a wait.
+        Args:
+            text: What is under way, or nothing once it is over.
+            cvm: One CVM of a fleet. A person sees a line for each; a log only repeats what takes long.
+            change: Whether a state changed elsewhere. A log shows at most one a second, up to a limit.
+            doing: The clock of a wait.
         """
         if not self.quiet:
             now = (doing or Doing(""))._replace(text=self.clean(text))
             self._progress.show(now, cvm, change=change)
 
     def paused(self, message: str = "") -> None:
-        """A pause of the run, with what is tried again after it, if anything is."""
+        """Note a pause of the run, and what it will try again."""
         if message:
             self.progress(message, change=True)
         elif not self.quiet:
@@ -165,7 +166,7 @@ class Runner:
 
     @property
     def took(self) -> str:
-        """How long the run has taken so far."""
+        """The time that the run has taken so far, as text."""
         seconds = flow.clock.monotonic() - self._began
         if seconds < _MINUTE:
             return f"{seconds:.1f} s" if seconds < _MINUTE / 6 else f"{seconds:.0f} s"
@@ -173,11 +174,11 @@ class Runner:
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:  # noqa: ARG002 (a CI that can fold lines shows it)
-        """Lines that belong together: under a title where a CI can fold them, and as they are elsewhere."""
+        """Group lines under a title, if the CI can fold them."""
         yield
 
     def report(self, report: Report) -> None:
-        """What the run came to; with ``--quiet`` the names of a plan."""
+        """Write a report; with ``--quiet`` only the names of a plan."""
         self._progress.clear()
         report.diff = self.diff_of(report)
         if not self.quiet:
@@ -235,11 +236,11 @@ class Runner:
         return [NOT_SHOWN] if self.secrets.owner_in("\n".join(lines)) else lines
 
     def columns(self, table: Table) -> list[str]:
-        """A table as aligned lines, each harmless."""
+        """Return a table as aligned, harmless lines."""
         return columns_of(table, self.clean)
 
     def paint(self, text: str, style: str) -> str:
-        """Text, harmless, in a colour where a person reads it."""
+        """Return harmless text, in a colour if a person reads it."""
         text = self.clean(text)
         return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if style and self._colour else text
 
@@ -263,12 +264,12 @@ class Runner:
         return any(fnmatchcase(name, glob) for glob in self._no_mask)
 
     def _mask(self, lines: list[str]) -> None:
-        """Tells the runner, where it can mask."""
+        """Mask lines, if the CI can."""
 
     # -- outputs -----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """InputError when outputs could not be written, before anything is sent."""
+        """Check before anything is sent that outputs can be written; raise InputError if not."""
         for file in self._files:
             file.check()
         if self._summary_file:
@@ -289,7 +290,7 @@ class Runner:
             self._write_output(name, value)
 
     def last_status(self) -> str:
-        """The status so far, for a run that is cut short."""
+        """Return the status so far, for an interrupted run."""
         status = self.outputs.get("status")
         return status if isinstance(status, str) else "failed"
 
@@ -303,8 +304,8 @@ class Runner:
             if owner := self.secrets.owner_in(text):
                 self.tell(
                     Finding(
-                        f"the output {name} is left empty: it would hold the value of {owner}",
-                        "if that is no secret, name the variable in no-mask",
+                        f"the output {name} is empty, because it would contain the value of {owner}",
+                        "name the variable in no-mask if it is not a secret",
                     )
                 )
                 return ""
@@ -316,17 +317,17 @@ class Runner:
                 self.tell(finding)
 
     def _fits(self, name: str, text: str, where: str) -> bool:
-        """Whether an output can be an environment variable of later steps; one that cannot is told of.
+        """Return whether an output fits into an environment variable of later steps; warn if not.
 
-        With a longer one they could start no program at all.
+        With a longer variable they could not start any program.
         """
         fits = len(f"{variable(name)}={text}".encode()) < MAX_VARIABLE_BYTES
         if not fits:
-            self.tell(lacks(where, name, "it is longer than an environment variable can be"))
+            self.tell(lacks(where, name, "it is too long for an environment variable"))
         return fits
 
     def finish(self) -> None:
-        """The end of all output."""
+        """End all output."""
         self._progress.clear()
         if self.json:
             named = {name.replace("-", "_"): value for name, value in self.outputs.items()}

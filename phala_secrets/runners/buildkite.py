@@ -24,7 +24,7 @@ class Buildkite(Runner):
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """A group that is open, since the report at the end of a run is in the last one, too."""
+        """Write an open group, since the report at the end is in the last one too."""
         if not self.quiet:
             self._write(f"+++ {self.clean(title)}")
         yield

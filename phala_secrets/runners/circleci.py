@@ -29,7 +29,7 @@ class CircleCI(Runner):
         self._path = environ.get("BASH_ENV")
 
     def check(self) -> None:
-        """The file has to be writable before anything is sent."""
+        """Check before anything is sent that the file is writable."""
         super().check()
         self._export("")
 

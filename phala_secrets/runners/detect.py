@@ -1,4 +1,4 @@
-"""Which CI this is: the variable that each is recognised by, and its room. A new CI is a row here."""
+"""Detect the CI by its variable. A new CI is a row here."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ROOMS = {
 
 
 def in_ci(environ: Mapping[str, str]) -> bool:
-    """Whether a CI runs this, known or not."""
+    """Return whether a CI runs this, known or not."""
     return _says_yes(environ.get("CI", "")) or detect_class(environ).ci
 
 
 def detect_class(environ: Mapping[str, str]) -> type[Runner]:
-    """The runner that these variables are of."""
+    """Return the class of the runner for these variables."""
     for variable, (module, name) in _ROOMS.items():
         if _says_yes(environ.get(variable, "")):
             return cast("type[Runner]", getattr(import_module(f"phala_secrets.runners.{module}"), name))

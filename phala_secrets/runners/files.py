@@ -1,4 +1,4 @@
-"""Files that outputs are written to."""
+"""Write outputs to files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ESCAPE = re.compile(r'\\["\\/bfnrt]|[$`\'#!]')
 
 
 def as_text(value: Value) -> str:
-    """An output as the text that a file takes."""
+    """Return an output as the text of a file."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -44,7 +44,7 @@ def as_text(value: Value) -> str:
 
 
 def as_json(value: Any) -> str:
-    """JSON as one line of ASCII in which no runner finds a command, since ``##`` stands nowhere in it."""
+    """Return JSON as one line of ASCII without ``##``, so that no CI finds a command in it."""
     return json.dumps(value).replace("##", "#\\u0023")
 
 
@@ -78,20 +78,20 @@ def _as_number(match: re.Match[str]) -> str:
 
 
 def variable(name: str) -> str:
-    """An output's name as an environment variable: ``cvm-id`` is ``PHALA_CVM_ID``."""
+    """Return an output's name as an environment variable: ``cvm-id`` is ``PHALA_CVM_ID``."""
     return "PHALA_" + name.upper().replace("-", "_")
 
 
 def lacks(where: str, name: str, why: str) -> Finding:
-    """The warning that an output has no place somewhere."""
-    return Finding(f"{where} lacks the output {name}: {why}", "take it from the JSON of --json")
+    """Return the warning that a file or step lacks an output."""
+    return Finding(f"{where} lacks the output {name}: {why}", "read it from the JSON of --json")
 
 
 def append(path: str, text: str, what: str) -> None:
-    """Append lines to a file that the runner gave us; InputError, naming ``what``, if that fails.
+    """Append lines to a file of the CI; raise InputError, naming ``what``, if that fails.
 
-    Then the file is as it was: half an output would break all the others in it. A last line without
-    an end gets one first.
+    On failure restore the file, since half an output would break all the others in it. End an unfinished
+    last line first.
     """
     try:
         with _opened(path, os.O_RDWR | os.O_APPEND, 0o600) as descriptor:
@@ -108,7 +108,7 @@ def append(path: str, text: str, what: str) -> None:
 
 
 def overwrite(path: str, text: str, what: str) -> None:
-    """Write a file that everybody may read, in place of what was there; InputError, naming ``what``."""
+    """Replace a file with a world-readable one; raise InputError, naming ``what``, if that fails."""
     try:
         with _opened(path, os.O_WRONLY | os.O_TRUNC, 0o644) as descriptor:
             with suppress(OSError):  # a later step is not root, and the umask may be strict
@@ -139,7 +139,7 @@ def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
         descriptor = os.open(below[-1] if below else path, flags, mode, dir_fd=folder if below else None)
     except OSError as error:
         if error.errno == errno.ELOOP and below:
-            raise OSError(errno.ELOOP, "it is, or is behind, a link of the working folder") from None
+            raise OSError(errno.ELOOP, "the path contains a symbolic link of the working folder") from None
         raise
     finally:
         if below:
@@ -191,10 +191,10 @@ def _cut(descriptor: int, size: int) -> None:
 
 
 def unwritable(what: str, error: OSError) -> InputError:
-    """The error for a file that outputs cannot be written to."""
+    """Return the error for a file that cannot be written."""
     return InputError(
         f"{what} cannot be written: {error.strerror or type(error).__name__}",
-        hint="check that the path exists, is writable, and that the disk is not full",
+        hint="check that the path exists and is writable, and that the disk is not full",
     )
 
 
@@ -228,7 +228,7 @@ class OutputFile:
         self._told: set[str] = set()
 
     def check(self) -> None:
-        """InputError when the file cannot be written."""
+        """Raise InputError if the file cannot be written."""
         if self._keep:
             self._before = self._read()
             self._written = _encoded(self._before)
@@ -237,7 +237,7 @@ class OutputFile:
         self._write("")
 
     def put(self, name: str, value: Value) -> list[Finding]:
-        """Adds or replaces one output, and tells of each that has no place in the file, once."""
+        """Add or replace one output. Return a finding for each that does not fit, once."""
         text = as_text(value)
         if self._form == "json":
             self._values[name.replace("-", "_")] = value
@@ -256,11 +256,11 @@ class OutputFile:
             del kept[max(kept, key=lambda name: len(kept[name]))]
         self._write("".join(kept.values()))
         findings = [
-            lacks(self._what, other, f"it may have {self._limit} bytes")
+            lacks(self._what, other, f"the limit is {self._limit} bytes")
             for other in self._lines.keys() - kept
         ]
         if text and not single:
-            findings.append(lacks(self._what, name, "it takes single lines")._replace(severity="notice"))
+            findings.append(lacks(self._what, name, "only single lines fit")._replace(severity="notice"))
         findings = [finding for finding in findings if finding.message not in self._told]
         self._told |= {finding.message for finding in findings}
         return findings
@@ -274,7 +274,7 @@ class OutputFile:
             raise unwritable(self._what, error) from None
 
     def _write(self, text: str) -> None:
-        """The whole file anew; where the disk is full, it stays as it was, since that has room already."""
+        """Write the whole file. If the disk is full, restore the old content, which has room already."""
         data = _encoded(self._before + text)
         try:
             with _opened(self._path, os.O_WRONLY, 0o666) as descriptor:

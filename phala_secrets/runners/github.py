@@ -27,23 +27,23 @@ _ANNOTATION_LENGTH = 4000
 
 
 def escape_data(text: str) -> str:
-    """Text as a command's data."""
+    """Escape text as a command's data."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def escape_property(text: str) -> str:
-    """Text as the value of a command's property."""
+    """Escape text as the value of a command's property."""
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def heredoc(name: str, value: str) -> str:
-    """One output as the file command takes it, behind a delimiter that no value can know."""
+    """Return one output as the file command takes it, behind a delimiter that no value can know."""
     delimiter = f"phala_{secrets.token_hex(16)}"
     return f"{name}<<{delimiter}\n{value}\n{delimiter}\n"
 
 
 class GitHub(Runner):
-    """A step of a workflow. The runner reads commands from both streams; all of ours go to one, in order."""
+    """A step of a workflow. The runner reads commands from both streams; this one writes to one, in order."""
 
     name = "GitHub Actions"
     ci = True
@@ -61,7 +61,7 @@ class GitHub(Runner):
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """A group that can be folded in the log."""
+        """Write a group that the log can fold."""
         if self.quiet:
             yield
             return
@@ -72,7 +72,7 @@ class GitHub(Runner):
             self._write("::endgroup::")
 
     def trace(self, text: str) -> None:
-        """A debug line: shown when the workflow is run with debug logging."""
+        """Write a debug line, which the log shows with debug logging."""
         if self.verbose:
             self._write(f"::debug::{escape_data(self.clean(text))}")
 
@@ -89,7 +89,7 @@ class GitHub(Runner):
         self._write(f"::{severity} {properties}::{escape_data(text[:_ANNOTATION_LENGTH])}")
 
     def check(self) -> None:
-        """The output file has to be there and writable before anything is sent."""
+        """Check before anything is sent that the output file is writable."""
         super().check()
         if self._output_path:
             append(self._output_path, "", "$GITHUB_OUTPUT")

@@ -30,7 +30,7 @@ class GitLab(Runner):
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """A section that can be folded in the log."""
+        """Write a section that the log can fold."""
         if self.quiet:
             yield
             return

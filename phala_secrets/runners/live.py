@@ -1,4 +1,4 @@
-"""What is going on, on a terminal: a spinner, and in a fleet a line for each CVM under way."""
+"""Progress on a terminal: a spinner, and in a fleet a line for each CVM under way."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Live:
         self._thread.start()
 
     def show(self, lines: Iterable[Doing]) -> None:
-        """What is under way, from now on."""
+        """Replace the lines."""
         self._lines = list(lines)
 
     def stop(self) -> None:
-        """Clears the lines."""
+        """Clear the lines."""
         self._over.set()
         self._thread.join()
         self._stream.write(self._cleared())
@@ -85,7 +85,7 @@ class Live:
             turn += 1
 
     def _cleared(self) -> str:
-        """Back to where the first line began, and nothing below."""
+        """Return the escapes that go back to the first line and clear all below."""
         up = f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else ""
         return f"\r{up}\x1b[J"
 

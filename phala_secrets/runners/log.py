@@ -1,4 +1,4 @@
-"""What is going on, in a log: a line for each change, at most one a second, and again every 30 seconds."""
+"""Progress in a log: a line for each change, at most one a second, repeated every 30 seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHANGES = 500
 
 
 class Log:
-    """The lines about what is under way. It is told at each pause of the run that time goes by."""
+    """The lines about what is under way. Each pause of the run calls ``pause``."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -31,17 +31,17 @@ class Log:
         self._pending: Doing | None = None
 
     def step(self, doing: Doing, more: str = "") -> None:
-        """A step of ours begins: its line is said at once."""
+        """Write the line of a new step at once."""
         self._said, self._pending = flow.clock.monotonic(), None
         self._say(doing.line() + more)
 
     def changed(self, doing: Doing) -> None:
-        """What is under way has changed: its line is said as soon as one may be."""
+        """Write the line of a change as soon as the limits allow it."""
         self._pending = doing if self._changes < _CHANGES else None
         self.pause([])
 
     def pause(self, under_way: Sequence[Doing]) -> None:
-        """Time goes by. What is under way is said if it has changed, or was not said for a while."""
+        """Write what is under way if it has changed, or was not written for a while."""
         timed = [doing for doing in under_way if doing.limit]
         changed, doing = self._pending, self._pending or (timed[-1] if timed else None)
         if not doing or flow.clock.monotonic() - self._said < (_APART if changed else _AGAIN):

@@ -1,4 +1,4 @@
-"""A report as Markdown, for a job's summary or a comment. Foreign text is text: no markup, no link.
+"""A report as Markdown, for a job's summary or a comment. Untrusted text becomes no markup and no link.
 
 What GitHub acts on beside Markdown is from its own filters: mentions, issues, commits, emoji, math and
 addresses become links or pictures wherever they stand outside of code. Tables are HTML, since those of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from phala_secrets.runners.report import Names, Report
 
     Show = Callable[[str], str]
-    """Make foreign text one line that shows no secret."""
+    """Make untrusted text one line that shows no secret."""
 
 FOLDED = 12
 """Lines of a diff that are shown unfolded."""
@@ -50,12 +50,12 @@ _ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
 
 
 def markdown(report: Report, show: Show) -> str:
-    """Return a report as Markdown that ends in a blank line. What is too long is left out, and that said."""
+    """Return a report as Markdown that ends in a blank line. Cut what is too long, and say so."""
     blocks: list[str] = []
     left = _LONGEST
     for block in _blocks(report, show):
         left -= len(block) + 2
-        blocks.append(block if left > 0 else "The rest is too long to be shown here.")
+        blocks.append(block if left > 0 else "The rest is too long to show here.")
         if left <= 0:
             break
     return "\n\n".join(blocks) + "\n\n"
@@ -69,7 +69,7 @@ def _blocks(report: Report, show: Show) -> Iterator[str]:
     if remedy:
         yield f"**What to do:** {_sentence(remedy, show)}"
     if report.findings:
-        yield _table(("Name", "Place", "What", "What to write"), map(_row, report.findings), show)
+        yield _table(("Name", "Place", "Problem", "What to do"), map(_row, report.findings), show)
     yield from (_sentence(sentence, show) for sentence in report.glance)
     yield from (_names(names, show) for names in report.names)
     if report.facts:
@@ -150,7 +150,7 @@ def _prose(text: str, show: Show) -> str:
 
 
 def _sentence(text: str, show: Show) -> str:
-    """Return prose in which backticks mark code, as our own sentences have it."""
+    """Return prose in which backticks mark code, as in the sentences of this package."""
     return re.sub(r"`([^`]+)`|\S+?(?=[\s`]|$)|\s+|`", _part, show(text))
 
 

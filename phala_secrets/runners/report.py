@@ -1,4 +1,4 @@
-"""What a run has to tell when it is over, before anybody decides how it looks."""
+"""The content of a report, without its form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Id(str):
 
 
 class Table(NamedTuple):
-    """Rows under a header; every cell is text, foreign or not."""
+    """Rows under a header; every cell is text, untrusted or not."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -49,7 +49,7 @@ class Report:
     good: bool = True
     """Whether it is good news."""
     glance: list[str] = field(default_factory=list)
-    """Sentences for who reads no further."""
+    """Sentences for readers who stop after them."""
     names: list[Names] = field(default_factory=list)
     names_asked_for: bool = False
     """Whether the names are what the run is for, so that ``--quiet`` leaves them."""
@@ -60,7 +60,7 @@ class Report:
     advice: list[tuple[str, str]] = field(default_factory=list)
     """A sentence, and the lines to paste that belong to it (or nothing)."""
     links: list[tuple[str, str]] = field(default_factory=list)
-    """What is behind a link, and the link, which is never foreign text."""
+    """What is behind a link, and the link, which is never untrusted text."""
     problem: tuple[str, str] = ("", "")
     """The error and its hint; a log has them, and the findings, as lines of their own."""
     findings: Sequence[Finding] = ()

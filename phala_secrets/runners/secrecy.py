@@ -1,4 +1,4 @@
-"""What is secret, and whether a text shows any of it. One rule, for all ways out.
+"""Decide what is secret, and whether a text shows any of it. One rule for everything that is printed.
 
 A line of a value is secret if it has four characters or more, and is no word of configuration, no number
 under six digits, and not equal to a name, id, slug or status that the run knows. So is every credential:
@@ -20,7 +20,7 @@ from phala_secrets.runners.spellings import GRAM, forms, pieces, readings, skele
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NOT_SHOWN = "(not shown: it may contain a secret; look at the CVM's serial log)"
+NOT_SHOWN = "(not shown: it may contain a secret; read the CVM's serial log)"
 """What stands where a text is refused."""
 
 SHORTEST = 4
@@ -118,7 +118,7 @@ class _Known(NamedTuple):
 
 
 class Secrets:
-    """The secrets of a run, and the names that are none."""
+    """The secrets of a run, and the names that are not secret."""
 
     def __init__(self) -> None:
         self._grams: dict[str, list[_Known]] = {}

@@ -1,4 +1,4 @@
-"""Making text from elsewhere harmless before it is printed."""
+"""Make untrusted text harmless before printing it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LONGEST_LINE = 2000
 _HASHES = re.compile(r"#(?! )(?=[^\x21-\x7e]*#)")
 """A ``#`` before another one: ``##[…]``, ``##vso[…]`` and ``##teamcity[…]`` count anywhere in a line.
 
-What is no ASCII may stand between, since .NET's search overlooks some of it, but no space of ours.
+Non-ASCII may stand between, since .NET's search overlooks some of it, but not the space that is put in.
 """
 
 _COLONS = re.compile(r"^(\s*:)(?=:)")
@@ -34,12 +34,12 @@ _IN_SCRIPTS = str.maketrans("'\"`;()$\\&|<>", "’”’,[]??????")
 
 
 def for_scripts(text: str) -> str:
-    """Return a sentence that no shell acts on, quoted or not: a later step may hold it in its script."""
+    """Return a sentence that no shell acts on, quoted or not: a later step may put it into its script."""
     return text.translate(_IN_SCRIPTS)
 
 
 def one_line(text: str) -> str:
-    """Text as one printable line: line ends, control and direction characters become visible escapes."""
+    """Return text as one printable line. Control and direction characters become visible escapes."""
     if len(text) > _LONGEST_LINE:
         text = text[:_LONGEST_LINE] + "…"
     if text.isprintable():

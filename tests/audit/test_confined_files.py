@@ -235,7 +235,7 @@ def test_a_prepared_file_is_written_through_no_link_of_the_checkout(
         path = str(step.workspace / "prepared.json") if absolute else "prepared.json"
         done = step(env="OLD=2\nNEW=3", prepare_only="true", prepared_file=path)
     assert done.code == 2, done.log
-    assert "a link of the working folder" in done.annotations("error")[0].data
+    assert "a symbolic link of the working folder" in done.annotations("error")[0].data
     assert victim.read_text() == "precious"
 
 

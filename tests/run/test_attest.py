@@ -121,7 +121,7 @@ def test_names_that_the_service_puts_in_another_order_are_still_those_sent(
     assert done.code == 0, done.printed
 
 
-@pytest.mark.parametrize("sabotage", [*LINKS.values(), STALE], ids=[*LINKS, "from before the update"])
+@pytest.mark.parametrize("sabotage", [*LINKS.values(), STALE], ids=[*LINKS, "of before the update"])
 def test_each_lie_ends_an_update_with_9_and_its_own_reason(
     update: Attest, cvm: Cvm, cloud: Cloud, sabotage: Sabotage
 ) -> None:

@@ -354,7 +354,7 @@ def test_an_output_that_no_variable_can_hold_is_left_out_and_told(tmp_path: Path
         written = file.read_text() if environ is not AZURE else stderr.getvalue()
         assert "aaa" in written
         assert "bbb" not in written
-        assert f"{where} lacks the output encrypted-env: it is longer than" in stderr.getvalue()
+        assert f"{where} lacks the output encrypted-env: it is too long for" in stderr.getvalue()
     assert sourced(["bash", "-c"], file)["PHALA_ENCRYPTED_ENV"].startswith("aaa")
 
 
@@ -376,8 +376,8 @@ def test_gitlabs_report_keeps_to_its_five_kibibytes(tmp_path: Path) -> None:
     assert [line.partition("=")[0] for line in lines] == ["PHALA_CVM_ID", "PHALA_ENV_KEYS", "PHALA_STATUS"]
     assert len(file.read_bytes()) <= 5 * 1024
     assert [line for line in stderr.getvalue().splitlines() if not line.startswith("hint: ")] == [
-        f"warning: output-file {str(file)!a} lacks the output encrypted-env: it may have 5120 bytes",
-        f"notice: output-file {str(file)!a} lacks the output safe-transaction: it takes single lines",
+        f"warning: output-file {str(file)!a} lacks the output encrypted-env: the limit is 5120 bytes",
+        f"notice: output-file {str(file)!a} lacks the output safe-transaction: only single lines fit",
     ]
 
 
@@ -408,7 +408,7 @@ def test_bitbuckets_file_keeps_what_it_held(tmp_path: Path) -> None:
     runner.output("encrypted-env", "a" * 131_100)
     runner.output("status", "running")
     assert file.read_text() == "VERSION=1.2.3\nPHALA_STATUS=running\n"
-    told = "$BITBUCKET_PIPELINES_VARIABLES_PATH lacks the output encrypted-env: it may have 131072 bytes"
+    told = "$BITBUCKET_PIPELINES_VARIABLES_PATH lacks the output encrypted-env: the limit is 131072 bytes"
     assert told in stderr.getvalue()
 
 

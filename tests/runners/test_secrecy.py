@@ -253,7 +253,7 @@ def test_an_output_that_would_hold_a_secret_is_left_empty() -> None:
         "encrypted-env": "hunter2",
         "status": "running",
     }
-    assert "warning: the output results is left empty: it would hold the value of TOKEN" in log.getvalue()
+    assert "warning: the output results is empty, because it would contain the value of TOKEN" in log.getvalue()
 
 
 def test_settings_are_not_masked() -> None:

@@ -386,7 +386,7 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
         "warning",
         [
             "$GITHUB_STEP_SUMMARY cannot be written: Is a directory",
-            "check that the path exists, is writable, and that the disk is not full",
+            "check that the path exists and is writable, and that the disk is not full",
         ],
     )
 
@@ -552,7 +552,7 @@ def test_a_failure_is_in_the_summary_with_what_to_do(tmp_path: Path) -> None:
     )
 
 
-HEADER = ("Name", "Place", "What", "What to write")
+HEADER = ("Name", "Place", "Problem", "What to do")
 
 
 @pytest.mark.parametrize("count", [12, 13])
@@ -596,7 +596,7 @@ def test_a_summary_is_no_longer_than_a_comment_may_be(tmp_path: Path) -> None:
     text = summary(Report("Done", tables=[table] * 4, diff=["+ y"] * 40_000), tmp_path)
     assert len(text) < 65_536
     assert text.count("<tr><td>… and 1081 more</td></tr>\n</table>") == 3
-    assert text.endswith("The rest is too long to be shown here.\n\n")
+    assert text.endswith("The rest is too long to show here.\n\n")
     text = summary(Report("Done", diff=["+ y"] * 40_000), tmp_path)
     assert text.endswith("+ y\n… and 35000 more lines\n```\n\n")
 
@@ -796,13 +796,13 @@ def test_what_has_no_place_in_a_dotenv_file_is_told_once(tmp_path: Path) -> None
     path = tmp_path / "outputs.env"
     file = OutputFile(str(path), "output-file x", limit=40)
     assert file.put("cvm-id", "cvm_1") == []
-    assert file.put("app-id", "a" * 24) == [lacks("output-file x", "app-id", "it may have 40 bytes")]
+    assert file.put("app-id", "a" * 24) == [lacks("output-file x", "app-id", "the limit is 40 bytes")]
     assert file.put("status", "ok") == []
     assert read_dotenv(path.read_text()) == {"PHALA_CVM_ID": "cvm_1", "PHALA_STATUS": "ok"}
     (notice,) = file.put("status", "a\nb")
     assert (notice.severity, notice.message) == (
         "notice",
-        "output-file x lacks the output status: it takes single lines",
+        "output-file x lacks the output status: only single lines fit",
     )
     assert notice.hint
     assert file.put("status", "a\nb") == []
