@@ -56,14 +56,14 @@ def test_every_flag_of_the_help_is_offered(shell: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_no_help_text_says_anything_to_the_shell(shell: str) -> None:
+def test_completion_escapes_help_texts_for_the_shell(shell: str) -> None:
     text = script(shell)
     assert not set("`\\") & set(text.replace("#compdef", ""))
     if shell != "fish":
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
-def test_the_command_prints_it_and_needs_no_login(run: Command) -> None:
+def test_completion_needs_no_login(run: Command) -> None:
     done = run("completion", "fish", environ={"PHALA_CLOUD_API_KEY": None})
     assert (done.code, done.stdout, done.stderr) == (0, script("fish"), "")
     wrong = run("completion", "tcsh")

@@ -47,7 +47,7 @@ def test_githubs_own_inputs_are_no_mistake(name: str) -> None:
     read({}, {name: "x", **GITHUB})
 
 
-def test_an_input_of_another_tool_is_none_of_ours_where_github_is_not() -> None:
+def test_an_unknown_input_variable_counts_only_on_github() -> None:
     read({}, {"INPUT_SOMETHING": "x"})
 
 
@@ -89,7 +89,7 @@ def test_a_time_may_have_its_unit(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0m", "25h", "10 m", "1.5h", "m", "10d", "-1m", "1h30m", "٣m"])
-def test_a_time_that_is_none_is_explained(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(InputError) as refused:
         read({"wait-timeout": text}, {}).number("wait-timeout")
     assert "10m" in refused.value.hint

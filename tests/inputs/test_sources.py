@@ -536,7 +536,7 @@ def attempts(canary: str, folder: Path) -> Iterator[tuple[Sources, Mapping[str, 
 
 
 @pytest.mark.parametrize("canary", CANARIES, ids=range(len(CANARIES)))
-def test_no_value_is_ever_spoken_of(canary: str, workspace: Path) -> None:
+def test_no_message_about_sources_has_a_value(canary: str, workspace: Path) -> None:
     said = []
     for sources, environ in attempts(canary, workspace):
         try:

@@ -95,7 +95,7 @@ def test_an_unknown_cvm_gets_near_names(run: Command, cloud: Cloud, cvm: Cvm) ->
     assert "phala-secrets list shows every CVM" in hint
 
 
-def test_one_like_no_other_gets_the_list(run: Command, cvm: Cvm) -> None:
+def test_an_unknown_cvm_without_a_near_name_points_to_list(run: Command, cvm: Cvm) -> None:
     done = run("verify", "--cvm", "zzz")
     assert done.code == 5
     assert "check the name or id" in done.hints[0]

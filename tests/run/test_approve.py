@@ -316,7 +316,7 @@ def on_another_chain(cvm: Cvm, cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("change", [on_another_device, with_another_key, of_another_app, on_another_chain])
-def test_so_it_is_where_the_world_is_another(
+def test_a_prepared_approval_is_refused_after_a_change(
     prepare: Callable[..., Done],
     step: Step,
     cvm: Cvm,
@@ -579,7 +579,7 @@ def test_a_hash_from_an_artifact_is_not_approved_by_that_name(
     ("field", "value"),
     [("app_id", "22" * 20), ("app_id", "all of them"), ("compose_hash", "0x1"), ("device_id", "::error::")],
 )
-def test_what_is_asked_has_to_be_well_formed_and_of_this_app(
+def test_a_malformed_approval_request_is_refused(
     step: Step, cvm: Cvm, cloud: Cloud, field: str, value: str
 ) -> None:
     cloud.tamper = ask_for(field, value)

@@ -1,7 +1,4 @@
-"""Bad input, a row each: the exit code, the line that names the culprit, the one that says what to do.
-
-And not one request more than it took to find out.
-"""
+"""Bad input, one row each: the exit code, the error, the hint, and how many requests it took."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ TO_COMPARE = TO_FIND + 2
 
 @dataclass(frozen=True)
 class Bad:
-    """One bad input: what is given, and what has to come of it."""
+    """One bad input: its arguments, and the expected error and hint."""
 
     given: str | tuple[str, ...]
     says: str
@@ -45,7 +42,7 @@ class Bad:
 
 
 def with_file(content: str | bytes, says: str, hint: str, **more: object) -> Bad:
-    """A dotenv file with something wrong in it."""
+    """Return a row for a bad dotenv file."""
     return Bad("--env-file app.env", says, hint, files={"app.env": content}, **more)  # type: ignore[arg-type]
 
 
@@ -418,7 +415,7 @@ ROWS = {**SOURCES, **GUEST, **CLOUD, **INPUTS, **LOOKUPS}
 
 
 @pytest.mark.parametrize("bad", ROWS.values(), ids=ROWS.keys())
-def test_bad_input_is_named_and_told_how_to_mend(bad: Bad, run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_bad_input_has_an_error_and_a_hint(bad: Bad, run: Command, cloud: Cloud, cvm: Cvm) -> None:
     for _ in range(2):
         cloud.add_cvm("twin")
     for name, content in {".env": "OLD=2\n", **bad.files}.items():
@@ -428,7 +425,7 @@ def test_bad_input_is_named_and_told_how_to_mend(bad: Bad, run: Command, cloud: 
         *bad.arguments, environ={n: v and v.replace("{origin}", origin) for n, v in bad.environ.items()}
     )
     assert done.code == bad.code, done.printed
-    assert_told(done, bad)
+    assert_error(done, bad)
     asked = [(request.method, request.path) for request in cloud.requests]
     assert bad.requests in (None, len(asked)), asked
     assert cvm.environment == {"OLD": "1"}
@@ -439,11 +436,11 @@ UPDATES = {name: bad for name, bad in ROWS.items() if bad.mode == "update" and "
 
 @pytest.mark.parametrize("bad", UPDATES.values(), ids=UPDATES.keys())
 def test_a_plan_ends_as_the_update_would(bad: Bad, run: Command, cloud: Cloud, cvm: Cvm) -> None:
-    test_bad_input_is_named_and_told_how_to_mend(replace(bad, mode="plan", requests=None), run, cloud, cvm)
+    test_bad_input_has_an_error_and_a_hint(replace(bad, mode="plan", requests=None), run, cloud, cvm)
     assert {request.method for request in cloud.requests} <= {"GET"}
 
 
-def assert_told(done: Outcome, bad: Bad) -> None:
+def assert_error(done: Outcome, bad: Bad) -> None:
     assert done.stdout == ""
     lines = done.lines[:-1] if " (exit code " in done.lines[-1] else done.lines
     said, hint = lines[-2:]
@@ -454,7 +451,7 @@ def assert_told(done: Outcome, bad: Bad) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_each_variable_at_fault_is_told_with_its_line(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_each_bad_variable_has_an_error_with_its_line(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     run.write("app.env", 'A="x\ny"\nOLD=fine\nB="z\nz"\nPATH=/opt\n')
     done = run("update", "--cvm", "my-app", "--env-file", "app.env")
     assert done.code == 4

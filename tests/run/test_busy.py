@@ -186,7 +186,7 @@ def test_a_409_that_no_operation_explains_is_tried_until_the_time_is_up(
 # -- by hand ----------------------------------------------------------------------------------------
 
 
-def test_an_operation_is_followed_and_told_by_the_minute(clock: ManualClock) -> None:
+def test_a_busy_cvm_shows_progress_every_minute(clock: ManualClock) -> None:
     told: list[str] = []
     patience = wait.Patience(200)
     steps = wait.until_free("my-app", patience, told.append)

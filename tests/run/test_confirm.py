@@ -60,7 +60,7 @@ def test_ctrl_c_at_the_question_sends_nothing(run: Command, cloud: Cloud, cvm: C
     assert not sent(cloud)
 
 
-def test_what_was_typed_before_the_question_is_no_answer(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_input_typed_before_the_question_is_ignored(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     with Person(run, *UPDATE) as person:
         person.types("y")
         assert person.sees(QUESTION), person.seen
@@ -82,7 +82,7 @@ def test_a_cvm_that_changes_meanwhile_is_not_updated_by_the_old_plan(
 
 
 @pytest.mark.parametrize("flag", ["--yes", "--json", "--quiet"])
-def test_who_says_yes_before_or_reads_no_plan_is_not_asked(run: Command, cvm: Cvm, flag: str) -> None:
+def test_yes_json_and_quiet_skip_the_question(run: Command, cvm: Cvm, flag: str) -> None:
     with Person(run, *UPDATE, flag) as person:
         assert person.code() == 0, person.seen
         assert "[y/N]" not in person.seen
@@ -95,7 +95,7 @@ def test_the_other_modes_do_not_ask(run: Command, cvm: Cvm) -> None:
             assert "[y/N]" not in person.seen
 
 
-def test_nobody_is_asked_in_a_pipe_or_in_ci(run: Command, cvm: Cvm) -> None:
+def test_a_pipe_or_ci_skips_the_question(run: Command, cvm: Cvm) -> None:
     assert run(*UPDATE).code == 0
     assert run(*UPDATE, person=True, environ={"CI": "true"}).code == 0
 

@@ -165,7 +165,7 @@ def test_a_log_has_few_lines_for_each(run: Command, cloud: Cloud) -> None:
         assert len(re.findall(rf"\b{cvm.name}\b", progress)) == 1
 
 
-def test_an_app_without_cvms_is_told_so(run: Command, cloud: Cloud) -> None:
+def test_an_app_without_cvms_is_an_error(run: Command, cloud: Cloud) -> None:
     done = update(run, "ab" * 20)
     assert done.code == 5
     assert not patches(cloud)

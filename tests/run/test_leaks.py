@@ -357,7 +357,7 @@ def test_keys_in_the_wrong_place_are_not_told(run: Command, cloud: Cloud) -> Non
     assert not cloud.requests
 
 
-def test_a_bug_is_told_without_what_it_says() -> None:
+def test_an_internal_error_hides_its_message() -> None:
     with pytest.raises(ValueError, match=C) as caught:
         int(C)
     bug = bugs.as_error(caught.value)

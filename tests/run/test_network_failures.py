@@ -62,7 +62,7 @@ def patches(cloud: Cloud) -> list[Request]:
     return [request for request in cloud.requests if request.method == "PATCH"]
 
 
-def assert_told(done: Outcome, code: int, *words: str) -> None:
+def assert_error(done: Outcome, code: int, *words: str) -> None:
     """It failed with this exit code and one line that has these words, and without a traceback."""
     assert done.code == code, done.printed
     assert len(done.errors) == 1, done.printed
@@ -94,7 +94,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=lambda f: f"{f.kind}-{f.status}-{f.where}")
-def test_what_happens_once_to_every_request_is_got_over(
+def test_retry_survives_one_fault_of_every_request(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, fault: Fault
 ) -> None:
     paths = ["/pubkey/"] if fault.kind == "stall" else ENDPOINTS.values()  # a stall takes real time
@@ -105,9 +105,7 @@ def test_what_happens_once_to_every_request_is_got_over(
     assert cvm.wait().environment == {"OLD": SECRET}
 
 
-def test_a_pause_that_was_asked_for_is_kept(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
-) -> None:
+def test_retry_after_is_respected(run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
     headers = {"Retry-After": "2"}
     simulator.faults.add(Fault("status", path="/pubkey/", status=429, headers=headers))
     assert update(run, "--no-wait").code == 0
@@ -121,7 +119,7 @@ def test_a_pause_that_nobody_would_wait_for_ends_the_run(
     headers = {"Retry-After": "86400"}
     body = {"detail": "come back tomorrow"}
     simulator.faults.add(Fault("status", path="/pubkey/", status=429, headers=headers, body=body))
-    assert_told(update(run), 5, "come back tomorrow")
+    assert_error(update(run), 5, "come back tomorrow")
     assert not patches(cloud)
 
 
@@ -129,12 +127,12 @@ def test_a_pause_that_nobody_would_wait_for_ends_the_run(
 
 
 @pytest.mark.parametrize("status", [500, 504])
-def test_a_server_that_keeps_failing_is_asked_four_times(
+def test_retry_ends_after_four_requests(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, status: int
 ) -> None:
     fault = Fault("status", path="/pubkey/", status=status, body={"detail": "no such luck"}, times=None)
     simulator.faults.add(fault)
-    assert_told(update(run), 6, "no such luck", str(status))
+    assert_error(update(run), 6, "no such luck", str(status))
     assert sum("/pubkey/" in request.path for request in cloud.requests) == 4
     assert not patches(cloud)
 
@@ -144,7 +142,7 @@ def test_a_connection_that_keeps_breaking_is_tried_four_times(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, kind: Any
 ) -> None:
     simulator.faults.add(Fault(kind, path="/pubkey/", times=None))
-    assert_told(update(run), 6, "127.0.0.1", "broke off")
+    assert_error(update(run), 6, "127.0.0.1", "broke off")
     assert sum("/pubkey/" in request.path for request in cloud.requests) == 4
     assert not patches(cloud)
 
@@ -164,11 +162,11 @@ NONSENSE = [
 
 @pytest.mark.parametrize("path", ENDPOINTS.values(), ids=ENDPOINTS)
 @pytest.mark.parametrize("fault", NONSENSE, ids=lambda f: f"{f.kind}-{f.chunked}-{f.body!r:.9}")
-def test_an_answer_that_is_none_ends_the_run(
+def test_an_invalid_response_ends_the_run(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, fault: Fault, path: str
 ) -> None:
     simulator.faults.add(replace(fault, path=path))
-    assert_told(update(run), 6)
+    assert_error(update(run), 6)
     assert not patches(cloud)
 
 
@@ -182,7 +180,7 @@ def test_a_gigabyte_is_not_taken_in(run: Command, simulator: Simulator, cloud: C
     run.write(".env", "OLD=2\n")
     arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--json")
     done = run.apart(*arguments, python=(sys.executable, "-c", start))
-    assert_told(done, 6, "16 MiB")
+    assert_error(done, 6, "16 MiB")
 
 
 FORGED = "a\n::error::b\r##[error]c"
@@ -190,7 +188,7 @@ HOSTILE: list[Any] = [None, FORGED, -1, [None], "z" * 70_000, "\ud800", {}, 10**
 
 
 @pytest.mark.parametrize("path", [*ENDPOINTS.values(), "/envs$"], ids=[*ENDPOINTS, "the update"])
-def test_nothing_in_an_answer_brings_the_run_down(run: Command, cloud: Cloud, cvm: Cvm, path: str) -> None:
+def test_no_response_crashes_the_run(run: Command, cloud: Cloud, cvm: Cvm, path: str) -> None:
     """The answer, and each of its fields in turn, is something else than it should be."""
 
     fields: list[str | None] = [None]
@@ -226,13 +224,13 @@ def test_a_refused_connection_is_told_with_the_host(run: Command, cloud: Cloud, 
         port = taken.getsockname()[1]
     run.environ["PHALA_CLOUD_API_PREFIX"] = f"http://127.0.0.1:{port}/api/v1"
     done = update(run)
-    assert_told(done, 6, "127.0.0.1", "could not be reached")
+    assert_error(done, 6, "127.0.0.1", "could not be reached")
     assert "api-url" in done.hints[0]
 
 
 def test_a_host_without_an_address_is_told_by_its_name(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     run.environ["PHALA_CLOUD_API_PREFIX"] = "https://cloud.invalid/api/v1"
-    assert_told(update(run), 6, "cloud.invalid", "could not be reached")
+    assert_error(update(run), 6, "cloud.invalid", "could not be reached")
 
 
 @pytest.fixture
@@ -243,7 +241,7 @@ def silent() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_host_that_never_answers_is_given_up_on(clock: ManualClock, silent: int, scheme: str) -> None:
+def test_a_silent_host_is_a_timeout(clock: ManualClock, silent: int, scheme: str) -> None:
     url = f"{scheme}://127.0.0.1:{silent}/api/v1"
     with (
         create_client("phak_1", url, timeout=0.1) as client,
@@ -254,9 +252,9 @@ def test_a_host_that_never_answers_is_given_up_on(clock: ManualClock, silent: in
     assert clock.slept == [0.5, 1, 2]
 
 
-def test_a_server_that_speaks_no_tls_is_told_so(run: Command, simulator: Simulator, cvm: Cvm) -> None:
+def test_a_server_without_tls_is_an_error(run: Command, simulator: Simulator, cvm: Cvm) -> None:
     run.environ["PHALA_CLOUD_API_PREFIX"] = simulator.url.replace("http://", "https://")
-    assert_told(update(run), 6, "TLS", "127.0.0.1")
+    assert_error(update(run), 6, "TLS", "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -281,15 +279,15 @@ def test_a_certificate_that_does_not_hold_is_told_with_what_may_be_the_matter(
     with Simulator(tls=context) as simulator:
         run.environ |= {"PHALA_CLOUD_API_PREFIX": simulator.url, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
         done = update(run)
-        assert_told(done, 6, "no trusted TLS connection to 127.0.0.1")
+        assert_error(done, 6, "no trusted TLS connection to 127.0.0.1")
         assert hint in done.hints[0]
         assert not simulator.cloud.requests
 
 
-def test_a_wrong_api_key_is_told_so(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_a_wrong_api_key_is_401(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     run.environ["PHALA_CLOUD_API_KEY"] = "phak_mistyped"
     done = update(run)
-    assert_told(done, 5, "401")
+    assert_error(done, 5, "401")
     assert "check the API key" in done.hints[0]
     assert "phak_mistyped" not in done.printed
 
@@ -323,7 +321,7 @@ def test_a_network_that_goes_away_is_told_of_with_what_is_known(
         }  # fmt: skip
         done = update(run, "--wait-timeout", "3")
     assert cut.is_set()
-    assert_told(done, code, words)
+    assert_error(done, code, words)
     assert bool(cvm.operations) == (code == 8)
     if cvm.operations:
         assert cvm.operations[-1].correlation_id in done.errors[0]
@@ -335,7 +333,7 @@ def test_a_network_that_goes_away_is_told_of_with_what_is_known(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_a_full_disk_stops_the_run_before_anything_is_sent(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, "--output-file", "/dev/full")
-    assert_told(done, 2, "/dev/full")
+    assert_error(done, 2, "/dev/full")
     assert not patches(cloud)
 
 

@@ -118,7 +118,7 @@ def test_secrets_that_are_kept_are_counted(run: Command, cvm: Cvm) -> None:
     assert diff(done)[-1].startswith("+"), "the diff of the compose file"
 
 
-def test_a_stopped_cvm_may_stay_so(run: Command, cvm: Cvm) -> None:
+def test_a_plan_for_a_stopped_cvm(run: Command, cvm: Cvm) -> None:
     cvm.stop()
     assert "It may leave the CVM stopped." in plan(run).lines
     assert "It would start the CVM." in plan(run, "--start").lines
@@ -179,7 +179,7 @@ def test_an_approval_that_is_there_already_is_not_needed(run: Command, cloud: Cl
 
 
 @pytest.mark.parametrize("word", [{"error": "the RPC is down", "is_allowed": False}, {"is_allowed": None}])
-def test_where_nobody_says_so_it_is_empty(
+def test_approval_needed_is_empty_when_unknown(
     run: Command, cloud: Cloud, on_chain: Cvm, word: dict[str, object]
 ) -> None:
     def say(request: Request, answer: Answer) -> Answer:

@@ -112,7 +112,7 @@ def test_the_file_has_all_that_was_prepared_and_nothing_secret(step: Step, cvm: 
     assert "prepared-file: prepared.json" in done.log
 
 
-def test_everybody_may_read_it_under_a_strict_umask_and_in_the_place_of_another(step: Step, cvm: Cvm) -> None:
+def test_prepared_file_is_world_readable_under_a_strict_umask(step: Step, cvm: Cvm) -> None:
     before = os.umask(0o077)
     try:
         prepare(step)
@@ -310,7 +310,7 @@ def test_the_file_stands_in_place_of_other_inputs(
         ),
     ],
 )
-def test_what_is_no_prepared_file(step: Step, cvm: Cvm, change: Any, said: str) -> None:
+def test_an_invalid_prepared_file_is_refused(step: Step, cvm: Cvm, change: Any, said: str) -> None:
     prepared = prepare(step)
     text = change((step.workspace / FILE).read_text())
     step.write(FILE, text.encode("latin-1"))

@@ -206,7 +206,7 @@ def test_an_id_that_could_act_in_a_script_is_no_answer(
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("status", [401, 403, 404, 422])
-def test_a_lost_answer_that_cannot_be_looked_up_is_not_known(
+def test_a_lost_response_without_revisions_is_an_unknown_outcome(
     run: Command, simulator: Simulator, cvm: Cvm, status: int
 ) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))

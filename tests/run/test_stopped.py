@@ -36,7 +36,7 @@ def starts(cloud: Cloud) -> list[Request]:
 
 
 @pytest.mark.parametrize("mode", ["plan", "update"])
-def test_that_it_is_stopped_is_said_before_anything_is_sent(
+def test_a_stopped_cvm_is_a_warning_before_the_update(
     run: Command, cloud: Cloud, cvm: Cvm, mode: str
 ) -> None:
     cvm.stop()

@@ -149,7 +149,7 @@ def test_a_value_that_would_not_arrive_is_refused_by_name_and_place(
         assert not cloud.requests
 
 
-def test_a_warning_lets_it_pass(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_guest_check_warn_sends_anyway(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, "--guest-check", "warn", env=LINES)
     assert done.code == 0, done.printed
     assert any(line.startswith("warning: ") and "CERT" in line for line in done.lines)
@@ -171,7 +171,9 @@ def test_off_does_not_lift_the_guests_limits(run: Command, cloud: Cloud, cvm: Cv
 # -- answers that are lost ----------------------------------------------------------------------
 
 
-def test_a_lost_answer_is_found_out_about(run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
+def test_a_lost_response_to_the_update_is_looked_up(
+    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
+) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
     done = update(run)
     assert done.code == 0, done.printed
@@ -197,7 +199,7 @@ def test_a_lost_answer_is_found_out_about(run: Command, simulator: Simulator, cl
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}-{fault.where}",
 )
-def test_an_answer_that_is_none_is_found_out_about(
+def test_an_invalid_response_to_the_update_is_looked_up(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm, fault: Fault
 ) -> None:
     simulator.faults.add(fault)
@@ -222,7 +224,7 @@ def test_an_operation_that_left_other_names_was_not_ours(
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_pause_that_was_asked_for_is_kept_by_the_update_too(
+def test_retry_after_is_respected_by_the_update(
     run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
 ) -> None:
     simulator.faults.add(Fault("status", "PATCH", status=429, headers={"Retry-After": "9"}))
@@ -232,9 +234,7 @@ def test_a_pause_that_was_asked_for_is_kept_by_the_update_too(
 
 
 @pytest.mark.usefixtures("clock")
-def test_what_cannot_be_found_out_is_said_and_not_guessed(
-    run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm
-) -> None:
+def test_an_unknown_outcome_is_an_error(run: Command, simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
     simulator.faults.add(Fault("status", path="/revisions$", status=500, times=None))
     done = update(run)

@@ -85,7 +85,7 @@ def _lasting(looks: Iterable[Any]) -> Iterator[Any]:
     return chain(first, repeat(last))
 
 
-def test_it_is_over_when_the_operation_is_and_the_cvm_runs(clock: ManualClock) -> None:
+def test_the_wait_ends_when_the_cvm_runs_after_its_operation(clock: ManualClock) -> None:
     watched = Watched(clock, [RESTARTING, RESTARTING, RUNNING])
     watched.wait()
     assert watched.pauses == [0.3, 0.5, 1]
@@ -168,7 +168,7 @@ def test_the_last_look_is_shortly_before_the_timeout(clock: ManualClock, seconds
 @pytest.mark.parametrize(
     "failure", [LOST, ServerError("gone", status_code=502), RateLimitError("slower", status_code=429)]
 )
-def test_what_passes_is_waited_out(clock: ManualClock, failure: PhalaSecretsError) -> None:
+def test_the_wait_survives_temporary_errors(clock: ManualClock, failure: PhalaSecretsError) -> None:
     Watched(clock, [failure, RUNNING], [failure, COMPLETED]).wait()
 
 

@@ -153,7 +153,7 @@ def test_a_ci_is_recognised_by_its_own_variable(name: str) -> None:
     assert in_ci(ALL[name]) == (name != "shell")
 
 
-def test_a_ci_that_is_not_known_is_one_all_the_same() -> None:
+def test_an_unknown_ci_counts_as_ci() -> None:
     assert in_ci({"CI": "true"})
     assert detect({"CI": "true"}, output_names=OUTPUTS).name == "shell"
     assert not in_ci({"CI": "false", "GITLAB_CI": "", "BUILDKITE": "0"})

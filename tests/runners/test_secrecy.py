@@ -223,7 +223,7 @@ def test_only_the_untrusted_part_of_a_sentence_is_refused() -> None:
     assert log.getvalue() == f"error: the CVM failed to boot: {NOT_SHOWN}\nhint: look there\n"
 
 
-def test_of_a_sentence_that_cannot_be_told_apart_the_kind_is_left() -> None:
+def test_an_error_with_a_secret_shows_only_its_kind() -> None:
     runner, log = runner_of()
     runner.mask_variables({"A": ["hunter2"]})
     runner.fail(BootError("bad hunter2"))
@@ -253,7 +253,9 @@ def test_an_output_that_would_hold_a_secret_is_left_empty() -> None:
         "encrypted-env": "hunter2",
         "status": "running",
     }
-    assert "warning: the output results is empty, because it would contain the value of TOKEN" in log.getvalue()
+    assert (
+        "warning: the output results is empty, because it would contain the value of TOKEN" in log.getvalue()
+    )
 
 
 def test_settings_are_not_masked() -> None:

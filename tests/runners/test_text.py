@@ -391,7 +391,7 @@ def test_a_summary_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_an_error_of_ours() -> None:
+def test_a_full_disk_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"(?m)^\$GITHUB_OUTPUT cannot be written: No space left on device$"):
         append("/dev/full", "x", "$GITHUB_OUTPUT")
 
