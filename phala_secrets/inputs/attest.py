@@ -64,7 +64,7 @@ def read_attesting(given: Given, api_url: str) -> Attesting:
 
 
 def parse_time(text: str) -> int:
-    """Return Unix seconds, given as such or as ISO 8601 (UTC unless it names a zone)."""
+    """Return Unix seconds from Unix seconds or ISO 8601 (UTC unless it names a zone)."""
     if text.isascii() and text.isdigit() and len(text) <= 10:
         return int(text)
     try:

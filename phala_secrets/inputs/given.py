@@ -27,7 +27,7 @@ UNEXPANDED = re.compile(r"\s*\$\([A-Za-z_][A-Za-z0-9_. -]*\)\s*")
 _DURATION = re.compile(r"0*([0-9]{1,9})([smh]?)", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LIST = re.compile(r"\[[^\[\]]*[,\"'][^\[\]]*\]")
-"""A list of YAML or JSON, which no glob is."""
+"""A YAML or JSON list, which is never a glob."""
 
 
 class Given(NamedTuple):

@@ -32,7 +32,7 @@ __all__ = ["Job", "Mode", "Prepared", "read_job"]
 
 _DASHBOARD = "https://cloud.phala.com"
 _PLAIN_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,200}")
-"""What ``CLOUD_URL`` has to be, since its name may be another program's: it becomes a link."""
+"""The form of ``CLOUD_URL``, which becomes a link. Another program may use the name too."""
 
 _OF_ATTESTATION = ("trusted-os", "trusted-kms-ca", "allow-tcb", "evidence-file")
 """What is held against evidence, or holds it."""

@@ -198,7 +198,7 @@ def approvals(
 
 
 def over_rpc(run: Run, asked: Flow[T], target: Target | None = None) -> Flow[T]:
-    """Send a chain's flow over rpc-url, which is given wherever this is called.
+    """Send a chain's flow over rpc-url, which is set wherever this is called.
 
     A transaction is noted, and output, before it is sent.
     """

@@ -17,7 +17,7 @@ TERMINAL = "/dev/tty"
 """Where the question goes, and its answer comes from, whatever the streams are."""
 
 PATIENCE = 300.0
-"""Seconds for an answer: a terminal that nobody watches should not hold an update forever."""
+"""Seconds for an answer: an unattended terminal must not hold up an update forever."""
 
 _ANSWER = 1024
 
@@ -44,7 +44,7 @@ def confirm(run: Run) -> None:
 
 
 def _ask(question: str) -> str | None:
-    """Return the line that a person types at the terminal, None where there is none in time.
+    """Return the line that a person types at the terminal, or None on timeout.
 
     What was typed before the question was there does not count.
     """

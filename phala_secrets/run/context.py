@@ -91,7 +91,7 @@ class Target:
 
     @property
     def expected_hash(self) -> str:
-        """The compose hash that it is to have, or nothing where that cannot be told."""
+        """The compose hash that it is to have, or nothing if unknown."""
         return self.approval.compose_hash if self.approval else self.plan.compose_hash
 
     @property
@@ -171,7 +171,7 @@ class Run:
 
     @property
     def sent(self) -> bool:
-        """Whether an update or a transaction may have been sent: from then on a run tells all it can."""
+        """Whether an update or a transaction may have been sent: from then on a run reports all it knows."""
         return bool(self.transaction) or any(target.stage != "waiting" for target in self.targets)
 
     @property
@@ -197,7 +197,7 @@ class Run:
         return f"{first.name} and {others} more" + (" of its app" if len(apps) == 1 else "")
 
     def headline(self, otherwise: str) -> str:
-        """Return what tells this run from others: what is done, and to whom."""
+        """Return what names this run among others: the mode and the CVM."""
         return f"{self.job.mode} of {self.whom}" if self.targets else otherwise
 
     @property
@@ -230,7 +230,7 @@ class Run:
         self.runner.report(report)
 
     def in_fleet(self, target: Target) -> str:
-        """Return what tells a CVM from the others of a fleet, or nothing for one that is alone."""
+        """Return what names a CVM in a fleet, or nothing outside a fleet."""
         return f"{target.name} {target.id}" if self.fleet else ""
 
     @property

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _AGAIN = 0.25
-"""Seconds: Python drops an exception that comes up in a callback, so it is raised until somebody takes it."""
+"""Seconds: Python drops an exception that comes up in a callback, so it is raised until code receives it."""
 
 _received = False
 
@@ -24,7 +24,7 @@ def received() -> bool:
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Within, an interrupt raises KeyboardInterrupt; within another such block, it is over at the end."""
+    """Turn interrupts into KeyboardInterrupt within the block, and ignore them at its end."""
     global _received
     _received = False
     before = {number: signal.signal(number, _raise) for number in _NUMBERS}
@@ -38,7 +38,7 @@ def caught() -> Iterator[None]:
 
 
 def over() -> None:
-    """From here on nothing interrupts what is said about the end."""
+    """Ignore further interrupts, so that the final report is complete."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -63,7 +63,7 @@ class Looks:
 
 
 def _take(app: _App, app_id: str, left: float) -> Flow[None]:
-    """Look at an app. An error counts for all who wait, too."""
+    """Look at an app. An error counts for every thread that waits."""
     app.taken = flow.clock.monotonic()
     try:
         app.rows = yield Within(progress.app_states(app_id), left)

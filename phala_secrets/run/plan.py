@@ -37,7 +37,7 @@ class Change(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The names that a CVM has today against those that are given."""
+    """The names that a CVM has today, compared with the new ones."""
 
     today: tuple[str, ...]
     names: tuple[str, ...]

@@ -48,7 +48,7 @@ def refuse_new_removal(target: Target, first: Sequence[str]) -> None:
 
 
 def refuse_start(run: Run) -> None:
-    """Raise InputError for a start that nobody would wait to make."""
+    """Raise InputError for ``start`` without ``wait``."""
     if run.job.start and not run.job.wait:
         raise InputError(
             "start needs wait: true, to see whether the CVM is still stopped",

@@ -189,7 +189,7 @@ def _done(run: Run, target: Target, became: str) -> None:
 
 
 def _look_for_newcomers(run: Run) -> None:
-    """With ``app``, name each replica that came meanwhile and was not reached."""
+    """Report new replicas of ``app`` that this run did not update."""
     if not run.job.app:
         return
     known = {target.id for target in run.targets}

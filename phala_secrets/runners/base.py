@@ -198,7 +198,7 @@ class Runner:
             self._write(self.paint(line, style))
 
     def _width(self) -> int:
-        """Characters of a line. A log has whole ones, which whoever shows it breaks as it likes."""
+        """Return the characters of a line. A log has whole lines, and its viewer wraps them."""
         return min(terminal_width(self.stderr), _WIDEST) if self._talks_to_person() else _ONE_LINE
 
     def _summarise(self, report: Report) -> None:

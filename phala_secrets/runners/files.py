@@ -122,8 +122,8 @@ def overwrite(path: str, text: str, what: str) -> None:
 def _opened(path: str | Path, flags: int, mode: int) -> Iterator[int]:
     """Open a file without waiting for anybody.
 
-    Below the working folder, which is a checkout, through no link, and a regular file: who writes a
-    pull request would choose else where the outputs go.
+    Below the working folder, which is a checkout, through no link, and a regular file: otherwise
+    the author of a pull request could choose where the outputs go.
     """
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     folder, below = _below_here(path)
@@ -199,7 +199,7 @@ def unwritable(what: str, error: OSError) -> InputError:
 
 
 class OutputFile:
-    """The outputs as a file, written anew with each of them, since a name stands in it once.
+    """The outputs as a file, rewritten with each output, since it has each name once.
 
     ``dotenv`` is ``PHALA_CVM_ID=…`` lines: no blank lines, nothing multi-line. ``shell`` is the same
     with each value in quotes, to be sourced. ``json`` is one object. With ``keep`` they stand behind

@@ -47,7 +47,7 @@ def on_clock(seconds: float) -> str:
 
 
 class Live:
-    """Lines that are drawn anew ten times a second, from here until ``stop``."""
+    """Lines that are redrawn ten times a second, from here until ``stop``."""
 
     def __init__(self, stream: TextIO, lines: Iterable[Doing]) -> None:
         self._stream = stream

@@ -157,7 +157,7 @@ class Secrets:
         """Return whose secret a text shows, in any spelling; ``strict`` finds beginnings and ends, too.
 
         In a sentence of ``ours`` a value that is a plain word is that word, and no secret.
-        A name that the run was given is not a secret, even where a value is part of it.
+        A name that the run knows is not a secret, even where a value is part of it.
         """
         if not self._lines:
             return None
