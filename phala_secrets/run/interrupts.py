@@ -24,7 +24,7 @@ def received() -> bool:
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Turn interrupts into KeyboardInterrupt within the block, and ignore them at its end."""
+    """Raise KeyboardInterrupt for an interrupt within the block. After a nested block it is ignored."""
     global _received
     _received = False
     before = {number: signal.signal(number, _raise) for number in _NUMBERS}
