@@ -68,6 +68,8 @@ def _blocks(report: Report, show: Show) -> Iterator[str]:
         yield f"**Error:** {_sentence(problem, show)}"
     if remedy:
         yield f"**What to do:** {_sentence(remedy, show)}"
+    if report.page:
+        yield f"[More about errors of this kind]({report.page})"
     if report.findings:
         yield _table(("Name", "Place", "What", "What to write"), map(_row, report.findings), show)
     yield from (_sentence(sentence, show) for sentence in report.glance)
