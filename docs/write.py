@@ -51,7 +51,10 @@ def _inputs() -> Iterator[str]:
 
 def _everyday() -> Iterator[str]:
     rows = (_input(INPUTS[name], _modes(INPUTS[name].words)) for name in EVERYDAY)
-    return _table(("input", "default", "meaning"), rows)
+    return _table(
+        ("input", "meaning"),
+        [(name, f"{text} ({default})" if default else text) for name, default, text in rows],
+    )
 
 
 def _input(entry: Input, modes_of_all: str) -> tuple[str, str, str]:
