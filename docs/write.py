@@ -53,7 +53,7 @@ def _everyday() -> Iterator[str]:
     rows = (_input(INPUTS[name], _modes(INPUTS[name].words)) for name in EVERYDAY)
     return _table(
         ("input", "meaning"),
-        [(name, f"{text} ({default})" if default else text) for name, default, text in rows],
+        [(name, f"{text}; by default {default}" if default else text) for name, default, text in rows],
     )
 
 
