@@ -189,7 +189,7 @@ def photograph(html: str, picture: Path) -> None:
         subprocess.run(
             [
                 *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *("--window-size=760,750", f"--screenshot={picture}", source.as_uri()),
+                *("--window-size=760,745", f"--screenshot={picture}", source.as_uri()),
             ],
             capture_output=True,
             check=True,

@@ -68,8 +68,6 @@ def _blocks(report: Report, show: Show) -> Iterator[str]:
         yield f"**Error:** {_sentence(problem, show)}"
     if remedy:
         yield f"**What to do:** {_sentence(remedy, show)}"
-    if report.page:
-        yield f"[More about errors of this kind]({report.page})"
     if report.findings:
         yield _table(("Name", "Place", "What", "What to write"), map(_row, report.findings), show)
     yield from (_sentence(sentence, show) for sentence in report.glance)
@@ -78,6 +76,8 @@ def _blocks(report: Report, show: Show) -> Iterator[str]:
         rows = (f"<tr>{_head(label, show)}{_cell(value, show)}</tr>" for label, value in report.facts)
         yield _in_table(_shortened(rows))
     yield from (f"[{_prose(label, show)}]({url})" for label, url in report.links)
+    if report.page:
+        yield f"[More about errors of this kind]({report.page})"
     yield from (_table(table.header, table.rows, show) for table in report.tables)
     if report.diff:
         yield _fence(report.diff, show)

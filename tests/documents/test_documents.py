@@ -157,6 +157,14 @@ def test_commands_are_ones_that_the_command_takes(run: Command, cvm: Cvm) -> Non
     assert cvm.environment == {"OLD": "from standard input"}
 
 
+def test_the_pictures_are_light_and_have_words() -> None:
+    pictures = re.findall(r"^!\[(.*?)\]\((docs/.*?)\)$", README, re.MULTILINE)
+    assert len(pictures) == 3
+    for words, path in pictures:
+        assert len(words) > 20
+        assert (ROOT / path).stat().st_size < 100_000, path
+
+
 def test_the_demo_has_three_acts() -> None:
     demo = subprocess.run(
         [sys.executable, ROOT / "examples/demo/demo.py"], capture_output=True, encoding="utf-8", check=False
