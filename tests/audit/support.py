@@ -32,7 +32,9 @@ from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import ENTRYPOINT, ROOT, Command, Outcome
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.job import keyless
 from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.person import Person
 from tests.support.step import Done, Step, command_of, read_outputs
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "Fault",
     "Kms",
     "Outcome",
+    "Person",
     "PhalaSecretsError",
     "Request",
     "Simulator",
@@ -69,6 +72,7 @@ __all__ = [
     "everything",
     "everything_of_step",
     "in_ci",
+    "keyless",
     "local_server",
     "makes_mark",
     "on_chain",
