@@ -23,7 +23,7 @@ import dotenv
 from eth_account import Account
 
 import phala_secrets
-from phala_secrets import PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
+from phala_secrets import AnswerError, PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
 from phala_secrets.chain.handover import prepared_digest
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
@@ -48,6 +48,7 @@ __all__ = [
     "SCRIPT",
     "TRANSACTION",
     "Answer",
+    "AnswerError",
     "Cloud",
     "Command",
     "Cvm",
