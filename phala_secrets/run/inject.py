@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from phala_secrets import __version__
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, compose, find, fleet, prepare, reports
-from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
+from phala_secrets.run.refuse import (
+    refuse_removal,
+    refuse_several,
+    refuse_start,
+    warn_of_stopped,
+    warn_of_workspace,
+)
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 
@@ -161,6 +167,7 @@ def _prove(run: Run) -> None:
     with run.runner.group("The key"):
         run.runner.progress("finding the CVM and its KMS")
         run.targets, run.contracts = run.client.run(find.find(run.job))
+        warn_of_workspace(run)
         first = run.targets[0]
         prepare.spare(run, run.targets)
         run.output("version", __version__)
