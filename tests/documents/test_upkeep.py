@@ -1,4 +1,4 @@
-"""What keeps the project alive: the page for maintainers, Dependabot, issue forms, the weekly run."""
+"""What keeps the project alive: the map, assumptions, Dependabot, issue forms, the weekly run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if pat
 ROWS = re.findall(
     r"^\| (.+?) \| (.+?) \| (.+?) \|$", (ROOT / "docs/maintaining.md").read_text(), re.MULTILINE
 )[1:]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def load(path: str | Path) -> Any:
@@ -48,6 +49,32 @@ def test_each_assumption_names_code_that_there_is() -> None:
             text = (ROOT / "phala_secrets" / path).read_text()
             for name in re.findall(r"`(\w+)`", names):
                 assert re.search(rf"^(?:def )?{name}\b", text, re.MULTILINE), f"{assumption}: {path}: {name}"
+
+
+def test_the_map_has_every_target_of_make() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = re.findall(r"^    make ([a-z-]+) ", CONTRIBUTING, re.MULTILINE)
+    assert sorted(listed) == sorted({*targets} - {"help"})
+
+
+def test_the_map_has_every_door() -> None:
+    product = ROOT / "phala_secrets"
+    folders = {f"{path.parent.name}/" for path in product.glob("*/__init__.py")}
+    doors = re.findall(r"^\| `([\w./]+)` \|", CONTRIBUTING, re.MULTILINE)
+    assert {*doors} == folders | {"flow.py", "errors.py"}
+    arrow = re.search(r"^    __main__ → (.*)$", CONTRIBUTING, re.MULTILINE)
+    assert arrow
+    assert {name.rstrip("/").removesuffix(".py") for name in doors} == {*re.findall(r"\w+", arrow[1])}
+
+
+def test_the_map_names_files_that_there_are() -> None:
+    def place(path: str) -> Path:
+        return inner if (inner := ROOT / "phala_secrets" / path).exists() else ROOT / path
+
+    for path in re.findall(r"`((?:\w+/)+(?:[\w.]+)?)`", CONTRIBUTING):
+        assert "NAME" in path or place(path).exists(), path
+    for name, path in re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", CONTRIBUTING):
+        assert re.search(rf"^{name}\b", place(path).read_text(), re.MULTILINE), f"{path}: {name}"
 
 
 def kept() -> set[tuple[str, str]]:
