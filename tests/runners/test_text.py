@@ -695,7 +695,7 @@ def test_an_output_file_to_be_sourced_has_each_value_in_quotes(tmp_path: Path) -
         text=True,
         check=True,
     )
-    assert done.stdout == 'it\'s $HOME\n`x`|["A","$B"]|true||'
+    assert done.stdout == 'it\'s $HOME\n`x`|["A","\\u0024B"]|true||'
 
 
 def test_an_output_file_may_be_json(tmp_path: Path) -> None:
