@@ -22,6 +22,9 @@ from tests.support.step import Step
 settings.register_profile("tests", max_examples=60, deadline=None)
 settings.load_profile("tests")
 
+TRACED = ("dstack", "inputs", "runners")
+"""Folders whose tests cover every branch of what the Makefile names."""
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
@@ -86,6 +89,14 @@ def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], Non
 def step(simulator: FaultySimulator, tmp_path: Path) -> Step:
     """A step of a workflow for the CVM my-app: ``step(secrets="TOKEN")``, or ``step.apart(…)``."""
     return Step(simulator, tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace only the tests of the rooms that are covered whole: tracing takes as long as the tests themselves."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] not in TRACED:
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
