@@ -9,7 +9,7 @@ from phala_secrets.errors import untrusted
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners.base import Runner
 from phala_secrets.runners.files import overwrite
-from phala_secrets.runners.report import Report
+from phala_secrets.runners.report import Report, Table
 
 SECRET = "correct horse battery staple"
 
@@ -61,6 +61,16 @@ def test_a_diff_whose_lines_show_a_secret_together_is_not_shown() -> None:
         runner.diff_of(Report("Plan", diff=[f"+{word}" for word in SECRET.split()]))
     )
     assert runner.diff_of(Report("Plan", diff=["+ image: web"])) == ["+ image: web"]
+
+
+def test_a_table_is_aligned_and_shows_no_secret() -> None:
+    runner = shell(io.StringIO())
+    runner.mask_variables({"TOKEN": (SECRET,)})
+    _, first, second = runner.columns(
+        Table(["name", "state"], [["web", "up"], ["database", untrusted(SECRET)]])
+    )
+    assert first.index("up") == len("database") + 2
+    assert SECRET not in second
 
 
 def test_a_setting_has_no_secret_part() -> None:
