@@ -591,6 +591,13 @@ def test_a_summary_is_written_for_a_quiet_step_too_and_behind_what_is_there(tmp_
     assert step.log == ""
 
 
+def test_what_stands_around_an_id_is_no_code(tmp_path: Path) -> None:
+    text = summary(Report("accepted (1824269a-6d44), and deadbeef12."), tmp_path)
+    assert "accepted (<code>1824269a-6d44</code>), and <code>deadbeef12</code>" in text.replace(
+        "&#40;", "("
+    ).replace("&#41;", ")")
+
+
 def test_a_summary_is_no_longer_than_a_comment_may_be(tmp_path: Path) -> None:
     table = Table(["a"], [["x" * 1000]] * 1100)
     text = summary(Report("Done", tables=[table] * 4, diff=["+ y"] * 5_200), tmp_path)
