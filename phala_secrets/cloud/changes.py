@@ -9,6 +9,7 @@ from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
+from phala_secrets.cloud.committed import confirm
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.cloud.removal import Removal
@@ -109,7 +110,8 @@ def update_cvm_envs(
     CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
 
     Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
-    UpdateCvmEnvsPreconditionRequired (465), which changed nothing. Raises InputError and
+    UpdateCvmEnvsPreconditionRequired (465), which changed nothing and has the ciphertext for the second
+    phase. There AnswerError means that another run's may have been committed. Raises InputError and
     DeliveryError (the guest would refuse ``envs``, or the CVM would lose a variable) before the update
     is sent, ProofError when the key is not proven, then ApiError or TransportError; with ``wait`` also
     BootError and WaitTimeoutError. Is sent again only where the CVM was busy or the rate limited.
@@ -153,7 +155,12 @@ def update_cvm_envs(
     accepted = readers.read("UpdateCvmEnvsInProgress")
     asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
     result: UpdateResult = yield from carry_out(
-        cvm_id, prepare, accepted, asked, wait=seconds if arguments.get("wait") else None
+        cvm_id,
+        prepare,
+        accepted,
+        asked,
+        wait=seconds if arguments.get("wait") else None,
+        committed=lambda call: str(call.body["encrypted_env"]) if second_phase[0] else "",
     )
     return result
 
@@ -165,9 +172,11 @@ def carry_out(
     asked: Callable[[Any], Any],
     *,
     wait: float | None,
+    committed: Callable[[Call[Any]], str],
 ) -> Flow[Any]:
-    """Send a change. Return what ``accepted`` reads or, from a 465, ``asked``.
+    """Send a change. Return what ``accepted`` reads or, from a 465, ``asked`` with the ciphertext (hex).
 
+    ``committed`` is the ciphertext that a call commits, or nothing: a revision has to hold it then.
     With ``wait``, in seconds for each, an operation in the way is waited for, and the change itself.
     ``prepare`` is asked anew after another operation, since what it saw before may be old.
     """
@@ -184,7 +193,11 @@ def carry_out(
             if patience.left <= 0:
                 raise
         yield from waiting.until_free(cvm_id, patience, unseen)
-    if wait is not None and result.status == "in_progress":
+    if result.status != "in_progress":
+        return result.model_copy(update={"encrypted_env": (call.body or {}).get("encrypted_env")})
+    if ciphertext := committed(call):
+        yield from confirm(cvm_id, ciphertext)
+    if wait is not None:
         yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), wait, unseen)
     return result
 

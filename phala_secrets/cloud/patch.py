@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from phala_secrets.dstack.env_vars import EnvVars
     from phala_secrets.flow import Flow
 
-_FIRST = ("docker_compose_file", "envs", "encrypted_env", "allowed_envs")
+_FIRST = ("docker_compose_file", "envs", "allowed_envs")
 _SECOND = ("compose_hash", "transaction_hash")
 
 
@@ -50,8 +50,9 @@ def patch_cvm(
     replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
     (``trusted_signers``, ``kms``, ``allow_removal``), or by ``encrypted_env`` (hex) with its names in
     ``allowed_envs``.
-    After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex), and nothing else,
-    carry out what was sent before. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
+    After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex) carry out what was sent
+    before. Beside them only ``encrypted_env`` is taken, that of the 465: AnswerError unless it is what
+    was committed. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
 
     Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
     PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
@@ -77,6 +78,7 @@ def patch_cvm(
     (cvm_id,) = required(arguments, "id")
     seconds = timeout_of(arguments)
     removal = Removal(arguments)
+    expected = _expected(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
     result: PatchResult = yield from carry_out(
@@ -85,6 +87,7 @@ def patch_cvm(
         accepted,
         asked,
         wait=seconds if arguments.get("wait") else None,
+        committed=lambda call: "" if call.body else expected,
     )
     return result
 
@@ -94,6 +97,12 @@ def _call(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[C
         return _commit(cvm_id, arguments)
     changes = yield from _changes(cvm_id, arguments, removal)
     return requests.patch_cvm(cvm_id, **changes)
+
+
+def _expected(arguments: Mapping[str, Any]) -> str:
+    """Return the ciphertext (hex) that a commit has to bring, or nothing."""
+    sealed = arguments.get("encrypted_env")
+    return "" if sealed is None else parse_sealed(str(sealed), "encrypted_env")
 
 
 def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:

@@ -136,6 +136,18 @@ def read(flags: Mapping[str, str], environ: Mapping[str, str]) -> Given:
     return Given(values, frozenset(explicit), frozenset(withheld))
 
 
+def credentials(environ: Mapping[str, str]) -> Given:
+    """Return the inputs that are or may hold a credential, as far as variables give them.
+
+    For what is said of inputs that cannot be read.
+    """
+    values = {}
+    for name in ("api-key", "private-key", "rpc-url", "api-url"):
+        fallback = environ.get(INPUTS[name].fallback, "")
+        values[name] = next(_ways(INPUTS[name], {}, environ), fallback)
+    return Given(values, frozenset())
+
+
 def expanded(texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts as Azure meant them: a literal ``$(NAME)`` is undefined, so it becomes empty."""
     return {name: "" if UNEXPANDED.fullmatch(text) else text for name, text in texts.items()}
@@ -186,7 +198,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
         if variable.startswith(GITHUBS_PREFIX) and on_github(environ):
             name = variable.removeprefix(GITHUBS_PREFIX)
             if name.replace("-", "_") not in known and name not in _GITHUBS_OWN:
-                raise _unknown(name.lower(), known.values(), "see README.md for the inputs")
+                raise _unknown(name.lower(), known.values(), "see docs/inputs.md for the inputs")
 
 
 def _unknown(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> InputError:

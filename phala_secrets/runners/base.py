@@ -43,7 +43,7 @@ _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim
 _CIPHERTEXT = "encrypted-env"
 """Too many hex digits for the guard: any short number is among them. They were made here."""
 
-_SENTENCES = ("error", "hint")
+_SENTENCES = ("error", "hint", "status")
 """Outputs that repeat the log: a plain word in them is not a secret, even if a value equals it."""
 
 
