@@ -200,7 +200,7 @@ def test_a_plan_of_what_was_prepared_ends_as_the_update_would(
 
 
 def test_what_is_prepared_and_finds_no_room_is_no_success(step: Step, cvm: Cvm, cloud: Cloud) -> None:
-    done = step.apart(env=ENV, prepare_only="true", under=("prlimit", "--fsize=1600"))
+    done = step.apart(env=ENV, prepare_only="true", under=("prlimit", "--fsize=1800"))
     assert done.code == 2, done.log
     assert "$GITHUB_OUTPUT cannot be written" in done.log
     assert done.outputs["cvm-id"] == cvm.id
