@@ -136,7 +136,7 @@ def _send(run: Run, target: Target) -> Accepted | None:
         raise ApprovalRefusedError(
             "Phala Cloud asks again for the approval that it has just been shown",
             status_code=465,
-            hint="run again later: what is approved by then is not sent again",
+            hint="run again later: nothing that is approved by then is sent again",
         )
     return result
 

@@ -147,23 +147,27 @@ def test_no_garbage_is_a_root_an_owner_or_an_approval(garbage: Any) -> None:
     ("request_", "result", "says"),
     [
         (rpc.kms_root(APP), "0x", "no contract"),
-        (rpc.kms_root(APP), "0x" + "00" * 128, "bad offsets"),
-        (rpc.kms_root(APP), "0x" + encode(BYTES, [b"\x02" * 33, b"", b"", b""]).hex()[:-2], "bad lengths"),
+        (rpc.kms_root(APP), "0x" + "00" * 128, "invalid offsets"),
+        (
+            rpc.kms_root(APP),
+            "0x" + encode(BYTES, [b"\x02" * 33, b"", b"", b""]).hex()[:-2],
+            "invalid lengths",
+        ),
         (rpc.kms_root(APP), "0x" + encode(BYTES, [b"", b"", b"", b""]).hex(), "not a secp256k1 public key"),
         (rpc.kms_root(APP), "0x" + encode(BYTES, [b"\x05" * 33, b"", b"", b""]).hex(), "not a secp256k1"),
-        (rpc.kms_root(APP), "0x" + encode(BYTES, [ROOT, b"", b"", b""]).hex() + "00", "more than"),
-        (rpc.kms_root(APP), "0x" + "00" * (1 << 20) + "00", "more than 1048576 bytes"),
+        (rpc.kms_root(APP), "0x" + encode(BYTES, [ROOT, b"", b"", b""]).hex() + "00", "trailing data"),
+        (rpc.kms_root(APP), "0x" + "00" * (1 << 20) + "00", "over 1048576 bytes"),
         (rpc.owner(APP), "0x01" + "00" * 31, "longer than 20 bytes"),
-        (rpc.owner(APP), "0x" + "00" * 64, "64 bytes where 32"),
+        (rpc.owner(APP), "0x" + "00" * 64, "64 bytes, not 32"),
         (rpc.registered_app(APP, APP), word(2), "neither 0 nor 1"),
         (rpc.registered_app(APP, APP), word(1)[:-1], "not hex data"),
         (rpc.chain_id(), "0x" + "f" * 65, "not a hex number"),
         (rpc.nonce(APP, "latest"), "0x1" + "0" * 16, "not a hex number"),
         (rpc.base_fee(), "0x1", "not a block"),
-        (rpc.estimate_gas(APP, APP, "0x"), "0x5207", "less gas"),
-        (rpc.send_raw("0x", "0x" + HASH), "0x" + DEVICE, "another transaction's hash"),
+        (rpc.estimate_gas(APP, APP, "0x"), "0x5207", "below that of any"),
+        (rpc.send_raw("0x", "0x" + HASH), "0x" + DEVICE, "hash of another transaction"),
         (rpc.transaction_known("0x" + HASH), {"hash": "0x" + DEVICE}, "another transaction"),
-        (rpc.transaction_known("0x" + HASH), {"hash": "0xab"}, "not 32 bytes"),
+        (rpc.transaction_known("0x" + HASH), {"hash": "0xab"}, "not a 32-byte hash"),
         (rpc.transaction_known("0x" + HASH), [], "no hash"),
     ],
 )
@@ -282,7 +286,7 @@ def test_a_safe_batch_holds_no_more_than_is_asked_for() -> None:
 
     assert methods(compose_hash=HASH) == ["addComposeHash"]
     assert methods(devices=[DEVICE]) == ["addDevice"]
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="no compose hash"):
         methods()
 
 
@@ -355,7 +359,7 @@ def test_a_malformed_key_is_refused_without_being_quoted(bad: str) -> None:
     with pytest.raises(InputError) as caught:
         owner.Sender(bad)
     told = "".join(traceback.format_exception_only(caught.value)) + caught.value.hint
-    assert "private-key is not a private key" in told
+    assert "invalid private-key" in told
     assert len(bad) < 4 or bad[:16] not in told
     assert caught.value.__context__ is None
 
@@ -628,7 +632,7 @@ def test_a_reverted_transaction_is_told_with_its_hash() -> None:
 def test_a_receipt_without_the_event_is_not_believed(logs: list[Any]) -> None:
     ledger = Ledger()
     ledger.receipts = {"logs": logs}
-    with pytest.raises(AnswerError, match="did not say so in an event") as caught:
+    with pytest.raises(AnswerError, match="emitted no event for it") as caught:
         ledger.register()
     assert ledger.mined[0] in str(caught.value)
 
@@ -655,7 +659,7 @@ def test_a_status_of_the_rpc_counts_as_an_answer_that_is_missing() -> None:
 
 def test_an_rpc_that_does_not_take_it_is_tried_three_times() -> None:
     ledger = Ledger(eth_sendRawTransaction=busy)
-    with pytest.raises(TransportError, match="was not taken: too many requests"):
+    with pytest.raises(TransportError, match="was not accepted: too many requests"):
         ledger.register()
     assert ledger.now == 6
 

@@ -326,7 +326,7 @@ INPUTS = {
         f"{ENV} --allow-device 0x1", "allow-device: '0x1' is not 32 bytes of hex", "64 hex digits"
     ),
     "bad private key": Bad(
-        ENV, "private-key is not a private key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
+        ENV, "invalid private-key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
     ),
     "missing private key": Bad(f"{ENV} --private-key-file no.key", "private-key-file does not exist", "path"),
     "empty private key": Bad(
