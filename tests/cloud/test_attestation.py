@@ -226,7 +226,7 @@ def test_the_evidence_of_an_app_is_picked_by_its_instance(
     wanted = {**expected(cloud, cvm), "pccs_url": simulator.origin, "now": cloud.now().timestamp()}
     assert verify_attestation(found.as_json(), **wanted).attested
     missing = client.send(app_evidence(APP_ID, "00" * 20))
-    assert "none of the instance" in missing.missing
+    assert "do not include the instance" in missing.missing
 
 
 def test_a_kms_record_is_bound_to_its_keys(simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:

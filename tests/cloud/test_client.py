@@ -346,7 +346,7 @@ def test_answers_are_frozen(client: Client, cvm: Cvm) -> None:
         ("update_cvm_envs", {"envs": {"A": "1"}}, "id is missing"),
         ("update_cvm_envs", {"id": "my-app"}, "either envs or encrypted_env"),
         ("update_cvm_envs", {"id": "my-app", "envs": {}, "encrypted_env": "ab"}, "either envs or encrypted"),
-        ("update_cvm_envs", {"id": "my-app", "envs": {"A": 1}}, "not text but int"),
+        ("update_cvm_envs", {"id": "my-app", "envs": {"A": 1}}, "of type int, not str"),
         ("update_cvm_envs", {"id": "my-app", "envs": {"A": "1"}, "env_keys": ["A"]}, "go with encrypted_env"),
         ("update_cvm_envs", {"id": "my-app", "envs": {}, "trusted_signers": ""}, "trusted_signers is empty"),
         ("update_cvm_envs", {"id": "my-app", "envs": {}, "trusted_signers": ["02ab"]}, "the signer has 2"),
@@ -504,7 +504,7 @@ def test_a_key_that_is_not_proven_gets_nothing(client: Client, cvm: Cvm, cloud: 
     with pytest.raises(ProofError, match="but the KMS 'phala' has the root"):
         client.update_cvm_envs("my-app", envs={"OLD": "3"})
     cvm.kms.tamper = lambda answer: {"public_key": answer["public_key"]}
-    with pytest.raises(ProofError, match="without a signature"):
+    with pytest.raises(ProofError, match="has no signature"):
         client.update_cvm_envs("my-app", envs={"OLD": "3"})
     assert sum(line.startswith("PATCH") for line in sent(cloud)) == 1
     assert cvm.environment == {"OLD": "2"}

@@ -135,8 +135,8 @@ def replaced(**fields: Any) -> Tamper:
 
 REFUSED_KEYS: dict[str, tuple[Tamper, str]] = {
     "key swapped under a good signature": (swapped, "signed by"),
-    "no signature": (without("signature"), "without a signature"),
-    "empty signature": (replaced(signature=""), "without a signature"),
+    "no signature": (without("signature"), "has no signature"),
+    "empty signature": (replaced(signature=""), "has no signature"),
     "64 bytes": (lambda a: {**a, "signature": a["signature"][:-2]}, "64 bytes, not 65"),
     "66 bytes": (lambda a: {**a, "signature": a["signature"] + "00"}, "66 bytes, not 65"),
     "signature not hex": (replaced(signature="zz" * 65), "not hex"),

@@ -173,4 +173,4 @@ def test_what_could_not_have_been_sealed_is_refused(text: str) -> None:
     with pytest.raises(InputError) as refusal:
         parse_sealed(text, "encrypted-env")
     assert str(refusal.value) == "encrypted-env is not a ciphertext in hex"
-    assert refusal.value.hint == "give what encrypting gave out, as it was"
+    assert refusal.value.hint == "pass the ciphertext unchanged from the encryption"

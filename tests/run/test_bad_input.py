@@ -141,7 +141,7 @@ GUEST = {
     ),
     "too many": with_file(
         "".join(f"A{number}=\n" for number in range(1025)),
-        "1025 variables are given, and the guest takes 1024",
+        "1025 variables exceed the guest's limit of 1024",
         "fetch them at run time",
         code=4,
     ),
@@ -150,7 +150,7 @@ GUEST = {
     ),
     "too much in all": with_file(
         "".join(f"A{number}={'x' * 100_000}\n" for number in range(3)),
-        "has 300141 bytes, and the guest takes 262144. The largest variables: A0 (100023 bytes)",
+        "has 300141 bytes; the guest's limit is 262144. The largest variables: A0 (100023 bytes)",
         "Fetch the largest",
         code=4,
     ),
@@ -325,9 +325,7 @@ INPUTS = {
     "bad device": Bad(
         f"{ENV} --allow-device 0x1", "allow-device: '0x1' is not 32 bytes of hex", "64 hex digits"
     ),
-    "bad private key": Bad(
-        ENV, "invalid private-key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
-    ),
+    "bad private key": Bad(ENV, "invalid private-key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}),
     "missing private key": Bad(f"{ENV} --private-key-file no.key", "private-key-file does not exist", "path"),
     "empty private key": Bad(
         f"{ENV} --private-key-file my.key",
@@ -340,8 +338,8 @@ INPUTS = {
         "both encrypted-env and a source are given",
         "in place of a source",
     ),
-    "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "as it was"),
-    "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "as it was"),
+    "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "unchanged"),
+    "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "unchanged"),
     "names that no guest takes": Bad(
         f'--encrypted-env {HEX} --env-keys ["\\ud800"]',
         "env-keys is not a JSON list of names",

@@ -57,7 +57,7 @@ def test_each_finding_is_a_row_with_name_place_and_what_to_write(step: Step, cvm
     assert cells[:3] == [
         "<samp>CERT</samp>",
         "env-file app.env, line 2",
-        "contains a newline: the guest would not read it as given",
+        "contains a newline: the guest would read another value",
     ]
     assert "base64" in cells[3]
     assert "<th" in done.summary

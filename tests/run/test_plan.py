@@ -57,7 +57,7 @@ def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Clou
     cvm = cloud.add_cvm("script", environment={"A": "1"})
     cvm.app_compose = {**cvm.app_compose, "pre_launch_script": 'echo "$A"'}
     unreadable = cloud.add_cvm("unreadable", environment={"A": "1"}, docker_compose_file="a: [")
-    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent anew)  handed on with all others"]
+    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent anew)  passed on with all others"]
     assert diff(plan(run, cvm="script", env="A=2\n")) == ["~ A (sent anew)  used by a script"]
     assert diff(plan(run, cvm=unreadable.name, env="A=2\n")) == ["~ A (sent anew)"]
 
