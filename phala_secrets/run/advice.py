@@ -21,14 +21,15 @@ def advice(run: Run) -> list[tuple[str, str]]:
     Return nothing where all is pinned.
     """
     apps, roots = _apps(run), _roots(run)
-    if apps and roots:
-        said = "App and KMS root are the API's word. Check them, then have any other refused:"
-    elif apps or roots:
-        said = (
-            f"The {'app' if apps else 'KMS root'} is the API's word. Check it, then have any other refused:"
-        )
-    else:
+    words = ["app"] if apps else []
+    if roots:
+        words.append("KMS root" if "trusted-signers" in roots else "kind of KMS (Cloud KMS)")
+    if not words:
         return []
+    if len(words) == 1:
+        said = f"The {words[0]} is the API's word. Check it, then have any other refused:"
+    else:
+        said = f"App and {words[1]} are the API's word. Check them, then have any other refused:"
     block = _flags if run.runner.speaks_flags else _yaml
     return [(said, block({**apps, **roots}))]
 

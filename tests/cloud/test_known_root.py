@@ -64,8 +64,8 @@ def test_a_key_that_the_known_root_signed_is_known(
     done = run("verify", "--cvm", "my-app", "--json")
     assert done.code == 0, done.printed
     assert done.json["trust"] == "known"
-    assert "is of the Cloud KMS is the API's word" in done.printed
-    assert "require-trust: known" in done.printed
+    assert "kind of KMS (Cloud KMS) are the API's word" in done.printed
+    assert "--require-trust known" in done.printed
 
 
 @pytest.mark.parametrize("mode", ["verify", "update", "plan", "encrypt"])

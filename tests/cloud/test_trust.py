@@ -256,8 +256,8 @@ def test_what_rests_on_the_api_alone_is_told_with_the_line_to_paste(
 ) -> None:
     done = update(run, "--json")
     assert done.json["trust"] == "api"
-    assert f"trusted-signers: 0x{kms(cloud).root_public_key}" in done.stderr
-    assert f"app-id: {cvm.app_id}" in done.stderr
+    assert f"--trusted-signers 0x{kms(cloud).root_public_key}" in done.stderr
+    assert f"--app-id {cvm.app_id}" in done.stderr
 
 
 @pytest.mark.parametrize("published", [None, "", "02" + "ff" * 32])
