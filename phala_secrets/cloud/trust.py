@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from phala_secrets.cloud import known, records, requests
+from phala_secrets.cloud import known, records
+from phala_secrets.cloud.chain_root import chain_requests, check_chain, kms_contract
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.dstack.key_proof import Proof, parse_signer, prove
 from phala_secrets.errors import (
@@ -182,8 +183,8 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
     beside: list[Call[Any]] = []
     kms_address = None
     if rpc_url and on_chain:
-        kms_address = kms_contract(on_chain, policy)
-        beside = _ask_chain(rpc_url, on_chain, kms_address, app_id)
+        kms_address = kms_contract(on_chain, policy.kms_contract)
+        beside = chain_requests(rpc_url, on_chain, kms_address, app_id)
     names = yield from _servers(policy.kms, contract, contracts)
     try:
         kms, answer, from_chain = yield from _fetch(names, app_id, beside)
@@ -196,7 +197,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
             hint="do not send secrets to it, unless you know that the KMS root has changed",
         )
     if from_chain:
-        _check_chain(proof, on_chain, from_chain, kms_address or "")
+        check_chain(proof, on_chain, from_chain, kms_address or "")
     is_known = proof.signer == known.published.root
     trust: Level = "pinned" if policy.signers else "chain" if from_chain else "known" if is_known else "api"
     remarks = _remarks(cvm, proof)
@@ -291,50 +292,6 @@ def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract
         if policy.kms and (policy.signers or policy.rpc_url):
             return None
         raise
-
-
-def kms_contract(chain_id: int, policy: Policy) -> str:
-    """Return the address of the KMS contract that a chain is asked about; ProofError where none is known."""
-    from phala_secrets.chain.networks import WELL_KNOWN_KMS
-
-    address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)
-    if not address:
-        raise ProofError(
-            f"no KMS contract of chain {chain_id} is known here", hint="give its address as kms-contract"
-        )
-    return address
-
-
-def _ask_chain(rpc_url: str, chain_id: int, contract: str, app_id: str) -> list[Call[Any]]:
-    """The contract's root and whether it knows the app; before them, whether it is the right chain."""
-    from phala_secrets.chain import rpc
-
-    asked = requests.rpc(rpc_url, rpc.chain_id())
-
-    def same_chain(answer: Any) -> int:
-        if (there := asked.parse(answer)) != chain_id:
-            raise ProofError(
-                f"rpc-url is of chain {there}, but the app's KMS is on chain {chain_id}",
-                hint="give an rpc-url of the app's chain",
-            )
-        return there
-
-    about = (rpc.kms_root(contract), rpc.registered_app(contract, app_id))
-    return [asked._replace(parse=same_chain), *(requests.rpc(rpc_url, request) for request in about)]
-
-
-def _check_chain(proof: Proof, chain_id: int | None, told: Sequence[Any], contract: str) -> None:
-    _, root, registered = told
-    if not registered:
-        raise ProofError(
-            f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",
-            hint="check app-id and kms-contract; if both are right, do not trust this API",
-        )
-    if root != proof.signer:
-        raise ProofError(
-            f"the key is signed by {proof.signer}, but the root in the KMS contract {contract} is {root}",
-            hint="do not send secrets to it: this key is not from the KMS of the contract",
-        )
 
 
 def _prove(answer: Key, app_id: str) -> Proof:
