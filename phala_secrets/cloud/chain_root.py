@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def kms_contract(chain_id: int, given: str | None) -> str:
-    """Return the address of a chain's KMS contract: the given one, or Phala's. Raise ProofError if unknown."""
+    """Return the address of a chain's KMS contract: the given one or Phala's. Raise ProofError."""
     from phala_secrets.chain.networks import WELL_KNOWN_KMS
 
     address = given or WELL_KNOWN_KMS.get(chain_id)

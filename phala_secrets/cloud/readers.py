@@ -1,4 +1,4 @@
-"""Reading responses as models. Models are named, not imported: pydantic loads with the first response."""
+"""Readers of responses as models. Models are named, not imported: pydantic loads with the first response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_list(model: str) -> Callable[[Any], Any]:
 
 
 def read_precondition(model: str) -> Callable[[Any], Any]:
-    """Return the reader of a 465, which leaves out the credentials that it may have to commit with."""
+    """Return the reader of a 465. It leaves out the commit credentials."""
     return lambda answer: _validate(model, precondition_fields(answer))
 
 
@@ -55,10 +55,10 @@ def _validate(name: str, answer: Any, more: Mapping[str, Any] = MappingProxyType
     try:
         return model.model_validate({**answer, **more} if more and isinstance(answer, dict) else answer)
     except ValidationError as error:
-        # The library's own message would quote the answer.
+        # The library's own message would quote the response.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise AnswerError(
-            f"Phala Cloud's answer is not a {name}: {where}: {first['msg']}",
-            hint="check api-url; if it is right, the API has changed: report it",
+            f"Phala Cloud's response is not a valid {name}: {where}: {first['msg']}",
+            hint="check api-url; if it is right, report that the API has changed",
         ) from None

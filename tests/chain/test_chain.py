@@ -501,7 +501,7 @@ def signed(raw: str) -> dict[str, Any]:
 
 
 def unavailable() -> Any:
-    raise TransportError("no answer in time")
+    raise TransportError("no response in time")
 
 
 def busy() -> Any:
@@ -674,7 +674,7 @@ def test_the_balance_has_to_cover_what_is_offered_to_the_wei() -> None:
 def test_a_failure_at_the_end_is_told_with_the_hash_and_the_explorer() -> None:
     ledger = Ledger(eth_getTransactionReceipt=unavailable)
     ledger.mines = False
-    with pytest.raises(TransportError, match="no answer in time") as caught:
+    with pytest.raises(TransportError, match="no response in time") as caught:
         ledger.register()
     hash_ = ledger.waiting[0]
     assert hash_ in str(caught.value)

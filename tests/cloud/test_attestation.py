@@ -153,7 +153,7 @@ def test_a_tcb_status_that_is_named_passes_and_advisories_are_listed(
     assert link(found, "TCB").what == "SWHardeningNeeded (INTEL-SA-00837)"
     assert not attest(client, simulator, expected(cloud, cvm), allow_tcb=["OutOfDate"]).attested
     for status in ("Revoked", "uptodate"):
-        with pytest.raises(InputError, match="not a TCB status that may be accepted"):
+        with pytest.raises(InputError, match="not a TCB status that can be accepted"):
             attest(client, simulator, {}, allow_tcb=[status])
 
 

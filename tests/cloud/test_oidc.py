@@ -141,7 +141,7 @@ def test_a_refusal_names_the_missing_key_and_the_route(ask: Callable[[], list[An
     outcomes = ask()
     assert {type(outcome) for outcome in outcomes} == {AuthError}
     assert {str(outcome).partition(":")[0] for outcome in outcomes} == {
-        "no api-key is given, and GitHub's token is refused for GET /kms/phala"
+        "api-key is missing, and Phala Cloud refused GitHub's token for GET /kms/phala"
     }
 
 
@@ -161,7 +161,7 @@ def test_a_stream_that_is_refused_says_so_too(cvm: Cvm, cloud: Cloud) -> None:
     cloud.tokens.refused_routes = "/state$"
     with (
         create_client() as client,
-        pytest.raises(AuthError, match=r"no api-key .* for GET /cvms/my-app/state"),
+        pytest.raises(AuthError, match=r"api-key is missing.* for GET /cvms/my-app/state"),
     ):
         list(client.watch_cvm_state(cvm.name))
 
