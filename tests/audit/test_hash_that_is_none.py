@@ -10,7 +10,7 @@ COMMAND = '"; touch a-command-ran; "'
 
 
 @pytest.mark.parametrize("text", [COMMAND, "$(touch a-command-ran)", "[" * 1000, "ab", "ab" * 33])
-def test_what_is_no_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: str) -> None:
+def test_an_invalid_compose_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: str) -> None:
     """``run: echo "${{ steps.update.outputs.previous-compose-hash }}"`` would run it."""
     change_answers(
         cloud,

@@ -204,7 +204,7 @@ def test_arguments_are_checked_and_nothing_of_a_key_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("content", [None, [], "text", 3, {}, {"k256_pubkey": "02"}], ids=repr)
-def test_what_is_no_evidence_is_told(content: Any) -> None:
+def test_invalid_evidence_is_refused(content: Any) -> None:
     with pytest.raises(EvidenceError):
         verify_attestation(content)
 

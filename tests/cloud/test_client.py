@@ -284,7 +284,7 @@ LEAST: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("method", "arguments"), [row[:2] for row in CALLS], ids=[row[0] for row in CALLS])
-def test_missing_fields_are_survived_and_nonsense_is_told(
+def test_missing_fields_are_tolerated_and_invalid_ones_reported(
     client: Client, cloud: Cloud, cvm: Cvm, method: str, arguments: dict[str, Any]
 ) -> None:
     call = getattr(client, method)
@@ -302,7 +302,7 @@ def test_a_kms_is_called_by_its_slug_or_else_by_its_id(client: Client, cloud: Cl
     assert [kms.name for kms in client.get_kms_list().items] == ["s", "kms_2"]
 
 
-def test_answers_are_frozen(client: Client, cvm: Cvm) -> None:
+def test_responses_are_frozen(client: Client, cvm: Cvm) -> None:
     with pytest.raises(pydantic.ValidationError):
         client.get_cvm_info("my-app").status = "exited"
 
@@ -391,7 +391,7 @@ def test_arguments_are_checked_before_anything_is_sent(
     assert sent(cloud) == []
 
 
-def test_an_argument_given_twice_is_told(client: Client, cloud: Cloud) -> None:
+def test_a_duplicate_argument_is_an_error(client: Client, cloud: Cloud) -> None:
     with pytest.raises(InputError, match="duplicate argument: kms_id"):
         client.get_kms_info("phala", kms_id="other")
     with pytest.raises(InputError, match="neither a mapping nor an id"):
@@ -610,14 +610,14 @@ def test_a_redirect_is_not_followed(client: Client, simulator: Simulator) -> Non
 
 
 @pytest.mark.parametrize("kind", ["html_200", "not_json", "huge_body", "gzip_bomb"])
-def test_an_answer_that_is_none_is_told(client: Client, simulator: Simulator, kind: Any) -> None:
+def test_an_invalid_response_is_an_error(client: Client, simulator: Simulator, kind: Any) -> None:
     simulator.faults.add(Fault(kind, size=64 * 1024 * 1024))
     with pytest.raises(AnswerError):
         client.get_kms_info("phala")
     assert len(sent(simulator.cloud)) == 1
 
 
-def test_nobody_at_home_is_a_transport_error(clock: ManualClock) -> None:
+def test_a_refused_connection_is_a_transport_error(clock: ManualClock) -> None:
     with Simulator() as gone:
         url = gone.url
 
@@ -721,7 +721,7 @@ def shown(events: Iterator[CvmStateEvent]) -> list[tuple[str, str | None]]:
     return [(event.type, event.state.status if event.state else None) for event in events]
 
 
-def test_a_watch_tells_each_state_until_the_target(
+def test_a_watch_yields_each_state_until_the_target(
     client: Client, cvm: Cvm, cloud: Cloud, clock: ManualClock
 ) -> None:
     cloud.stale_seconds, cloud.restart_seconds = 0.2, 30.0
@@ -814,7 +814,7 @@ def test_a_watch_ends_in_time_whatever_the_streams_do(clock: ManualClock) -> Non
     assert watch.timed_out().data == {"message": "not exited after 90 s"}
 
 
-def test_a_watch_gives_up_after_streams_that_tell_nothing(clock: ManualClock) -> None:
+def test_a_watch_gives_up_after_silent_streams(clock: ManualClock) -> None:
     watch = Watch("my-app")
     pauses = []
     for _ in range(3):
@@ -859,7 +859,7 @@ def test_a_client_that_could_not_work_is_not_made(
         connect(**arguments)
 
 
-def test_certificates_are_verified_against_the_roots_that_are_given(
+def test_certificates_are_verified_against_given_roots(
     connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -180,7 +180,7 @@ def test_what_an_rpc_refuses_is_none_of_phala_clouds_errors(clock: ManualClock) 
     assert "rpc-url" in refused.value.hint
 
 
-def test_busy_is_told_as_what_it_is_once_the_tries_are_used_up(clock: ManualClock) -> None:
+def test_a_409_is_raised_once_the_tries_are_used_up(clock: ManualClock) -> None:
     with pytest.raises(ConflictError):
         flow.drive(exchange(WRITE, Pace(), 30), Hand(clock, status(409)).take)
 

@@ -405,7 +405,7 @@ def test_a_required_chain_is_not_met_by_a_central_kms(run: Command, cloud: Cloud
     assert_refused(done, cloud, 3, "require-trust is chain", "api")
 
 
-def test_an_rpc_that_was_given_cannot_be_talked_away(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_a_given_rpc_url_requires_a_contract(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, "--rpc-url", "https://rpc.invalid")
     assert_refused(done, cloud, 3, "rpc-url", cvm.app_id)
 

@@ -98,7 +98,7 @@ BOMB = (
         ("#" * 1024 * 1024 + "\n", "it is too large", None),
     ],
 )
-def test_what_is_no_plain_yaml_with_services(text: str, problem: str, line: int | None) -> None:
+def test_anything_but_plain_yaml_with_services_is_an_error(text: str, problem: str, line: int | None) -> None:
     assert errors(check(compose(text))) == [(f"the compose file cannot be used: {problem}", line)]
 
 
@@ -272,7 +272,7 @@ def test_findings_are_in_the_order_of_the_lines() -> None:
 # -- variables -------------------------------------------------------------------------------------
 
 
-def test_each_variable_without_a_default_has_to_be_given() -> None:
+def test_each_missing_variable_without_a_default_is_an_error() -> None:
     text = (
         "services:\n  web:\n    image: ${IMAGE}\n    command: |\n      echo\n      echo ${MISSING} $$OURS\n"
         "    environment:\n      A: ${MISSING}${DEFAULT:-x}${DSTACK_APP_ID}${SET_BY_SCRIPT}\n"
@@ -292,7 +292,7 @@ def test_a_variable_that_is_demanded_may_not_be_empty() -> None:
     assert finding.severity == "error"
 
 
-def test_all_that_is_given_leaves_nothing_to_say() -> None:
+def test_no_finding_if_nothing_is_missing() -> None:
     assert unresolved(compose(GOOD), {}, ["DB_PASSWORD", "DB_NAME", "HANDED_ON"]) == []
 
 

@@ -109,7 +109,7 @@ def test_values_go_out_as_they_came_in() -> None:
     ],
     ids=range(17),
 )
-def test_what_the_guest_would_refuse_is_refused_here_and_no_value_is_told(
+def test_variables_that_the_guest_refuses_are_refused_without_a_value(
     env_vars: Any, error: type[PhalaSecretsError], failure: str
 ) -> None:
     with pytest.raises(error, match=failure) as refused:

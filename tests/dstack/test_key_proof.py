@@ -179,7 +179,7 @@ def test_a_v1_signature_lives_from_a_minute_before_to_five_minutes_after_it_is_m
             prove(KEY, APP, **SIGNATURE, now=now)
 
 
-def test_a_clock_that_is_off_is_told_with_both_times() -> None:
+def test_a_wrong_clock_is_reported_with_both_times() -> None:
     with pytest.raises(ProofError) as error:
         prove(KEY, APP, **SIGNATURE, now=NOW - 3600)
     assert "2026-08-01 00:00:00 UTC" in str(error.value)

@@ -235,7 +235,7 @@ NEEDED_ECR = [*ECR]
         ),
     ],
 )
-def test_an_incomplete_registry_login_is_told(names: list[str], missing: list[str]) -> None:
+def test_an_incomplete_registry_login_is_a_warning(names: list[str], missing: list[str]) -> None:
     hints = registry_hints(iter(names))
     assert [hint.message for hint in hints] == [f"The {message}" for message in missing]
     assert all(hint.severity == "warning" and hint.hint for hint in hints)
@@ -245,7 +245,7 @@ def test_every_name_of_phala_s_script_is_known() -> None:
     assert {*GHCR, *ECR, *SESSION, "DSTACK_ROOT_PASSWORD"} <= FOR_PHALA
 
 
-def test_authorized_keys_that_nobody_gave_are_explained() -> None:
+def test_missing_authorized_keys_are_explained() -> None:
     keys = "DSTACK_AUTHORIZED_KEYS"
     finding = root_access(["A", keys], ["A", "B"])
     assert finding is not None

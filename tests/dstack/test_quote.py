@@ -52,7 +52,7 @@ def test_os_measurements_are_a_digest_of_mrtd_rtmr1_and_rtmr2() -> None:
 
 
 @pytest.mark.parametrize("byte", [0x01, 0x02, 0x80])
-def test_a_debug_vm_is_told_by_its_attributes(byte: int) -> None:
+def test_a_debug_vm_is_recognised_by_its_attributes(byte: int) -> None:
     assert parse_quote(raw_quote(body=report(bytes([byte]) + bytes(7)))).debug
 
 

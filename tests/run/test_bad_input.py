@@ -321,7 +321,7 @@ INPUTS = {
     "RPC for the central KMS": Bad(
         f"{ENV} --rpc-url https://rpc.invalid",
         "no KMS contract for the app",
-        "leave --rpc-url out",
+        "leave out --rpc-url",
         3,
         TO_FIND,
     ),
