@@ -10,7 +10,7 @@ SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsys
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
+.PHONY: help demo test lint format docs pictures test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ format: $(VENV)/ready ## bring the code into its form
 
 docs: $(VENV)/ready ## write the inputs and outputs into README.md, action.yml and docs/
 	$(BIN)/python docs/write.py
+
+pictures: $(VENV)/ready ## draw the pictures of the README anew, in docs/pictures
+	@.ci/need 'command -v cmark-gfm && command -v chromium' cmark-gfm chromium fonts-noto-core fonts-liberation
+	$(BIN)/python docs/pictures/draw.py
 
 test-image: $(VENV)/ready ## build the image and run it (root; PYTHON_IMAGE=… for another base than Debian's packages)
 	@.ci/need 'command -v buildah && command -v debootstrap' buildah debootstrap

@@ -17,6 +17,11 @@ import yaml
 from phala_secrets.inputs.table import INPUTS, MODES, OUTPUTS, PREPARED, Input, Output, plain
 
 ROOT = Path(__file__).parents[1]
+EVERYDAY = (
+    *("mode", "cvm", "api-key", "env-file", "secrets"),
+    *("files", "app-id", "trusted-signers", "allow-removal", "compose-file"),
+)
+"""The inputs in the README."""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -42,6 +47,14 @@ def _inputs() -> Iterator[str]:
         modes = _modes({word for entry in entries for word in entry.words})
         yield from ("", f"### {heading}{modes}")
         yield from _table(("input", "default", "meaning"), [_input(entry, modes) for entry in entries])
+
+
+def _everyday() -> Iterator[str]:
+    rows = (_input(INPUTS[name], _modes(INPUTS[name].words)) for name in EVERYDAY)
+    return _table(
+        ("input", "meaning"),
+        [(name, f"{text}; by default {default}" if default else text) for name, default, text in rows],
+    )
 
 
 def _input(entry: Input, modes_of_all: str) -> tuple[str, str, str]:
@@ -84,8 +97,9 @@ def _sentence(text: str) -> str:
 
 
 BLOCKS = {
-    ("README.md", "inputs"): _inputs,
-    ("README.md", "outputs"): _outputs,
+    ("README.md", "everyday inputs"): _everyday,
+    ("docs/inputs.md", "inputs"): _inputs,
+    ("docs/inputs.md", "outputs"): _outputs,
     ("docs/approvals.md", "prepared"): _prepared,
     ("action.yml", "inputs and outputs"): _action,
 }

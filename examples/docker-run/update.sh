@@ -1,7 +1,7 @@
 #!/bin/sh
-# Anywhere that containers run. PHALA_CLOUD_API_KEY is in the environment; the variables are in .env, which goes in
-# through standard input, since docker's own --env-file keeps quotes and knows no values of several lines.
-# The container can write nothing, has no capability, and cannot gain any.
+# For any machine that runs containers. PHALA_CLOUD_API_KEY is in the environment. The command reads .env from standard
+# input, since docker's own --env-file keeps quotes and has no multi-line values. The container can write nothing, has
+# no capability, and cannot gain any.
 set -eu
 
 docker run --rm --interactive --read-only --cap-drop=ALL --security-opt=no-new-privileges \

@@ -186,7 +186,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
         if variable.startswith(GITHUBS_PREFIX) and on_github(environ):
             name = variable.removeprefix(GITHUBS_PREFIX)
             if name.replace("-", "_") not in known and name not in _GITHUBS_OWN:
-                raise _unknown(name.lower(), known.values(), "see README.md for the inputs")
+                raise _unknown(name.lower(), known.values(), "see docs/inputs.md for the inputs")
 
 
 def _unknown(name: str, known: Iterable[str], otherwise: str, prefix: str = "") -> InputError:

@@ -243,11 +243,12 @@ def _failed(this: _Run, error: PhalaSecretsError) -> int:
 
 
 def _report(this: _Run, error: PhalaSecretsError) -> Report:
+    from phala_secrets.run import guide
     from phala_secrets.run.failure import failed, headline
 
     if this.run:
         return failed(this.run, this.what, error)
-    return Report(headline(this.what, error), good=False)
+    return Report(headline(this.what, error), good=False, page=guide.page(error))
 
 
 def _asked(given: Given) -> str:

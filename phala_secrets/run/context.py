@@ -224,6 +224,9 @@ class Run:
     def report(self, report: Report, error: PhalaSecretsError | None = None) -> None:
         """Say what the run came to, and what ends it, if that is an error."""
         if error:
+            from phala_secrets.run import guide
+
+            report.page = guide.page(error)
             report.problem = (self.runner.message_of(error), self.runner.spoken(error.marked_hint))
             report.findings = error.findings
             self.explained = True

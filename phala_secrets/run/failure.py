@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets.errors import BootError, CancelledError
-from phala_secrets.run import reports
+from phala_secrets.run import guide, reports
 from phala_secrets.runners.report import Report
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _LOGS = "To see its boot, read the CVM's serial console:"
 
 def failed(run: Run, what: str, error: PhalaSecretsError) -> Report:
     """Return the report of a run that ended with this error; ``what`` names the run among others."""
-    report = Report(headline(run.headline(what), error), good=False)
+    report = Report(headline(run.headline(what), error), good=False, page=guide.page(error))
     if run.job.mode == "update" and run.targets:
         report.glance = [_sent(run)]
     if not run.targets:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets import __version__
+from phala_secrets.dstack.ids import bare
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, compose, find, fleet, prepare, reports
 from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
@@ -72,6 +73,7 @@ def encrypt(run: Run) -> None:
     first = run.targets[0]
     run.output("encrypted-env", first.sealed)
     if compose_hash := first.plan.compose_hash:
+        run.output("compose-hash", compose_hash)
         digest = approve.digest_of(first, first.plan.names, first.sealed, compose_hash)
         run.output("prepared-digest", digest)
     _finish(run, "encrypted")
@@ -166,6 +168,7 @@ def _prove(run: Run) -> None:
         run.output("version", __version__)
         run.output("cvm-id", first.id)
         run.output("app-id", first.app_id)
+        run.output("compose-hash", bare(first.cvm.compose_hash))
         run.runner.progress("fetching and proving the key")
         prepare.prove(run, run.targets, run.contracts)
 

@@ -76,6 +76,8 @@ def _blocks(report: Report, show: Show) -> Iterator[str]:
         rows = (f"<tr>{_head(label, show)}{_cell(value, show)}</tr>" for label, value in report.facts)
         yield _in_table(_shortened(rows))
     yield from (f"[{_prose(label, show)}]({url})" for label, url in report.links)
+    if report.page:
+        yield f"[More about errors of this kind]({report.page})"
     yield from (_table(table.header, table.rows, show) for table in report.tables)
     if report.diff:
         yield _fence(report.diff, show)

@@ -63,4 +63,6 @@ class Report:
     """What is behind a link, and the link, which is never foreign text."""
     problem: tuple[str, str] = ("", "")
     """The error and its hint; a log has them, and the findings, as lines of their own."""
+    page: str = ""
+    """The link to what can be done about errors of this kind. A log has no room for it."""
     findings: Sequence[Finding] = ()

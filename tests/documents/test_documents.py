@@ -15,13 +15,14 @@ import yaml
 from phala_secrets import errors
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
-from phala_secrets.simulator.server import Simulator
 from tests.support.attested import LINKS
 from tests.support.command import Command
 from tests.support.step import Step
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text()
+APPROVALS = (ROOT / "docs/approvals.md").read_text()
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 PAGES = [
     path
@@ -30,26 +31,27 @@ PAGES = [
 ]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-def steps() -> list[dict[str, Any]]:
-    """Every step in the README that uses the action, whole or only its inputs."""
+def steps(page: str = README) -> list[dict[str, Any]]:
+    """Every step in a page that uses the action, whole or only its inputs."""
     found = []
-    for block in map(yaml.safe_load, blocks("yaml")):
-        jobs = block.get("jobs", {"": {"steps": [block]}})
-        found += [step for job in jobs.values() for step in job["steps"] if "with" in step]
+    for block in map(yaml.safe_load, blocks("yaml", page)):
+        for part in block if isinstance(block, list) else [block]:
+            jobs = part.get("jobs", {"": {"steps": [part]}})
+            found += [step for job in jobs.values() for step in job["steps"] if "with" in step]
     return found
 
 
-def step_with(name: str) -> dict[str, Any]:
-    return next(step for step in steps() if name in step["with"])
+def step_with(name: str, page: str = README) -> dict[str, Any]:
+    return next(step for step in steps(page) if name in step["with"])
 
 
 def filled(given: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """As GitHub fills in what stands in ``${{ }}``; a boolean of YAML becomes its text."""
-    expression = re.compile(r"\$\{\{ \w+\.(\w+) \}\}")
+    expression = re.compile(r"\$\{\{ \w+\.([\w-]+) \}\}")
     texts = {name: str(value).lower() if value in (True, False) else value for name, value in given.items()}
     return {name: expression.sub(lambda match: values[match[1]], text) for name, text in texts.items()}
 
@@ -64,23 +66,24 @@ def test_the_action_has_what_the_marketplace_asks_for() -> None:
     assert ACTION["runs"] == {"using": "docker", "image": "Dockerfile"}
 
 
-# The README's table of exit codes
+# The table of exit codes
 
 
-def test_the_readme_has_every_exit_code() -> None:
+def test_the_page_on_what_can_go_wrong_has_every_exit_code() -> None:
     def codes(error: type[errors.PhalaSecretsError]) -> set[int]:
         return {error.exit_code}.union(*map(codes, error.__subclasses__()))
 
-    described = re.findall(r"^\| (\d+) \|", README, re.MULTILINE)
+    described = re.findall(r"^\| (\d+) \|", TROUBLESHOOTING, re.MULTILINE)
     assert set(map(int, described)) == {0} | codes(errors.PhalaSecretsError)
 
 
-# The README's examples
+# The examples
 
 
 def test_examples_give_inputs_that_there_are() -> None:
-    assert len(steps()) >= 4
-    for step in steps():
+    found = [step for page in (README, TROUBLESHOOTING, APPROVALS) for step in steps(page)]
+    assert len(found) >= 4
+    for step in found:
         assert set(step["with"]) <= set(ACTION["inputs"]), step
 
 
@@ -109,14 +112,14 @@ def test_pinned_as_the_readme_pins_it_the_proof_rests_on_the_pin(step: Step, clo
     assert done.code == errors.ProofError.exit_code, done.log
 
 
-def test_a_pem_key_arrives_and_is_decoded_as_the_readme_says(step: Step, cloud: Cloud) -> None:
+def test_a_pem_key_arrives_and_is_decoded_as_the_page_says(step: Step, cloud: Cloud) -> None:
     cvm = cloud.add_cvm("my-app")
     pem = "-----BEGIN CERTIFICATE-----\nMIIB$`\"'\\==\n-----END CERTIFICATE-----"
     step.write("certs/key.pem", pem)
-    inputs = step_with("base64")["with"]
+    inputs = filled(step_with("base64", TROUBLESHOOTING)["with"], {"PHALA_CLOUD_API_KEY": cloud.api_key})
     assert step(**{**inputs, "base64": None}).code == errors.DeliveryError.exit_code
     assert step(**inputs).code == 0
-    (decoding,) = (block for block in blocks("sh") if "base64 -d" in block)
+    (decoding,) = (block for block in blocks("text", TROUBLESHOOTING) if "base64 -d" in block)
     script = f'{decoding}\nprintf %s "$TLS_KEY"'
     shell = subprocess.run(
         ["sh", "-c", script], env=cvm.environment, capture_output=True, text=True, check=True
@@ -124,7 +127,7 @@ def test_a_pem_key_arrives_and_is_decoded_as_the_readme_says(step: Step, cloud: 
     assert shell.stdout == pem
 
 
-def test_an_approval_made_elsewhere_is_committed_as_the_readme_says(step: Step, cloud: Cloud) -> None:
+def test_an_approval_made_elsewhere_is_committed_as_the_page_says(step: Step, cloud: Cloud) -> None:
     address = "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C"
     cvm = cloud.add_cvm("my-app", kms=cloud.add_kms("kms-base", 8453, address), environment={"OLD": "1"})
     prepared = step(env="OLD=1\nNEW=2", prepare_only="true", prepared_file="prepared.json")
@@ -134,10 +137,11 @@ def test_an_approval_made_elsewhere_is_committed_as_the_readme_says(step: Step, 
     cloud.approved_transactions.add(transaction)
     values = {
         "PHALA_CLOUD_API_KEY": cloud.api_key,
-        "APPROVAL_TRANSACTION": transaction,
-        "PREPARED_DIGEST": prepared.outputs["prepared-digest"],
+        "RPC_URL": "",
+        "transaction-hash": transaction,
+        "prepared-digest": prepared.outputs["prepared-digest"],
     }
-    done = step(**filled(step_with("prepared-digest")["with"], values))
+    done = step(**filled(step_with("prepared-digest", APPROVALS)["with"], values))
     assert done.code == 0, done.log
     assert cvm.environment == {"OLD": "1", "NEW": "2"}
 
@@ -153,12 +157,12 @@ def test_commands_are_ones_that_the_command_takes(run: Command, cvm: Cvm) -> Non
     assert cvm.environment == {"OLD": "from standard input"}
 
 
-@pytest.mark.usefixtures("time_passes")
-def test_the_library_example_runs_as_it_stands(simulator: Simulator, run: Command, cvm: Cvm) -> None:
-    (example,) = blocks("python")
-    script = f"KMS_ROOT = {cvm.kms.root_public_key!r}\n{example}"
-    subprocess.run([sys.executable, "-c", script], env=run.variables(), cwd=run.folder, check=True)
-    assert cvm.wait().environment == {"GREETING": "hello"}
+def test_the_pictures_are_light_and_have_words() -> None:
+    pictures = re.findall(r"^!\[(.*?)\]\((docs/.*?)\)$", README, re.MULTILINE)
+    assert len(pictures) == 3
+    for words, path in pictures:
+        assert len(words) > 20
+        assert (ROOT / path).stat().st_size < 100_000, path
 
 
 def test_the_demo_has_three_acts() -> None:

@@ -1,4 +1,4 @@
-"""Each page of docs/ can be tried on ``phala-secrets simulate``: its commands and its Python run there.
+"""The README and each page of docs/ can be tried on ``phala-secrets simulate``: what they show runs there.
 
 A block that starts a simulator sets the stage for those after it, the page's first one for those before it
 as well. All of a page happens in one terminal, where what the simulator prints was pasted.
@@ -25,10 +25,10 @@ from tests.simulator.test_stage import CAUGHT
 from tests.support.clock import ManualClock
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("approvals", "deploy", "library", "migrate", "performance", "trust")
+PAGES = ("../README", "approvals", "deploy", "library", "migrate", "performance", "trust", "troubleshooting")
 SIMULATE = "phala-secrets simulate"
-OFFICIAL = "phala "
-"""What begins with it is somebody else's command."""
+OTHERS = ("phala ", "docker run ")
+"""What begins with these is somebody else's command."""
 
 CURL = f"""#!{sys.executable}
 import sys, urllib.request
@@ -119,13 +119,13 @@ def test_a_page_runs_as_it_stands(page: str, terminal: Terminal) -> None:
     for language, code in steps:
         if code.startswith(SIMULATE):
             terminal.simulate(code)
-        elif not code.startswith(OFFICIAL):
+        elif not code.startswith(OTHERS):
             getattr(terminal, language)(code)
 
 
 def test_the_lies_to_try_are_those_that_there_are() -> None:
     rows = re.findall(r"^\| `([\w-]+)`.* \| (.+) \| (\d) \|$", text_of("trust"), re.MULTILINE)
     told = {lie: (int(code), flag.strip("`")) for lie, flag, code in rows}
-    caught = {lie: (code, flag or "nothing has to be set") for lie, (code, flag, _) in CAUGHT.items()}
+    caught = {lie: (code, flag or "every run") for lie, (code, flag, _) in CAUGHT.items()}
     assert told == caught
     assert told.keys() == LIES.keys()

@@ -1,4 +1,4 @@
-"""What keeps the project alive: the page for maintainers, Dependabot, issue forms, the weekly run."""
+"""What keeps the project alive: the map, assumptions, Dependabot, issue forms, the weekly run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from phala_secrets.inputs.simulate_flags import FLAGS
+from phala_secrets.inputs.table import WORDS
 from tests.support.command import ROOT
 
 FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
 ROWS = re.findall(
     r"^\| (.+?) \| (.+?) \| (.+?) \|$", (ROOT / "docs/maintaining.md").read_text(), re.MULTILINE
 )[1:]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def load(path: str | Path) -> Any:
@@ -48,6 +51,32 @@ def test_each_assumption_names_code_that_there_is() -> None:
             text = (ROOT / "phala_secrets" / path).read_text()
             for name in re.findall(r"`(\w+)`", names):
                 assert re.search(rf"^(?:def )?{name}\b", text, re.MULTILINE), f"{assumption}: {path}: {name}"
+
+
+def test_the_map_has_every_target_of_make() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    listed = re.findall(r"^    make ([a-z-]+) ", CONTRIBUTING, re.MULTILINE)
+    assert sorted(listed) == sorted({*targets} - {"help"})
+
+
+def test_the_map_has_every_door() -> None:
+    product = ROOT / "phala_secrets"
+    folders = {f"{path.parent.name}/" for path in product.glob("*/__init__.py")}
+    doors = re.findall(r"^\| `([\w./]+)` \|", CONTRIBUTING, re.MULTILINE)
+    assert {*doors} == folders | {"flow.py", "errors.py"}
+    arrow = re.search(r"^    __main__ → (.*)$", CONTRIBUTING, re.MULTILINE)
+    assert arrow
+    assert {name.rstrip("/").removesuffix(".py") for name in doors} == {*re.findall(r"\w+", arrow[1])}
+
+
+def test_the_map_names_files_that_there_are() -> None:
+    def place(path: str) -> Path:
+        return inner if (inner := ROOT / "phala_secrets" / path).exists() else ROOT / path
+
+    for path in re.findall(r"`((?:\w+/)+(?:[\w.]+)?)`", CONTRIBUTING):
+        assert "NAME" in path or place(path).exists(), path
+    for name, path in re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", CONTRIBUTING):
+        assert re.search(rf"^{name}\b", place(path).read_text(), re.MULTILINE), f"{path}: {name}"
 
 
 def kept() -> set[tuple[str, str]]:
@@ -95,8 +124,24 @@ def test_the_weekly_run_makes_what_can_be_made() -> None:
     assert {"test-interop", "mutants", "examples", "verify-known-root", "reproducible"} <= made
 
 
-def test_the_readme_repeats_the_ratios_that_were_measured() -> None:
+def test_the_readme_repeats_the_times_that_were_measured() -> None:
     measured = (ROOT / "docs/performance.md").read_text()
-    rows = re.findall(r"^\|.*(?: \| \d\.\d\d){4} \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(rows) == 3
-    assert [row for row in rows if row not in measured] == []
+    (times,) = re.findall(r"^\| one update: .*? / the CLI / .* \| (\d+) / (\d+) / ", measured, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall(r"^\| time .* \| (\d+) ms \| (\d+) ms \|", readme, re.MULTILINE) == [times]
+
+
+def test_the_readme_tells_what_simulate_can_be_given() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = {
+        name
+        for row in re.findall(r"^\| (`--.*?) \|", readme, re.MULTILINE)
+        for name in re.findall(r"--([a-z-]+)", row)
+    }
+    assert named == {row.name for row in FLAGS} - {"port", "key", "cvm"}
+
+
+def test_the_readme_names_each_word_of_the_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"`phala-secrets (\w+)", readme))
+    assert {*WORDS, "completion"} <= named

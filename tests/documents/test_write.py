@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "action.yml", "docs/approvals.md")
+PAGES = ("README.md", "action.yml", "docs/approvals.md", "docs/inputs.md")
 
 
 @pytest.fixture

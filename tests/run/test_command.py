@@ -89,6 +89,18 @@ def test_encrypt_prints_a_ciphertext_that_only_the_guest_opens(run: Command, clo
     assert not asked(cloud, "PATCH")
 
 
+@pytest.mark.parametrize("mode", ["verify", "encrypt", "plan", "update"])
+def test_every_mode_outputs_the_compose_hash(run: Command, cvm: Cvm, mode: str) -> None:
+    before = cvm.compose_hash
+    source = () if mode == "verify" else ("--env-file", ".env")
+    removal = ("--allow-removal",) if mode in ("plan", "update") else ()
+    outputs = run(mode, "--cvm", "my-app", *source, *removal, "--json").json
+    assert (outputs["compose_hash"] == before) == (mode == "verify"), "the one that it has, or will have"
+    assert re.fullmatch("[0-9a-f]{64}", outputs["compose_hash"])
+    if mode == "update":
+        assert outputs["compose_hash"] == cvm.compose_hash
+
+
 def test_what_was_encrypted_is_sent_later_by_somebody_who_has_no_secret(run: Command, cvm: Cvm) -> None:
     sealed = run("encrypt", "--cvm", "my-app", "--env-file", ".env", "--json").json
     run.write("sealed.hex", sealed["encrypted_env"] + "\n")
@@ -109,6 +121,7 @@ def test_verify_proves_the_key_and_needs_no_source(run: Command, cloud: Cloud, c
         "kms_signer": cvm.kms.root_public_key,
         "trust": "api",
         "public_key": cvm.kms.app_public_key(cvm.app_id),
+        "compose_hash": cvm.compose_hash,
     }
     assert len(cloud.requests) == 3
 

@@ -160,6 +160,9 @@ def test_it_says_what_it_is_and_its_links_lead_out_of_it(wheel: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     assert links
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    pictures = re.findall(r"!\[[^\]]*\]\((.*?/docs/.*?)\)", text)
+    assert len(pictures) >= 3
+    assert [link for link in pictures if "/raw/v" not in link] == []  # "/blob/" would be a page about it
     assert {name.split("/")[0] for name in names} == {"phala_secrets", metadata.split("/")[0]}
 
 
