@@ -29,7 +29,7 @@ def cvm_evidence(cvm_id: str) -> Call[Evidence]:
 
 def app_evidence(app_id: str, instance_id: str) -> Call[Evidence]:
     """Request the same evidence by a route that needs no key."""
-    return requests.app_attestations(app_id).read_by(lambda answer: forms.of_app(answer, instance_id))
+    return requests.app_attestations(app_id).read_by(lambda body: forms.of_app(body, instance_id))
 
 
 def collateral_for(evidence: Evidence | KmsRecord, pccs_url: str) -> Flow[Collateral | EvidenceError]:

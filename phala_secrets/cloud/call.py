@@ -149,10 +149,10 @@ def _decode(response: Response) -> Any:
 
 def _refusal(response: Response) -> PhalaSecretsError:
     try:
-        answer = decode(response.body, response.hidden)
+        body = decode(response.body, response.hidden)
     except (ValueError, RecursionError):
-        answer = None
-    return error_from(response.status, response.headers, answer, response.hidden)
+        body = None
+    return error_from(response.status, response.headers, body, response.hidden)
 
 
 class Body:

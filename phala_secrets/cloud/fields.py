@@ -22,10 +22,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
 class Fields:
     """The fields of one object in a response. AnswerError names an invalid field."""
 
-    def __init__(self, answer: Any, what: str) -> None:
-        if not isinstance(answer, dict):
-            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
-        self.all: dict[str, Any] = answer
+    def __init__(self, body: Any, what: str) -> None:
+        if not isinstance(body, dict):
+            raise AnswerError(f"Phala Cloud's body is no {what}", hint="check api-url")
+        self.all: dict[str, Any] = body
         self._what = what
 
     def text(self, name: str) -> str:

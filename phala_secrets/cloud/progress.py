@@ -97,7 +97,7 @@ def state(cvm_id: str) -> Call[State]:
 
 def app_states(app_id: str) -> Call[dict[str, Row]]:
     """Request what each CVM of an app is doing now, by id."""
-    return requests.app_cvms(app_id).read_by(lambda answer: dict(_row(row) for row in rows(answer)))
+    return requests.app_cvms(app_id).read_by(lambda body: dict(_row(row) for row in rows(body)))
 
 
 def start(cvm_id: str) -> Call[None]:
@@ -108,14 +108,14 @@ def start(cvm_id: str) -> Call[None]:
 def operations(cvm_id: str) -> Call[tuple[Operation, ...]]:
     """Request a CVM's newest operations, newest first."""
     call = requests.operations(cvm_id, str(_OPERATIONS))
-    return call.read_by(lambda answer: tuple(_operation(row) for row in rows(answer)[:_OPERATIONS]))
+    return call.read_by(lambda body: tuple(_operation(row) for row in rows(body)[:_OPERATIONS]))
 
 
 def revisions(app_id: str) -> Call[tuple[Revision, ...]]:
     """Request the newest revisions of an app's CVMs, newest first."""
 
-    def read(answer: Any) -> tuple[Revision, ...]:
-        listed = Fields(answer, "list of revisions").optional("revisions", list) or []
+    def read(body: Any) -> tuple[Revision, ...]:
+        listed = Fields(body, "list of revisions").optional("revisions", list) or []
         return tuple(_revision(row) for row in listed[:_REVISIONS])
 
     return requests.revisions(app_id, str(_REVISIONS)).read_by(read)
@@ -124,8 +124,8 @@ def revisions(app_id: str) -> Call[tuple[Revision, ...]]:
 def revision_ciphertext(app_id: str, revision_id: str) -> Call[str]:
     """Request the ciphertext of a revision as lower-case hex: empty if it has none."""
 
-    def read(answer: Any) -> str:
-        text = Fields(answer, "revision").all.get("encrypted_env")  # may be longer than any other field
+    def read(body: Any) -> str:
+        text = Fields(body, "revision").all.get("encrypted_env")  # may be longer than any other field
         return text.lower().removeprefix("0x") if isinstance(text, str) else ""
 
     return requests.revision(app_id, revision_id).read_by(read)
@@ -141,20 +141,20 @@ def bare_uuid(text: str | None) -> str:
     return (text or "").replace("-", "").lower()
 
 
-def _state(answer: Any) -> State:
-    fields = Fields(answer, "state of a CVM")
+def _state(body: Any) -> State:
+    fields = Fields(body, "state of a CVM")
     words = map(fields.words, ("boot_progress", "boot_error", "shutdown_progress"))
     return State(fields.text("status"), *words)
 
 
-def _row(answer: Any) -> tuple[str, Row]:
-    fields = Fields(answer, "CVM")
+def _row(body: Any) -> tuple[str, Row]:
+    fields = Fields(body, "CVM")
     in_progress = bool(fields.optional("in_progress", bool))
     return fields.text("id"), Row(fields.text("status"), in_progress, _bare_hash(fields))
 
 
-def _operation(answer: Any) -> Operation:
-    fields = Fields(answer, "operation")
+def _operation(body: Any) -> Operation:
+    fields = Fields(body, "operation")
     return Operation(
         fields.identifier("correlation_id"),
         fields.text("status"),
@@ -166,8 +166,8 @@ def _operation(answer: Any) -> Operation:
     )
 
 
-def _revision(answer: Any) -> Revision:
-    fields = Fields(answer, "revision")
+def _revision(body: Any) -> Revision:
+    fields = Fields(body, "revision")
     return Revision(
         fields.identifier("revision_id"),
         bare_uuid(fields.optional("vm_uuid", str)),
@@ -177,13 +177,13 @@ def _revision(answer: Any) -> Revision:
     )
 
 
-def _containers(answer: Any) -> tuple[Container, ...] | None:
-    listed = Fields(answer, "list of containers").optional("containers", list)
+def _containers(body: Any) -> tuple[Container, ...] | None:
+    listed = Fields(body, "list of containers").optional("containers", list)
     return None if listed is None else tuple(_container(row) for row in listed[:_CONTAINERS])
 
 
-def _container(answer: Any) -> Container:
-    fields = Fields(answer, "container")
+def _container(body: Any) -> Container:
+    fields = Fields(body, "container")
     names = [name for name in fields.optional("names", list) or [] if isinstance(name, str)]
     return Container(
         (names[0] if names else fields.optional("id", str) or "a container").removeprefix("/"),

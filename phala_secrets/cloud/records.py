@@ -147,16 +147,16 @@ def cvm(cvm_id: str) -> Call[Cvm]:
 def cvm_names(page: int = 1) -> Call[Names]:
     """Request one page of the names of the workspace's CVMs."""
 
-    def read(answer: Any) -> Names:
-        names = tuple(Fields(row, "CVM").text("name") for row in rows(answer))
-        return Names(names, Fields(answer, "list of CVMs").optional("pages", int) or 1)
+    def read(body: Any) -> Names:
+        names = tuple(Fields(row, "CVM").text("name") for row in rows(body))
+        return Names(names, Fields(body, "list of CVMs").optional("pages", int) or 1)
 
     return requests.cvms(page=str(page), page_size="100").read_by(read)
 
 
 def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
     """Request every CVM of an app."""
-    return requests.app_cvms(app_id).read_by(lambda answer: tuple(_cvm(row) for row in rows(answer)))
+    return requests.app_cvms(app_id).read_by(lambda body: tuple(_cvm(row) for row in rows(body)))
 
 
 def contracts(page: int = 1) -> Call[Contracts]:
@@ -166,7 +166,7 @@ def contracts(page: int = 1) -> Call[Contracts]:
 
 def nodes(contract: str) -> Call[tuple[str, ...]]:
     """Request the slug or id of each node of a KMS contract."""
-    return requests.nodes(contract).read_by(lambda answer: tuple(_node(row) for row in rows(answer)[:_NODES]))
+    return requests.nodes(contract).read_by(lambda body: tuple(_node(row) for row in rows(body)[:_NODES]))
 
 
 def key(kms: str, app_id: str, *, last: bool = True) -> Call[Key]:
@@ -225,8 +225,8 @@ def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[bo
     return requests.is_allowed(app_id, compose_hash, device_id).read_by(_is_allowed)
 
 
-def _is_allowed(answer: Any) -> bool | None:
-    fields = Fields(answer, "approval")
+def _is_allowed(body: Any) -> bool | None:
+    fields = Fields(body, "approval")
     return None if fields.all.get("error") else fields.optional("is_allowed", bool)
 
 
@@ -235,8 +235,8 @@ def _update(call: Call[Any]) -> Call[Accepted | Precondition]:
     return reader._replace(when_busy=False)
 
 
-def _cvm(answer: Any) -> Cvm:
-    fields = Fields(answer, "CVM")
+def _cvm(body: Any) -> Cvm:
+    fields = Fields(body, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
     return Cvm(
         id=fields.identifier("id"),
@@ -278,16 +278,16 @@ def _device_ids(node: Fields) -> tuple[str, ...]:
     return tuple(sorted({match[1].lower() for match in found if match}))
 
 
-def _contracts(answer: Any) -> Contracts:
-    pages = Fields(answer, "list of KMS contracts").optional("pages", int)
-    listed = rows(answer)
+def _contracts(body: Any) -> Contracts:
+    pages = Fields(body, "list of KMS contracts").optional("pages", int)
+    listed = rows(body)
     if len(listed) > _CONTRACTS:
         raise AnswerError(f"Phala Cloud lists too many KMS contracts: {len(listed)}", hint="check api-url")
     return Contracts(tuple(_contract(row) for row in listed), pages or 1)
 
 
-def _contract(answer: Any) -> Contract:
-    fields = Fields(answer, "KMS contract")
+def _contract(body: Any) -> Contract:
+    fields = Fields(body, "KMS contract")
     return Contract(
         id=fields.text("id"),
         slug=fields.optional("slug", str),
@@ -297,19 +297,19 @@ def _contract(answer: Any) -> Contract:
     )
 
 
-def _node(answer: Any) -> str:
-    fields = Fields(answer, "KMS node")
+def _node(body: Any) -> str:
+    fields = Fields(body, "KMS node")
     return identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
 
 
-def _measured(answer: Any) -> str | None:
-    fields = Fields(answer, "attestation")
+def _measured(body: Any) -> str | None:
+    fields = Fields(body, "attestation")
     texts = (fields.all.get("compose_file"), fields.part("tcb_info").all.get("app_compose"))
     return next((one for one in texts if isinstance(one, str) and one and len(one) <= _APP_COMPOSE), None)
 
 
-def _key(answer: Any) -> Key:
-    fields = Fields(answer, "app's key")
+def _key(body: Any) -> Key:
+    fields = Fields(body, "app's key")
     return Key(
         public_key=fields.text("public_key"),
         signature=fields.optional("signature", str),
@@ -318,20 +318,20 @@ def _key(answer: Any) -> Key:
     )
 
 
-def _compose(answer: Any) -> Compose:
+def _compose(body: Any) -> Compose:
     """Read an app-compose for hashing. Refuse one that is too large for any guest."""
-    size = len(json.dumps(answer, ensure_ascii=False))
+    size = len(json.dumps(body, ensure_ascii=False))
     if size > _APP_COMPOSE:
         raise AnswerError(
             f"Phala Cloud's response is not an app-compose: {size} characters exceed the guest's limit",
             hint="check api-url",
         )
-    return compose_of(answer)
+    return compose_of(body)
 
 
-def compose_of(answer: Any) -> Compose:
+def compose_of(body: Any) -> Compose:
     """Read an app-compose from the API or from an attestation."""
-    fields = Fields(answer, "app-compose")
+    fields = Fields(body, "app-compose")
     names = fields.optional("allowed_envs", list)
     if names is not None:
         _check_names(names)
@@ -352,11 +352,11 @@ def _check_names(names: list[Any]) -> None:
         )
 
 
-def _accepted(answer: Any) -> Accepted:
-    fields = Fields(answer, "accepted update")
+def _accepted(body: Any) -> Accepted:
+    fields = Fields(body, "accepted update")
     return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
 
 
-def _precondition(answer: Any) -> Precondition:
-    fields = Fields(precondition_fields(answer), "precondition")
+def _precondition(body: Any) -> Precondition:
+    fields = Fields(precondition_fields(body), "precondition")
     return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

@@ -56,23 +56,23 @@ _SAID = {409: "another operation runs", 429: "too many requests"}
 """The meaning of a status if the response has no message."""
 
 
-def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hidden = _NOTHING) -> ApiError:
+def error_from(status: int, headers: Mapping[str, str], body: Any, hidden: Hidden = _NOTHING) -> ApiError:
     """Return the error for a response: structured, ``{"detail": …}``, FastAPI's list, or not JSON."""
-    answer = answer if isinstance(answer, dict) else {}
-    detail = answer.get("detail")
+    body = body if isinstance(body, dict) else {}
+    detail = body.get("detail")
     if isinstance(detail, dict):
-        answer, detail = detail, None
+        body, detail = detail, None
     if isinstance(detail, list):
         detail = "; ".join(
             f"{'.'.join(_text(part, _SHORT) for part in _rows(row.get('loc')))}: {_text(row.get('msg', ''))}"
             for row in detail[:_ROWS]
             if isinstance(row, dict)
         )
-    code = answer.get("error_code")
+    code = body.get("error_code")
     code = code if isinstance(code, str) and len(code) <= _SHORT else None
-    message = answer.get("message") or detail
-    request_id = _text(answer.get("request_id") or headers.get("x-request-id") or "", _SHORT)
-    suggestions = [_text(text) for text in _rows(answer.get("suggestions")) if isinstance(text, str)]
+    message = body.get("message") or detail
+    request_id = _text(body.get("request_id") or headers.get("x-request-id") or "", _SHORT)
+    suggestions = [_text(text) for text in _rows(body.get("suggestions")) if isinstance(text, str)]
     suggestions = [hidden.in_text(text) for text in suggestions]
     notes = " ".join(filter(None, [code, f"HTTP {status}", f"request {request_id}" if request_id else None]))
     kind = _ERROR_CLASSES.get(status) or (errors.ServerError if status >= 500 else ApiError)
@@ -84,9 +84,9 @@ def error_from(status: int, headers: Mapping[str, str], answer: Any, hidden: Hid
         f"Phala Cloud: {said} ({untrusted(notes) if code or request_id else notes})",
         status_code=status,
         error_code=code,
-        details=_rows(answer.get("details")),
+        details=_rows(body.get("details")),
         suggestions=suggestions,
-        links=_rows(answer.get("links")),
+        links=_rows(body.get("links")),
         request_id=request_id or None,
         retry_after=_retry_after(headers),
         hint="; ".join(filter(None, [hint, *map(untrusted, suggestions[:2])])),

@@ -10,9 +10,9 @@ MOST_ROWS = 4096
 """Rows per list: a page has a hundred, and a few hundred CVMs are a large fleet."""
 
 
-def rows(answer: Any) -> list[Any]:
+def rows(content: Any) -> list[Any]:
     """Return the rows of a list, paged or not."""
-    listed = answer.get("items") if isinstance(answer, dict) else answer
+    listed = content.get("items") if isinstance(content, dict) else content
     if not isinstance(listed, list):
         raise AnswerError("Phala Cloud's response is not a list", hint="check api-url")
     if len(listed) > MOST_ROWS:
@@ -20,9 +20,9 @@ def rows(answer: Any) -> list[Any]:
     return listed
 
 
-def precondition_fields(answer: Any) -> dict[str, Any]:
+def precondition_fields(content: Any) -> dict[str, Any]:
     """Return the fields of a 465: from structured ``details``, or from the older flat form."""
-    body: dict[str, Any] = answer if isinstance(answer, dict) else {}
+    body: dict[str, Any] = content if isinstance(content, dict) else {}
     nested = body.get("detail")
     if isinstance(nested, dict):
         body = nested

@@ -186,10 +186,10 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
         beside = chain_requests(rpc_url, on_chain, kms_address, app_id)
     names = yield from _servers(policy.kms, contract, contracts)
     try:
-        kms, answer, from_chain = yield from _fetch(names, app_id, beside)
+        kms, key, from_chain = yield from _fetch(names, app_id, beside)
     except NotFoundError as error:
         raise _unknown(error, policy.kms, contracts) from None
-    proof = _prove(answer, app_id)
+    proof = _prove(key, app_id)
     if policy.signers and proof.signer not in policy.signers:
         raise ProofError(
             f"the key of the app {app_id} is signed by {proof.signer}, which is not in trusted-signers",
@@ -293,13 +293,13 @@ def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract
         raise
 
 
-def _prove(answer: Key, app_id: str) -> Proof:
+def _prove(key: Key, app_id: str) -> Proof:
     return prove(
-        answer.public_key,
+        key.public_key,
         app_id,
-        signature=answer.signature,
-        signature_v1=answer.signature_v1,
-        timestamp=answer.timestamp,
+        signature=key.signature,
+        signature_v1=key.signature_v1,
+        timestamp=key.timestamp,
     )
 
 

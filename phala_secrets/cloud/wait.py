@@ -308,7 +308,7 @@ class _Watch:
         self._operation, self._asked, self._under_way = operation, self.patience.age, False
 
     def ended(self, *, may_rest: bool) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Return whether there is nothing left to wait for."""
         completed = self._operation is not None and self._operation.completed
         running = self.seen.status == "running" and not self.seen.in_progress
         if completed and may_rest and self._stopped == 1:

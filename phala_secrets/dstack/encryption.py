@@ -21,7 +21,7 @@ _AROUND_BYTES = 32 + _NONCE_BYTES + 16
 """Bytes of an envelope besides its plaintext: the sender's public key, the nonce and the tag."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UNICODE = "decode it as UTF-8 where you read it: it contains half of a surrogate pair"
-_DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
+_DO_NOT_ENCRYPT = "do not encrypt to this key: no dstack KMS sends one like it"
 
 
 def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:

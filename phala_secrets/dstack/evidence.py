@@ -40,25 +40,25 @@ class Evidence(NamedTuple):
         }
 
 
-def of_cvm(answer: Any) -> Evidence:
+def of_cvm(body: Any) -> Evidence:
     """Return the evidence in ``GET /cvms/{id}/attestation``."""
-    if not isinstance(answer, dict):
+    if not isinstance(body, dict):
         return Evidence(None, None, "Phala Cloud's response is not an attestation")
-    if not answer.get("is_online"):
+    if not body.get("is_online"):
         return Evidence(None, None, "the CVM is not online")
-    certificates = answer.get("app_certificates")
-    tcb = answer.get("tcb_info")
+    certificates = body.get("app_certificates")
+    tcb = body.get("tcb_info")
     found = [one for one in _rows(certificates) if one.get("quote")]
     leaves = [one for one in found if not one.get("is_ca")] or found
     log = tcb.get("event_log") if isinstance(tcb, dict) else None
-    missing = "" if leaves or answer.get("is_public", True) else "the app's public_tcbinfo is false"
+    missing = "" if leaves or body.get("is_public", True) else "the app's public_tcbinfo is false"
     others = tuple(one["quote"] for one in found if one is not leaves[0])
     return Evidence(leaves[0]["quote"] if leaves else None, log, missing, other_quotes=others)
 
 
-def of_app(answer: Any, instance_id: str) -> Evidence:
+def of_app(body: Any, instance_id: str) -> Evidence:
     """Return the evidence in ``GET /apps/{app}/attestations`` whose log names this instance."""
-    rows = _rows(answer.get("instances")) if isinstance(answer, dict) else []
+    rows = _rows(body.get("instances")) if isinstance(body, dict) else []
     for row in rows:
         tcb = row.get("tcb_info")
         log = row.get("eventlog") or (tcb.get("event_log") if isinstance(tcb, dict) else None)

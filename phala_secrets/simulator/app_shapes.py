@@ -1,4 +1,4 @@
-"""What an app looks like in responses."""
+"""An app in responses."""
 
 from __future__ import annotations
 

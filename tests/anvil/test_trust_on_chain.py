@@ -129,7 +129,7 @@ def test_an_rpc_of_another_chain_is_told_as_that(update: Callable[..., Done], wa
         if way == "ETH_RPC_URL":
             given = {"environ": {"ETH_RPC_URL": other.url}}
         done = update(**given)
-        assert refused(done, "rpc-url is of chain 1", "on chain 8453"), done.log
+        assert refused(done, "rpc-url is for chain 1", "on chain 8453"), done.log
 
 
 def meddled(method: str, meddle: Meddle) -> Meddle:
