@@ -137,7 +137,7 @@ def parse_digest(text: str) -> str:
         raise InputError("prepared-digest comes from an earlier release", hint="prepare the update again")
     raise InputError(
         f"invalid prepared-digest {text[:80]!a}",
-        hint="give the output prepared-digest: 2: or 3: and 64 hex digits",
+        hint="use the output prepared-digest: 2: or 3: and 64 hex digits",
     )
 
 

@@ -22,7 +22,7 @@ def parse_private_key(text: str) -> str:
     digits = text.strip().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digits) or not 0 < int(digits, 16) < _CURVE_ORDER:
         raise InputError(
-            "invalid private-key", hint="give the app owner's key: 64 hex digits, with or without 0x"
+            "invalid private-key", hint="use the app owner's key: 64 hex digits, with or without 0x"
         )
     return digits
 

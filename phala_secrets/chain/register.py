@@ -151,7 +151,7 @@ def _check_chain(chain_id: int) -> Flow[None]:
     if actual != chain_id:
         raise InputError(
             f"rpc-url is for {chain_name(actual)}, but the app is on {chain_name(chain_id)}",
-            hint=f"give an rpc-url for {chain_name(chain_id)}",
+            hint=f"use an rpc-url for {chain_name(chain_id)}",
         )
 
 
@@ -166,7 +166,7 @@ def _check_owner(sender: Sender, app: str) -> Flow[None]:
         )
     raise InputError(
         f"private-key is the key of {sender.address}, but the app's owner is {owner}",
-        hint="give the owner's key, or approve elsewhere (prepare-only)",
+        hint="use the owner's key, or approve elsewhere (prepare-only)",
     )
 
 

@@ -75,7 +75,7 @@ def parse_url(text: str, what: str) -> str:
     except ValueError:
         host, port = "", None
     if not host or not text.isascii() or not text.isprintable() or " " in text or port == 0:
-        raise InputError(f"{what} is not a URL", hint="give it as https://host/path")
+        raise InputError(f"{what} is not a URL", hint="use https://host/path")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise InputError(
             f"{what} is not https: {parts.scheme[:20]!a} would expose your key on the network",

@@ -47,7 +47,7 @@ class Removal:
         if removed and not self._allowed:
             raise DeliveryError(
                 f"the update would drop {_counted(removed)} of {name!a}: {_listed(removed)}",
-                hint="an update replaces the whole set: pass them too, or allow_removal=True",
+                hint="pass them too, or allow_removal=True: an update replaces the whole set",
             )
         new = [one for one in removed if self._agreed is not None and one not in self._agreed]
         if new:

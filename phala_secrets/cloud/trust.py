@@ -145,7 +145,7 @@ def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
         found = [c for c in found if c.slug == "phala"] or found
     if len(found) == 1:
         return found[0]
-    where = f"contract {address} on chain {chain_id}" if chain_id else "central KMS"
+    where = f"contract {address} on chain {chain_id}" if chain_id else "Cloud KMS"
     count = "lists no" if not found else f"lists {len(found)} times the"
     raise AnswerError(
         f"Phala Cloud {count} KMS for the CVM {cvm.name!a} ({where[:120]!a})",

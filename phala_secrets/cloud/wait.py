@@ -233,7 +233,7 @@ def until_up(
             watch.patience.missed(error)
     raise WaitTimeoutError(
         f"not running after {seconds:.0f} s; last seen: {untrusted(watch.last)}",
-        hint=f"it may still come up: {_GUEST_LOG.format(cvm_id)}; or raise wait-timeout",
+        hint=f"{_GUEST_LOG.format(cvm_id)}; or raise wait-timeout: it may still come up",
     )
 
 

@@ -105,7 +105,7 @@ def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding
     try:
         root = _services(parse(compose.text))
     except UnreadableError as error:
-        hint = "give a docker compose file: YAML with services and without tags"
+        hint = "use a docker compose file: YAML with services and without tags"
         return [compose.finding(f"the compose file cannot be used: {error.problem}", hint, error.line)]
     if too_much := too_large(compose, {}):
         return too_much

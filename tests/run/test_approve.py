@@ -420,7 +420,7 @@ def test_an_expired_approval_says_so(
     (error,) = done.annotations("error")
     assert "HTTP 466" in error.data
     assert "14 days" in error.data
-    assert "prepare it again" in error.data
+    assert "prepare the update again" in error.data
 
 
 def test_a_transaction_that_is_not_verified_says_so(

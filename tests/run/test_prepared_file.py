@@ -274,10 +274,10 @@ def test_without_the_approval_nothing_is_sent(step: Step, cvm: Cvm, chain: Paper
     ("inputs", "said"),
     [
         ({"prepared_digest": None}, "prepared-digest is missing"),
-        ({"env_keys": "[]"}, "env-keys compose_hash excludes prepared-file"),
-        ({"compose_hash": "0b" * 32}, "compose-hash compose_hash excludes prepared-file"),
+        ({"env_keys": "[]"}, "env-keys is given beside prepared-file"),
+        ({"compose_hash": "0b" * 32}, "compose-hash is given beside prepared-file"),
         ({"env": ENV}, "both prepared-file and a source"),
-        ({"compose_file": "docker-compose.yml"}, "compose-file compose_hash excludes"),
+        ({"compose_file": "docker-compose.yml"}, "compose-file is given beside"),
     ],
 )
 def test_the_file_stands_in_place_of_other_inputs(
