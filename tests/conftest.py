@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from phala_secrets import create_client, flow
+from phala_secrets.runners import azure, bitbucket, buildkite, circleci, github, gitlab, markdown
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
@@ -21,6 +22,12 @@ from tests.support.step import Step
 # `make fuzz` looks for more, guided by coverage. No deadline: the machine may be at work on something else.
 settings.register_profile("tests", max_examples=60, deadline=None)
 settings.load_profile("tests")
+
+TRACED = ("dstack", "inputs", "runners")
+"""Folders whose tests cover every branch of what the Makefile names."""
+
+ROOMS = (azure, bitbucket, buildkite, circleci, github, gitlab, markdown)
+"""Imported here, since a test that is not traced may be the first to load them."""
 
 
 @pytest.fixture
@@ -86,6 +93,14 @@ def another_run(simulator: FaultySimulator) -> Callable[[Mapping[str, str]], Non
 def step(simulator: FaultySimulator, tmp_path: Path) -> Step:
     """A step of a workflow for the CVM my-app: ``step(secrets="TOKEN")``, or ``step.apart(…)``."""
     return Step(simulator, tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace only the tests of what is covered whole: it takes nearly as long as the tests themselves."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] not in TRACED:
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

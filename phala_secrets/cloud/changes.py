@@ -9,6 +9,7 @@ from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
+from phala_secrets.cloud.committed import confirm
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.cloud.removal import Removal
@@ -132,14 +133,15 @@ def update_cvm_envs(
 
     Returns:
         UpdateCvmEnvsInProgress (202), or UpdateCvmEnvsPreconditionRequired (465) if the compose hash must
-        be approved first. A 465 changes nothing.
+        be approved first. A 465 changes nothing and has the ``encrypted_env`` for the second phase.
 
     Raises:
         InputError: an argument is invalid. No update was sent.
         DeliveryError: the guest would refuse ``envs``, or the CVM would lose a variable. No update was sent.
         ProofError: the key is not proven. No update was sent.
         ApiError: Phala Cloud refused.
-        TransportError: Phala Cloud was unreachable or sent an invalid response.
+        TransportError: Phala Cloud was unreachable or sent an invalid response. AnswerError in the second
+            phase: Phala Cloud may have committed another run's ciphertext.
         BootError: the CVM failed to come up (only with ``wait``).
         WaitTimeoutError: the CVM did not run in time (only with ``wait``).
     """
@@ -182,7 +184,12 @@ def update_cvm_envs(
     accepted = readers.read("UpdateCvmEnvsInProgress")
     asked = readers.read_precondition("UpdateCvmEnvsPreconditionRequired")
     result: UpdateResult = yield from carry_out(
-        cvm_id, prepare, accepted, asked, wait=seconds if arguments.get("wait") else None
+        cvm_id,
+        prepare,
+        accepted,
+        asked,
+        wait=seconds if arguments.get("wait") else None,
+        committed=lambda call: str(call.body["encrypted_env"]) if second_phase[0] else "",
     )
     return result
 
@@ -194,11 +201,13 @@ def carry_out(
     asked: Callable[[Any], Any],
     *,
     wait: float | None,
+    committed: Callable[[Call[Any]], str],
 ) -> Flow[Any]:
-    """Send a change. Return what ``accepted`` reads or, from a 465, ``asked``.
+    """Send a change. Return what ``accepted`` reads or, from a 465, ``asked`` with the ciphertext (hex).
 
     With ``wait`` (seconds for each), wait for an operation in the way and then for the change itself.
-    Call ``prepare`` again after another operation, since its facts may be outdated.
+    Call ``prepare`` again after another operation, since its facts may be outdated. ``committed`` returns
+    the ciphertext that a call commits, or "": a revision must then contain it.
     """
     patience: waiting.Patience | None = None
     while True:
@@ -213,7 +222,11 @@ def carry_out(
             if patience.left <= 0:
                 raise
         yield from waiting.until_free(cvm_id, patience, unseen)
-    if wait is not None and result.status == "in_progress":
+    if result.status != "in_progress":
+        return result.model_copy(update={"encrypted_env": (call.body or {}).get("encrypted_env")})
+    if ciphertext := committed(call):
+        yield from confirm(cvm_id, ciphertext)
+    if wait is not None:
         yield from waiting.until_up(cvm_id, waiting.by_id(result.correlation_id), wait, unseen)
     return result
 

@@ -295,6 +295,8 @@ class _PreconditionRequired(Wire):
     device_id: str | None = None
     kms_info: dict[str, Any] | None = None
     message: str | None = None
+    encrypted_env: str | None = None
+    """The ciphertext that was sent (hex), for the second phase."""
 
 
 class UpdateCvmEnvsPreconditionRequired(_PreconditionRequired):

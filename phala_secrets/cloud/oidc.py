@@ -57,6 +57,10 @@ class Keyless:
         return True
 
     @property
+    def anywhere(self) -> bool:
+        return not self.workspace
+
+    @property
     def secrets(self) -> list[str]:
         """The secrets before there is a token."""
         return [self._request_token.reveal()]

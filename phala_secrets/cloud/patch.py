@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from phala_secrets.dstack.env_vars import EnvVars
     from phala_secrets.flow import Flow
 
-_FIRST = ("docker_compose_file", "envs", "encrypted_env", "allowed_envs")
+_FIRST = ("docker_compose_file", "envs", "allowed_envs")
 _SECOND = ("compose_hash", "transaction_hash")
 
 
@@ -45,16 +45,17 @@ def patch_cvm(
 ) -> Flow[PatchResult]:
     """Change a CVM's compose file and environment in one operation with one restart: ``PATCH /cvms/{id}``.
 
-    Whatever you leave out stays as it is. After an approval on chain, pass only ``compose_hash`` and
-    ``transaction_hash`` to carry out the earlier change. A change is sent again only if the CVM was busy
-    or the rate limited.
+    Whatever you leave out stays as it is. After an approval on chain, pass ``compose_hash`` and
+    ``transaction_hash`` to carry out the earlier change, with at most the 465's ``encrypted_env`` added. A
+    change is sent again only if the CVM was busy or the rate limited.
 
     Args:
         request: the arguments as a mapping, or the ``id``.
         id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
         docker_compose_file: the text of a compose file, sent unchanged.
         envs: plain values that replace the environment, as in ``update_cvm_envs``.
-        encrypted_env: ciphertext that replaces the environment, as hex.
+        encrypted_env: ciphertext that replaces the environment, as hex. After an approval, that of the 465,
+            to check what was committed.
         allowed_envs: the names in ``encrypted_env``.
         compose_hash: the approved compose hash, 64 hex digits.
         transaction_hash: the approval's transaction, hex.
@@ -73,7 +74,8 @@ def patch_cvm(
         DeliveryError: the guest would refuse ``envs``, or the CVM would lose a variable. No change was sent.
         ProofError: the key is not proven. No change was sent.
         ApiError: Phala Cloud refused.
-        TransportError: Phala Cloud was unreachable or sent an invalid response.
+        TransportError: Phala Cloud was unreachable or sent an invalid response. AnswerError after an
+            approval: Phala Cloud may have committed another ciphertext.
         BootError: the CVM failed to come up (only with ``wait``).
         WaitTimeoutError: the CVM did not run in time (only with ``wait``).
     """
@@ -95,6 +97,7 @@ def patch_cvm(
     (cvm_id,) = required(arguments, "id")
     seconds = timeout_of(arguments)
     removal = Removal(arguments)
+    expected = _expected(arguments)
     accepted = readers.read("PatchCvmInProgress")
     asked = readers.read_precondition("PatchCvmPreconditionRequired")
     result: PatchResult = yield from carry_out(
@@ -103,6 +106,7 @@ def patch_cvm(
         accepted,
         asked,
         wait=seconds if arguments.get("wait") else None,
+        committed=lambda call: "" if call.body else expected,
     )
     return result
 
@@ -112,6 +116,12 @@ def _call(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[C
         return _commit(cvm_id, arguments)
     changes = yield from _changes(cvm_id, arguments, removal)
     return requests.patch_cvm(cvm_id, **changes)
+
+
+def _expected(arguments: Mapping[str, Any]) -> str:
+    """Return the ciphertext (hex) that a commit must contain, or an empty string."""
+    sealed = arguments.get("encrypted_env")
+    return "" if sealed is None else parse_sealed(str(sealed), "encrypted_env")
 
 
 def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:

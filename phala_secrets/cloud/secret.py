@@ -53,6 +53,10 @@ class Login(Protocol):
         """Whether it has no API key."""
 
     @property
+    def anywhere(self) -> bool:
+        """Whether the service picks the workspace."""
+
+    @property
     def secrets(self) -> list[str]:
         """The texts to hide."""
 
@@ -73,6 +77,10 @@ class ApiKey(Secret):
 
     @property
     def by_token(self) -> bool:
+        return False
+
+    @property
+    def anywhere(self) -> bool:
         return False
 
     @property

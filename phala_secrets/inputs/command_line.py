@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import textwrap
 from itertools import groupby
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from phala_secrets.simulator.stage import Stage
 
 
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_LONGEST_WORD = 24
+
+
 class Command(NamedTuple):
     """What the command line says: the mode (empty: the input ``mode``), inputs by name, and other options."""
 
@@ -53,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
                 if "--cvm" in self._option_string_actions
                 else f"see {self.prog} --help"
             )
-            raise InputError(f"unexpected argument {unknown[0].partition('=')[0][:40]!a}", hint=hint)
+            raise InputError(f"unexpected argument {_quoted(unknown[0])}", hint=hint)
         return vars(values)
 
     def error(self, message: str) -> NoReturn:
@@ -127,13 +132,19 @@ def parse(arguments: Sequence[str]) -> Command | str:
         from phala_secrets.inputs.words import meant
 
         raise InputError(
-            f"unknown mode {mode[:60]!a}",
+            f"unknown mode {_quoted(mode)}",
             hint=meant(mode, COMMAND, f"use one of {', '.join(COMMAND)}; see phala-secrets --help"),
         )
     try:
         return _parse_mode(mode, rest)
     except _HelpPrinted as help_:
         return help_.text
+
+
+def _quoted(word: str) -> str:
+    """Return a word that is none of ours as a message may show it: it may be a value in the wrong place."""
+    plain_word = len(word) <= _LONGEST_WORD and _WORD.fullmatch(word)
+    return ascii(word) if plain_word else "(not shown, since it may be a secret)"
 
 
 def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
@@ -172,7 +183,7 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
         from phala_secrets.inputs.words import meant
 
         raise InputError(
-            f"unknown lookup {rest[0][:60]!a}",
+            f"unknown lookup {_quoted(rest[0])}",
             hint=meant(rest[0], LOOKUPS, f"use one of {', '.join(LOOKUPS)}"),
         )
     lookup = rest[0]

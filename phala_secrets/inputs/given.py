@@ -136,6 +136,18 @@ def read(flags: Mapping[str, str], environ: Mapping[str, str]) -> Given:
     return Given(values, frozenset(explicit), frozenset(withheld))
 
 
+def credentials(environ: Mapping[str, str]) -> Given:
+    """Return the inputs that are or may hold a credential, as far as variables give them.
+
+    For what is said of inputs that cannot be read.
+    """
+    values = {}
+    for name in ("api-key", "private-key", "rpc-url", "api-url"):
+        fallback = environ.get(INPUTS[name].fallback, "")
+        values[name] = next(_ways(INPUTS[name], {}, environ), fallback)
+    return Given(values, frozenset())
+
+
 def expanded(texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts as Azure meant them: one that stayed ``$(NAME)``, since it is undefined, is empty."""
     return {name: "" if UNEXPANDED.fullmatch(text) else text for name, text in texts.items()}

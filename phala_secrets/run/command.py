@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from phala_secrets import __version__
 from phala_secrets.errors import CancelledError, InputError, PhalaSecretsError
 from phala_secrets.inputs.command_line import Command, parse
-from phala_secrets.inputs.given import Given, read
+from phala_secrets.inputs.given import Given, credentials, read
 from phala_secrets.inputs.place import is_action
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.run import bugs, interrupts
@@ -220,7 +220,10 @@ def _no_mask(given: Given) -> Sequence[str]:
 
 def _failed(this: _Run, error: PhalaSecretsError) -> int:
     interrupts.over()
-    runner = this.runner or _detected()
+    runner = this.runner
+    if runner is None:
+        runner = _detected()
+        _mask_credentials(credentials(os.environ), runner)
     status = "failed"
     if isinstance(error, CancelledError):
         status = "interrupted" if interrupts.received() else runner.last_status()

@@ -11,7 +11,7 @@ from phala_secrets.run import foresee
 
 if TYPE_CHECKING:
     from phala_secrets.flow import Flow
-    from phala_secrets.run.context import Run
+    from phala_secrets.run.context import Run, Target
 
 TERMINAL = "/dev/tty"
 """Where the question goes, and its answer comes from, whatever the streams are."""
@@ -73,7 +73,12 @@ def _compare(run: Run) -> Flow[None]:
     now = yield tuple(records.cvm(target.id) for target in run.targets)
     for target, cvm in zip(run.targets, now, strict=True):
         if cvm.compose_hash != target.cvm.compose_hash:
-            raise DeliveryError(
-                f"another operation changed {target.name!a} after its plan was shown",
-                hint="run again to see the plan of now",
-            )
+            raise changed(target)
+
+
+def changed(target: Target) -> DeliveryError:
+    """Return the error for a plan that is no longer the one that a person agreed to."""
+    return DeliveryError(
+        f"another operation changed {target.name!a} after its plan was shown",
+        hint="run again to see the plan of now",
+    )

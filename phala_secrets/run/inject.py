@@ -12,7 +12,13 @@ from phala_secrets import __version__
 from phala_secrets.dstack.ids import bare
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, compose, find, fleet, prepare, reports
-from phala_secrets.run.refuse import refuse_removal, refuse_several, refuse_start, warn_of_stopped
+from phala_secrets.run.refuse import (
+    refuse_removal,
+    refuse_several,
+    refuse_start,
+    warn_of_stopped,
+    warn_of_workspace,
+)
 from phala_secrets.run.review import hold_to_limits, review, review_early
 from phala_secrets.run.update import update_all
 
@@ -163,6 +169,7 @@ def _prove(run: Run) -> None:
     with run.runner.group("The key"):
         run.runner.progress("finding the CVM and its KMS")
         run.targets, run.contracts = run.client.run(find.find(run.job))
+        warn_of_workspace(run)
         first = run.targets[0]
         prepare.spare(run, run.targets)
         run.output("version", __version__)

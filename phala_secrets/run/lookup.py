@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.dstack.ids import parse_app_id
-from phala_secrets.errors import InputError
+from phala_secrets.errors import AnswerError, InputError
 from phala_secrets.inputs.login import log_in
 from phala_secrets.run.connect import connect
 from phala_secrets.runners.files import as_json
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _MOST_PAGES = 50
+_MOST_CONTRACTS = 100
+"""KMS contracts whose nodes are asked for, each with a request of its own."""
 
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
@@ -66,6 +68,11 @@ def _kms(client: Client, options: Mapping[str, str]) -> tuple[Any, Table]:
     if lookup == "nodes":
         given = options.get("contract")
         slugs = [given] if given else [kms.slug or kms.id for kms in _contracts(client)]
+        if len(slugs) > _MOST_CONTRACTS:
+            raise AnswerError(
+                f"Phala Cloud's answer has {len(slugs)} KMS contracts, too many to ask for the nodes of each",
+                hint="name one: phala-secrets kms nodes CONTRACT",
+            )
         answer = {"items": [row for slug in slugs for row in _nodes(client, slug)]}
         return answer, _table(("contract", "id", "slug", "version", "url"), answer["items"])
     if lookup == "info":

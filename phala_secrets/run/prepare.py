@@ -92,10 +92,11 @@ def begin_again(run: Run, target: Target) -> None:
     """Prepare the update of one CVM from the start: another operation may have changed all of it.
 
     Raise ProofError where a ciphertext that was prepared no longer fits, DeliveryError where the update
-    would drop a name that the first plan did not drop, and whatever the first time could raise.
+    would drop a name that the first plan did not drop, or is another one than a person agreed to, and
+    whatever the first time could raise.
     """
     prepared = run.job.prepared
-    app_id, key, first = target.app_id, target.key, target.plan
+    app_id, key, first, change = target.app_id, target.key, target.plan, target.change
     target.approval, target.asked = None, False
     contracts = run.client.run(find.find_again(run.job, target))
     spare(run, [target])
@@ -107,6 +108,12 @@ def begin_again(run: Run, target: Target) -> None:
             f"another operation changed {target.name!a} meanwhile, so the ciphertext no longer fits it",
             hint="prepare it again",
         )
+    if run.job.ask:
+        from phala_secrets.run.confirm import changed
+
+        now = (target.app_id, target.key.signer, target.plan, target.change)
+        if now != (app_id, key.signer, first, change):
+            raise changed(target)
     review(run, [target])
     refuse_new_removal(target, first.removed)
     if not run.job.allow_removal:

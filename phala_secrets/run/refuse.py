@@ -66,6 +66,20 @@ def warn_of_stopped(run: Run, targets: Sequence[Target]) -> None:
             run.tell(Finding(f"{target.name} is stopped, and an update may leave it so", hint))
 
 
+def warn_of_workspace(run: Run) -> None:
+    """Report that a job without an API key finds its CVM by a name that any workspace may have given one.
+
+    Whoever trusts a repository gets its jobs, and the key of a stranger's CVM is a genuine one.
+    """
+    if run.job.login.anywhere and any(target.named for target in run.targets):
+        run.tell(
+            Finding(
+                "without an API key, any workspace that trusts this repository may have a CVM of this name",
+                "give app-id, or workspace",
+            )
+        )
+
+
 def refuse_several(run: Run) -> None:
     """Raise InputError for CVMs of several apps with one ciphertext, and for several with one approval.
 

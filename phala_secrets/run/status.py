@@ -94,10 +94,11 @@ def _lines(run: Run, target: Target, seen: _Seen, state: State) -> list[Line]:
     code: Known = "proven" if attested and attested.attested else by_api
     root = f"{short(run, key.signer)}, {_ROOTS[key.trust]}"
     app = short(run, target.app_id) + ("" if target.named else ", as app-id or cvm names it")
+    root_known: Known = by_api if key.trust == "api" else "proven"
     lines = [
         Line("CVM", by_api, f"{target.name} ({target.id})"),
-        Line("app", by_api if target.named else "proven", app),
-        Line("KMS root", by_api if key.trust == "api" else "proven", root),
+        Line("app", by_api if target.named else root_known, app),
+        Line("KMS root", root_known, root),
         Line("state", by_api, _state(state)),
         Line("last operation", by_api, _operation(seen)),
         Line("containers", by_api, _containers(seen)),
@@ -167,6 +168,10 @@ def _approval(run: Run, target: Target, seen: _Seen) -> Line:
         if today and today.missing_devices:
             devices = ", ".join(today.missing_devices)
             return Line("approval", "proven", f"the app's contract does not allow the device {devices}")
+        if not target.cvm.device_ids:
+            return Line(
+                "approval", "API's word", "the app's contract allows the compose hash; no device is shown"
+            )
         return Line("approval", "proven", "given: the app's contract allows compose hash and device")
     if isinstance(seen.allowed, PhalaSecretsError):
         return Line("approval", "API's word", f"unknown: {seen.allowed.marked}")

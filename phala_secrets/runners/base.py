@@ -43,7 +43,7 @@ _COLOURS = {"error": "31;1", "warning": "33", "notice": "36", "good": "32", "dim
 _CIPHERTEXT = "encrypted-env"
 """So many hex digits that any short number is among them, and made here."""
 
-_SENTENCES = ("error", "hint")
+_SENTENCES = ("error", "hint", "status")
 """Outputs that are what the log says: a word in them is a word, whatever value is the same one."""
 
 

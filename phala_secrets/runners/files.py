@@ -32,15 +32,20 @@ _PLAIN = re.compile(r"[^\x00-\x20!\"#$&'()*;<>?\[\\\]`{|}~\x7f]*")
 
 _ACTED_ON = re.compile(r"[$`\\'\"]")
 _ESCAPE = re.compile(r'\\["\\/bfnrt]|[$`\'#!]')
+_IN_SCRIPTS = re.compile(r"[$`'#!;&|<>()*?~]")
+"""What a shell may act on in JSON, quoted or not."""
 
 
 def as_text(value: Value) -> str:
-    """An output as the text that a file takes."""
+    """An output as the text that a file takes. JSON has nothing that the script of a later step acts on."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # JSON can hold half a character, and no file can
-    return json.dumps(value, separators=(",", ":"))
+    text = _whole(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return _IN_SCRIPTS.sub(_as_number, text) if text[:1] in ("[", "{") else text
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()  # JSON can hold half a character, and no file can
 
 
 def as_json(value: Any) -> str:
@@ -60,7 +65,7 @@ def in_dotenv(value: Value) -> str:
     acts on. JSON stays the same JSON: its strings have ``$``, backquotes, backslashes and quotes as
     ``\\uXXXX``. Text for people stands in single quotes, with ``?`` for each of those.
     """
-    text = as_text(value)
+    text = _whole(value) if isinstance(value, str) else as_text(value)
     if not isinstance(value, str) or text[:1] in ("[", "{"):
         try:
             return _ESCAPE.sub(_as_number, json.dumps(json.loads(text), separators=(",", ":")))

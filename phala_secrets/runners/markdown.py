@@ -42,6 +42,9 @@ _NO_LINK = {
 _REFERENCE = re.compile(r"[@#$]|://|www\.|:\w+:|\b[0-9a-f]{7,40}\b", re.IGNORECASE)
 """What GitHub makes links of outside of code: mentions, issues, commits."""
 
+_ID = re.compile(r"(\(?)([0-9a-f]{7,}(?:-[0-9a-f]+)*)([).,;:]*)", re.IGNORECASE)
+"""An id in a sentence, with what stands around it."""
+
 _NUMBERED = re.compile(r"(\b[A-Z]{2,}-)(?=\d)", re.IGNORECASE)
 """References like GH-1, and many a name: an empty element keeps it from being one, and no code font."""
 
@@ -164,6 +167,9 @@ def _part(match: re.Match[str]) -> str:
 
 def _word(match: re.Match[str]) -> str:
     word = match[0]
+    if own := _ID.fullmatch(word):
+        before, code, behind = own.groups()
+        return f"{_unlinked(before)}<code>{code}</code>{_unlinked(behind)}"
     if _REFERENCE.search(word):
         return f"<code>{word.translate(_NO_LINK)}</code>"
     return _unlinked(word)

@@ -23,7 +23,7 @@ import dotenv
 from eth_account import Account
 
 import phala_secrets
-from phala_secrets import PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
+from phala_secrets import AnswerError, PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
 from phala_secrets.chain.handover import prepared_digest
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
@@ -32,7 +32,9 @@ from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import ENTRYPOINT, ROOT, Command, Outcome
 from tests.support.faults import Fault
 from tests.support.faulty import FaultySimulator as Simulator
+from tests.support.job import keyless
 from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.person import Person
 from tests.support.step import Done, Step, command_of, read_outputs
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "SCRIPT",
     "TRANSACTION",
     "Answer",
+    "AnswerError",
     "Cloud",
     "Command",
     "Cvm",
@@ -53,6 +56,7 @@ __all__ = [
     "Fault",
     "Kms",
     "Outcome",
+    "Person",
     "PhalaSecretsError",
     "Request",
     "Simulator",
@@ -69,6 +73,7 @@ __all__ = [
     "everything",
     "everything_of_step",
     "in_ci",
+    "keyless",
     "local_server",
     "makes_mark",
     "on_chain",

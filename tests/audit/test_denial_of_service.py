@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .support import Cvm, Fault, Simulator, Step, bounded
+from .support import Answer, Command, Cvm, Fault, Request, Simulator, Step, bounded
 
 pytestmark = pytest.mark.usefixtures("time_passes")
 
@@ -70,3 +70,20 @@ def test_a_huge_env_file_takes_little_time(step: Step, cvm: Cvm, text: str) -> N
     outcome = bounded(step.workspace, step.variables({"env_file": ".env", "wait": "false"}), seconds=3)
     assert outcome.code in (2, 4), outcome.printed
     assert ".env" in outcome.printed
+
+
+def test_contracts_without_end_are_not_asked_for_their_nodes(run: Command, simulator: Simulator) -> None:
+    """Each was a request: 200,000 of them, if fifty pages were as long as a list may be."""
+    kms = simulator.cloud.add_kms("kms-base", 8453)
+
+    def tamper(request: Request, answer: Answer) -> Answer:
+        rows = answer.body.get("items", []) if request.path.endswith("/kms") else []
+        more = [{**row, "slug": f"{row['slug']}-{number}"} for row in rows for number in range(200)]
+        return Answer({**answer.body, "items": more}) if more else answer
+
+    simulator.cloud.tamper = tamper
+    outcome = run("kms", "nodes")
+    assert outcome.code == 6, outcome.printed
+    assert "too many to ask" in outcome.printed
+    assert len(simulator.cloud.requests) == 1
+    assert run("kms", "nodes", kms.slug).code == 0

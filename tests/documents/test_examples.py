@@ -330,6 +330,24 @@ def test_a_pull_request_without_secrets_is_simulated_and_gets_no_comment(
         broken.run(PORT=free_port())
 
 
+def test_a_pull_request_puts_nothing_in_the_place_of_the_plan(
+    machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, tmp_path: Path
+) -> None:
+    """A link that the action refuses to write through was uploaded, with what is behind it on the runner."""
+    (tmp_path / "credentials").write_text("of-the-runner")
+    base = {**machine, "COMMENTS_FILE": str(tmp_path / "comments.json")}
+    event = pull_request("o/r")
+    workflow = Workflow(GITHUB["pull-request"], tmp_path / "run", base, github=event, secrets=secrets)
+    (workflow.workspace / ".env.example").write_text("DATABASE_URL=postgres://sample\n")
+    (workflow.workspace / "docker-compose.yml").write_text("services: [")
+    (workflow.workspace / "plan.md").symlink_to(tmp_path / "credentials")
+    with pytest.raises(AssertionError):
+        workflow.run(PORT=free_port())
+    (comment,) = json.loads((tmp_path / "comments.json").read_text())
+    assert "of-the-runner" not in comment["body"]
+    assert "failed (exit code 2)" in comment["body"]
+
+
 def test_a_pull_request_gets_one_comment_with_the_plan(
     machine: dict[str, str], secrets: dict[str, str], cvm: Cvm, cloud: Cloud, tmp_path: Path
 ) -> None:

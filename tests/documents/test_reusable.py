@@ -95,6 +95,9 @@ def filled(given: Mapping[str, str]) -> dict[str, Any]:
     declared = yaml.safe_load(header)["spec"]["inputs"]
     values = {name: entry["default"] for name, entry in declared.items() if "default" in entry} | dict(given)
     assert values.keys() == declared.keys()
+    for name, value in values.items():
+        assert re.search(declared[name].get("regex", ""), value), name
+        assert value in declared[name].get("options", [value]), name
     job: dict[str, Any] = yaml.safe_load(
         re.sub(r"\$\[\[ inputs\.([\w-]+) \]\]", lambda name: values[name[1]], body)
     )
@@ -108,38 +111,66 @@ def test_the_component_is_what_gitlab_asks_for(tmp_path: Path) -> None:
     check("gitlab-ci", tmp_path / "header.yml", tmp_path / "pipeline.yml")
 
 
-@pytest.mark.parametrize("pinned", [True, False])
-def test_the_component_updates_the_cvm(
-    base: dict[str, str], cloud: Cloud, cvm: Cvm, tmp_path: Path, pinned: bool
-) -> None:
-    tool = tmp_path / "tools/phala-secrets"
+def run_component(
+    base: dict[str, str], cloud: Cloud, folder: Path, job: Mapping[str, Any], project: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """The job with the variables of a project, which are stronger than its own."""
+    tool = folder / "tools/phala-secrets"
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} -m phala_secrets "$@"\n')
     tool.chmod(0o755)
-    pins = {"app-id": cvm.app_id, "trusted-signers": cvm.kms.root_public_key, "require-trust": "pinned"}
-    (job,) = filled(
-        {"cvm": "my-app", "secrets": "DATABASE_URL, API_TOKEN", **(pins if pinned else {})}
-    ).values()
     environ = {
         "PATH": f"{tool.parent}:{base['PATH']}",
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
         "CI": "true",
         "GITLAB_CI": "true",
         "PHALA_CLOUD_API_PREFIX": base["SIMULATOR"],
         "PHALA_CLOUD_API_KEY": cloud.api_key,
-        **VALUES,
         **job["variables"],
+        **project,
     }
-    script = "\n".join(job["script"])
-    done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script],
-        cwd=tmp_path,
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", "\n".join(job["script"])],
+        cwd=folder,
         env=environ,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("value", ["", "a-secret"])
+@pytest.mark.parametrize("pin", ["app-id", "trusted-signers", "require-trust"])
+def test_no_variable_of_a_project_takes_the_place_of_a_pin(
+    base: dict[str, str], cloud: Cloud, cvm: Cvm, tmp_path: Path, pin: str, value: str
+) -> None:
+    """The pins went through APP, SIGNERS and TRUST: names that a project has, and its app's secrets too."""
+    pins = {"app-id": "11" * 20, "trusted-signers": cloud.add_kms("other").root_public_key}
+    pins["require-trust"] = "pinned"
+    (job,) = filled({"cvm": "my-app", "secrets": "ONE", "mode": "plan", pin: pins[pin]}).values()
+    project = {"ONE": "1", **dict.fromkeys(("APP", "SIGNERS", "TRUST"), value)}
+    done = run_component(base, cloud, tmp_path, job, project)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert all(request.method == "GET" for request in cloud.requests)
+
+
+@pytest.mark.parametrize("pin", ["app-id", "trusted-signers", "require-trust"])
+@pytest.mark.parametrize("text", ['"; touch x; "', "$(touch x)", "`touch x`", "$HOME", "a\\"])
+def test_no_pin_is_a_command(pin: str, text: str) -> None:
+    with pytest.raises(AssertionError, match=pin):
+        filled({"cvm": "my-app", "secrets": "A", pin: text})
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_component_updates_the_cvm(
+    base: dict[str, str], cloud: Cloud, cvm: Cvm, tmp_path: Path, pinned: bool
+) -> None:
+    pins = {"app-id": cvm.app_id, "trusted-signers": cvm.kms.root_public_key, "require-trust": "pinned"}
+    (job,) = filled(
+        {"cvm": "my-app", "secrets": "DATABASE_URL, API_TOKEN", **(pins if pinned else {})}
+    ).values()
+    done = run_component(base, cloud, tmp_path, job, VALUES)
     assert done.returncode == 0, done.stdout + done.stderr
     assert cvm.environment == VALUES
     report = (tmp_path / job["artifacts"]["reports"]["dotenv"]).read_text()

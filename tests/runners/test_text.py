@@ -591,14 +591,21 @@ def test_a_summary_is_written_for_a_quiet_step_too_and_behind_what_is_there(tmp_
     assert step.log == ""
 
 
+def test_what_stands_around_an_id_is_no_code(tmp_path: Path) -> None:
+    text = summary(Report("accepted (1824269a-6d44), and deadbeef12."), tmp_path)
+    assert "accepted (<code>1824269a-6d44</code>), and <code>deadbeef12</code>" in text.replace(
+        "&#40;", "("
+    ).replace("&#41;", ")")
+
+
 def test_a_summary_is_no_longer_than_a_comment_may_be(tmp_path: Path) -> None:
     table = Table(["a"], [["x" * 1000]] * 1100)
-    text = summary(Report("Done", tables=[table] * 4, diff=["+ y"] * 40_000), tmp_path)
+    text = summary(Report("Done", tables=[table] * 4, diff=["+ y"] * 5_200), tmp_path)
     assert len(text) < 65_536
     assert text.count("<tr><td>… and 1081 more</td></tr>\n</table>") == 3
     assert text.endswith("The rest is too long to be shown here.\n\n")
-    text = summary(Report("Done", diff=["+ y"] * 40_000), tmp_path)
-    assert text.endswith("+ y\n… and 35000 more lines\n```\n\n")
+    text = summary(Report("Done", diff=["+ y"] * 5_200), tmp_path)
+    assert text.endswith("+ y\n… and 200 more lines\n```\n\n")
 
 
 @given(text=nasty.filter(bool))
@@ -695,7 +702,7 @@ def test_an_output_file_to_be_sourced_has_each_value_in_quotes(tmp_path: Path) -
         text=True,
         check=True,
     )
-    assert done.stdout == 'it\'s $HOME\n`x`|["A","$B"]|true||'
+    assert done.stdout == 'it\'s $HOME\n`x`|["A","\\u0024B"]|true||'
 
 
 def test_an_output_file_may_be_json(tmp_path: Path) -> None:
