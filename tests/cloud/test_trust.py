@@ -312,7 +312,7 @@ def test_several_central_contracts_leave_the_one_called_phala(run: Command, clou
 def test_several_central_contracts_without_that_are_no_guess(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     kms(cloud).slug = "phala-old"
     cloud.add_kms("phala-new")
-    assert_refused(update(run), cloud, 6, "2", "central")
+    assert_refused(update(run), cloud, 6, "2", "Cloud KMS")
 
 
 def test_a_kms_that_is_not_listed_is_named_with_the_way_out(run: Command, cloud: Cloud) -> None:
