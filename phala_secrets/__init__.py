@@ -1,4 +1,4 @@
-"""Secrets for confidential VMs on Phala Cloud, sealed to a key that is proven to be that VM's.
+"""Secrets for confidential VMs on Phala Cloud, encrypted to a key that is proven to be the VM's.
 
 ::
 
@@ -8,8 +8,8 @@
         done = client.update_cvm_envs("my-app", envs={"API_SECRET": "s3cr3t"}, wait=True)
         print("it runs" if done.status == "in_progress" else f"first approve {done.compose_hash}")
 
-Everything in ``__all__`` is public; it is loaded when it is first asked for, so that the
-command and ``import phala_secrets`` cost nothing. ``docs/library.md`` is the reference.
+Everything in ``__all__`` is public. It loads on first use, so that the command and
+``import phala_secrets`` cost nothing. ``docs/library.md`` is the reference.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ else:  # a type checker that saw this would take any name
     }
 
     def __getattr__(name):
-        """The public name from the module that has it (PEP 562)."""
+        """Return a public name from its module (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module

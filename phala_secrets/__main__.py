@@ -7,10 +7,10 @@ from typing import NoReturn
 
 
 def command() -> NoReturn:
-    """Runs the command and ends at once: tidying up would take longer."""
+    """Run the command and exit at once: tidying up would take longer."""
     _leave_working_folder()
-    gc.set_threshold(100_000)  # what is loaded stays: looking through it again and again takes time
-    sys.unraisablehook = lambda _: None  # nobody is shown a traceback
+    gc.set_threshold(100_000)  # loaded modules stay: collecting them again and again takes time
+    sys.unraisablehook = lambda _: None  # show no traceback
     from contextlib import suppress
 
     from phala_secrets.run import interrupts
@@ -33,8 +33,8 @@ def command() -> NoReturn:
 def _leave_working_folder() -> None:
     """Import nothing from the working folder, which is a checkout: ``-m`` and PYTHONPATH put it in front.
 
-    The image runs isolated, and needs none of this. Elsewhere it is all that can be done from here:
-    what Python itself imports before is beyond reach.
+    The image runs isolated and does not need this. Elsewhere it is all that this module can do: Python
+    itself has imported modules before.
     """
     try:
         here = os.path.realpath(".", strict=True)

@@ -2,11 +2,11 @@
 
 ::
 
-    PhalaSecretsError           1   a bug of ours, unless it is one of the below
+    PhalaSecretsError           1   an internal error, unless it is one of these
     ├── InputError              2   an input, a source or a flag is wrong; nothing was sent
     ├── ProofError              3   the key is not proven; nothing was sent
     │   └── EvidenceError           attestation evidence is missing, malformed or does not hold
-    ├── DeliveryError           4   the guest would not get what was given; nothing was sent
+    ├── DeliveryError           4   the guest would not get the variables unchanged; nothing was sent
     ├── ApiError                5   Phala Cloud refused
     │   ├── AuthError               401, 403
     │   ├── NotFoundError           404
@@ -15,15 +15,15 @@
     │   ├── ApprovalRefusedError    466, 467, 468
     │   └── ServerError         6   5xx
     ├── TransportError          6   Phala Cloud or the RPC could not be reached
-    │   └── AnswerError         6   it answered, but not as it should
-    ├── ApprovalRequiredError   7   an approval on chain is needed
+    │   └── AnswerError         6   it sent an invalid response
+    ├── ApprovalRequiredError   7   an on-chain approval is needed
     ├── BootError               8   the update was accepted, but the CVM did not come up
     │   └── WaitTimeoutError    8   … in time
-    ├── AttestationError        9   the update was accepted and the CVM runs, but it is not attested
+    ├── AttestationError        9   the update was accepted and the CVM runs but is not attested
     └── CancelledError        130   interrupted
 
-An error is a pair: what is wrong and where (``str(error)``), and what to do
-(``error.hint``). Neither ever holds a value, an API key or a private key.
+An error is a pair: what is wrong and where (``str(error)``), and what to do (``error.hint``). Neither
+ever contains a value, an API key or a private key.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MARK = "\ud800"
-"""Half a character, around untrusted text within our own sentences: no response, file or name holds it."""
+"""Half a character that surrounds untrusted text in a message: no response, file or name contains it."""
 
 
 def install_extra(name: str) -> str:
-    """Return the hint for what an extra brings.
+    """Return the hint to install an extra.
 
-    It names our repository, since anybody could register a package's bare name.
+    It names the repository, since anyone could register a package's bare name.
     """
     source = "git+https://github.com/phala-secrets/phala-secrets"
     return f"pip install 'phala-secrets[{name}] @ {source}', or use the image, which has it"
@@ -49,8 +49,8 @@ def install_extra(name: str) -> str:
 def untrusted(text: str) -> str:
     """Mark a part of a message as written by a guest, a server or an API.
 
-    The whole message remains as it reads. Where it is shown, this part is replaced if it may contain
-    a secret, and the rest of the sentence stays.
+    The message still reads the same. If this part may contain a secret when it is shown, it is replaced
+    and the rest of the sentence stays.
     """
     return f"{_MARK}{text.replace(_MARK, '')}{_MARK}"
 
@@ -67,11 +67,11 @@ def unmarked(text: str) -> str:
 
 
 class Finding(NamedTuple):
-    """One thing worth telling about the input: what, what to do, and where it came from.
+    """A finding about the input: what is wrong, what to do, and where it came from.
 
-    ``file`` is as the user wrote it and ``line`` counts from 1. Where it is about one variable,
-    ``name`` is that, and ``place`` where it came from: the message begins with both. Like an error,
-    a finding holds names and places, never a value.
+    ``file`` is the path as the user wrote it, and ``line`` counts from 1. If it is about one variable,
+    ``name`` and ``place`` say which and from where, and the message begins with both. Like an error, a
+    finding contains names and places but never a value.
     """
 
     message: str
@@ -84,7 +84,7 @@ class Finding(NamedTuple):
 
 
 class PhalaSecretsError(Exception):
-    """The root of all errors raised here."""
+    """The base of all errors of this package. ``hint`` says what to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -99,7 +99,7 @@ class PhalaSecretsError(Exception):
     ) -> None:
         super().__init__(unmarked(message))
         self.marked = message
-        """The message with its marks, for who builds another one from it or shows it."""
+        """The message with its marks, to build another message or to show it."""
         self.message = unmarked(message)
         self.marked_hint = hint
         self.hint = unmarked(hint)
@@ -113,7 +113,7 @@ class PhalaSecretsError(Exception):
         return self.message
 
     def saying(self, message: str, *, hint: str | None = None) -> Self:
-        """Return the same error with another message, such as one that begins with a CVM's name."""
+        """Return the same error with another message, for example one that begins with a CVM's name."""
         other = type(self).__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.marked, other.message = message, unmarked(message)
@@ -137,11 +137,11 @@ class ProofError(PhalaSecretsError):
 
 
 class EvidenceError(ProofError):
-    """Attestation evidence is missing, malformed, or does not show what it has to. Nothing was sent."""
+    """Attestation evidence is missing, malformed, or not as expected. Nothing was sent."""
 
 
 class DeliveryError(PhalaSecretsError):
-    """The guest would not get what was given, or variables would be dropped. Nothing was sent.
+    """The guest would not get the variables unchanged, or some would be dropped. Nothing was sent.
 
     ``findings`` has one entry for each variable at fault.
     """
@@ -152,8 +152,8 @@ class DeliveryError(PhalaSecretsError):
 class ApiError(PhalaSecretsError):
     """Phala Cloud refused a request.
 
-    ``status_code`` is the HTTP status, ``error_code`` Phala's own (``ERR-03-001``);
-    ``details``, ``suggestions`` and ``links`` are as the API gave them.
+    ``status_code`` is the HTTP status, ``error_code`` Phala's own (``ERR-03-001``). ``details``,
+    ``suggestions`` and ``links`` come from the API. ``retry_after`` is in seconds.
     """
 
     exit_code = 5
@@ -194,11 +194,11 @@ class ConflictError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """429: too many requests; ``retry_after`` is in seconds where the API gave it."""
+    """429: too many requests. ``retry_after`` is in seconds, or None if the API sent none."""
 
 
 class ApprovalRefusedError(ApiError):
-    """466, 467 or 468: the approval on chain expired, was not verified, or does not allow this."""
+    """466, 467 or 468: the on-chain approval expired, was not verified, or does not allow this."""
 
 
 class ServerError(ApiError):
@@ -210,7 +210,7 @@ class ServerError(ApiError):
 class TransportError(PhalaSecretsError):
     """Phala Cloud or the RPC could not be reached.
 
-    ``sent`` tells whether the request may have been read by the other side all the same.
+    ``sent`` is whether the other side may have read the request anyway.
     """
 
     exit_code = 6
@@ -221,23 +221,23 @@ class TransportError(PhalaSecretsError):
 
 
 class AnswerError(TransportError):
-    """Something answered, but not as it should: a redirect, no JSON, a missing field, too large a body."""
+    """A server sent an invalid response: a redirect, no JSON, a missing field, or too large a body."""
 
 
 class ApprovalRequiredError(PhalaSecretsError):
-    """The names changed, and the app's owner has to approve the new compose hash on chain first."""
+    """The compose hash changed, and the app's owner must approve the new one on chain first."""
 
     exit_code = 7
 
 
 class BootError(PhalaSecretsError):
-    """The update was accepted, but the CVM failed to come up; the message has the guest's reason."""
+    """The update was accepted, but the CVM failed to come up. The message has the guest's reason."""
 
     exit_code = 8
 
 
 class WaitTimeoutError(BootError):
-    """The update was accepted, but the CVM was not seen running in time."""
+    """The update was accepted, but the CVM did not run in time."""
 
 
 class AttestationError(PhalaSecretsError):
@@ -247,6 +247,6 @@ class AttestationError(PhalaSecretsError):
 
 
 class CancelledError(PhalaSecretsError):
-    """Interrupted by SIGINT or SIGTERM; the message tells whether the update had been accepted."""
+    """Interrupted by SIGINT or SIGTERM. The message says whether the update was accepted."""
 
     exit_code = 130

@@ -1,11 +1,11 @@
-"""A flow: steps written once, and taken by one driver, sync or async.
+"""Flows: steps written once and taken by one driver, sync or async.
 
-A generator, as in ``httpx.Auth.auth_flow``. It yields what to send (a ``Call`` to an API, an
-``Rpc`` to a chain, or a tuple of them that go out together) or a ``Pause``, and gets the results
-sent. Errors are thrown into it, because a lost response is part of the story. A test drives it by
-hand: no socket, and a pause is asserted, not slept.
+A flow is a generator, like ``httpx.Auth.auth_flow``. It yields requests (a ``Call`` to an API, an ``Rpc``
+to a chain, or a tuple of them that go out together) or a ``Pause``. The driver sends back the results and
+throws in the errors, because a flow handles a lost response itself. A test drives it by hand: it needs
+no socket, and it asserts a pause instead of sleeping.
 
-Below are the numbers of every rule that tries again or waits, each with its reason.
+The numbers of every retry and wait are below, each with its reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Pause(NamedTuple):
     """A step: show ``message``, then wait ``seconds``.
 
-    ``transaction`` is the hash (``0x``) of the transaction that it is about.
+    ``transaction`` is the hash (``0x``) of the transaction in question.
     """
 
     seconds: float
@@ -36,14 +36,14 @@ Flow: TypeAlias = Generator[Any, Any, T]
 
 
 class Clock:
-    """The time that flows and drivers go by. Tests replace ``flow.clock``, and nothing else."""
+    """The time for flows and drivers. Only tests replace ``flow.clock``."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment."""
+        """Return seconds from an arbitrary start."""
         return time.monotonic()
 
     def time(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
@@ -51,7 +51,7 @@ class Clock:
         time.sleep(seconds)
 
     async def asleep(self, seconds: float) -> None:
-        """Let ``seconds`` pass, and other tasks run."""
+        """Let ``seconds`` pass while other tasks run."""
         from asyncio import sleep
 
         await sleep(seconds)
@@ -61,7 +61,7 @@ clock = Clock()
 
 
 def drive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
-    """Take each step of a flow, and return its result. A flow that is left is closed."""
+    """Take each step of a flow and return its result. Close the flow in any case."""
     try:
         step = next(flow)
         while True:
@@ -79,7 +79,7 @@ def drive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
 
 
 async def adrive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
-    """As ``drive``, where ``take`` is to be awaited."""
+    """Do the same as ``drive`` with an awaitable ``take``."""
     try:
         step = next(flow)
         while True:
@@ -97,7 +97,7 @@ async def adrive(flow: Flow[T], take: Callable[[Any], Any]) -> T:
 
 
 class Request(Protocol[T_co]):
-    """What knows how to read its own response: a ``Call`` or an ``Rpc``."""
+    """A request that can read its own response: a ``Call`` or an ``Rpc``."""
 
     @property
     def parse(self) -> Callable[[Any], T_co]: ...
@@ -110,7 +110,7 @@ def ask(request: Request[T]) -> Flow[T]:
 
 
 def mapped(flow: Flow[T], change: Callable[[Any], Any]) -> Flow[T]:
-    """Return a flow with each of its steps changed, such as a chain's requests sent to one RPC."""
+    """Return a flow with each step changed, for example a chain's requests as calls to one RPC."""
     try:
         step = next(flow)
         while True:
@@ -128,7 +128,7 @@ def mapped(flow: Flow[T], change: Callable[[Any], Any]) -> Flow[T]:
 
 
 class Settled(NamedTuple):
-    """A step: requests that go out together, each of which may fail. Its result has errors as values."""
+    """A step: requests that go out together. Each may fail, and the result has errors as values."""
 
     requests: tuple[Any, ...]
 
@@ -136,7 +136,7 @@ class Settled(NamedTuple):
 def together(*flows: Flow[Any]) -> Flow[list[Any]]:
     """Return the results of several flows, whose requests go out together.
 
-    An error is thrown into the flow that asked. None of these flows may pause. The first error that
+    An error is thrown into the flow behind the request. These flows must not pause. The first error that
     a flow raises ends them all.
     """
     results: list[Any] = [None] * len(flows)
@@ -181,49 +181,49 @@ LIMITED_GROWTH = 5
 """After a 429 without ``Retry-After``: limits are often by the minute, and 0.5, 2.5 and 12.5 s reach far."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds: a ``Retry-After`` beyond this fails at once, rather than to hold a job."""
+"""Seconds: a longer ``Retry-After`` fails at once instead of blocking a job."""
 
 LOOKS = (0.5, 1.0, 2.0, 4.0, 7.5, 7.5, 7.5)
 """Seconds between looks for an update whose response was lost: a revision shows within 30 s, or never."""
 
 POLL = 5.0
-"""Seconds between looks at a CVM: as often as the API streams its state, and a boot takes minutes."""
+"""Seconds between looks at a CVM: the API streams its state as often, and a boot takes minutes."""
 
 POLL_AT_FIRST = (0.3, 0.5, 1.0, 2.0, 3.0)
-"""Seconds between the first looks: what fails, fails at once."""
+"""Seconds between the first looks: most failures show at once."""
 
 POLL_GROWTH = 3
-"""Looks at a fleet come after a third more of the time that has gone by: few, and hardly ever late."""
+"""The next look at a fleet comes after a third of the elapsed time: few looks, and hardly ever late."""
 
 POLL_LATER = 15.0
-"""Seconds between looks at a fleet at most."""
+"""Maximum seconds between looks at a fleet."""
 
 IN_A_ROW = 3
-"""Looks in a row that have to agree: one may have been on the way."""
+"""Looks in a row that must agree: a single one may be outdated."""
 
 LAST_LOOK = 2.0
-"""Seconds before the time is up: whatever pause was asked for, there is one more look."""
+"""Seconds before the time is up at which a last look happens, whatever the pause."""
 
 NONSENSE = 4
-"""Malformed responses in a row: fewer may be a proxy's, during a deployment."""
+"""Malformed responses in a row: fewer may come from a proxy during a deployment."""
 
 STREAM_BREAKS = 4
-"""Streams in a row that break off with no event: after as many the service does not stream."""
+"""Streams in a row that break off without an event: then the service does not stream."""
 
 TOKEN_MARGIN = 60.0
-"""Seconds before its end at which a job's token is replaced: GitHub's are good for five minutes."""
+"""Seconds before its expiry at which a job's token is replaced: GitHub's last five minutes."""
 
 TOKEN_LONGEST = 24 * 3600.0
-"""Seconds: no token of a job is good for longer than a job may run."""
+"""Maximum lifetime of a job's token in seconds: no job may run longer."""
 
 CHAIN_POLL = 3.0
 """Seconds between looks at a chain: Base has a block every 2 s, Ethereum every 12."""
 
 REFUSALS = 3
-"""Times that an RPC may refuse a transaction that it does not know."""
+"""Times that an RPC may reject a transaction that it does not know."""
 
 SIGHTINGS = 3
-"""Times in a row that our nonce has to be seen used by another: an RPC is many nodes, some of them behind."""
+"""Looks in a row that must show the nonce used by another transaction: an RPC's nodes may lag behind."""
 
 
 def pause_before(tries: int, asked: float | None = None, *, growth: int = GROWTH) -> float | None:

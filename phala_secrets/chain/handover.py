@@ -1,4 +1,4 @@
-"""What an approval made elsewhere takes: calldata, a file for a Safe, and a digest over all of it."""
+"""The data for an approval made elsewhere: calldata, a file for a Safe, and a digest over it all."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _ADD_DEVICE = "2a819728"
 
 
 def calldata_add_compose_hash(compose_hash: str) -> str:
-    """Calldata, ``0x`` hex, of ``addComposeHash(bytes32)``, to be sent to the app's contract by its owner."""
+    """Return the calldata (``0x`` hex) of ``addComposeHash(bytes32)``, which the owner sends to the app."""
     return abi.call(_ADD_COMPOSE_HASH, parse_hash(compose_hash, "compose hash"))
 
 
 def calldata_add_device(device: str) -> str:
-    """Calldata, ``0x`` hex, of ``addDevice(bytes32)``, to be sent to the app's contract by its owner."""
+    """Return the calldata (``0x`` hex) of ``addDevice(bytes32)``, which the owner sends to the app."""
     return abi.call(_ADD_DEVICE, parse_hash(device, "device id"))
 
 
 def safe_transaction(
     chain_id: int, app: str, *, compose_hash: str | None = None, devices: Sequence[str] = ()
 ) -> str:
-    """A batch for Safe's Transaction Builder (JSON, ASCII), to be imported as it is.
+    """Return a batch for Safe's Transaction Builder (JSON, ASCII), ready to import.
 
-    Adds the devices first, where any are given, and then the compose hash: the order of the
-    approvals that the service asks for. The same arguments give the same bytes, so those who
-    approve can make the file again and compare. The builder goes by ``data`` (the rest of a
-    transaction is for who reads the file), and warns of a batch without the right checksum.
+    Add the devices first and then the compose hash: the order in which the service asks for the
+    approvals. The same arguments give the same bytes, so an approver can make the file again and
+    compare. The builder executes ``data`` and warns of a wrong checksum. The other fields of a
+    transaction are for its readers.
 
-    Raises ``InputError`` if there is nothing to approve, or for malformed ids.
+    Raise InputError if there is nothing to approve or an id is malformed.
     """
     to = abi.checksum_address(app)
     transactions = []
@@ -51,7 +51,7 @@ def safe_transaction(
         values = {"composeHash": "0x" + parse_hash(compose_hash, "compose hash")}
         transactions.append(_safe_call(to, "addComposeHash", values, calldata_add_compose_hash(compose_hash)))
     if not transactions:
-        raise InputError("there is neither a compose hash nor a device to approve")
+        raise InputError("no compose hash and no device to approve")
     meta = {
         "name": "Approve an update of a Phala Cloud app",
         "description": f"Written by phala-secrets for app {to}",
@@ -67,9 +67,9 @@ def safe_transaction(
 
 
 def safe_checksum(batch: dict[str, Any]) -> str:
-    """The checksum that Safe's Transaction Builder gives a batch: over all of it but its name.
+    """Return the checksum that Safe's Transaction Builder computes over a batch without its name.
 
-    As ``tx-builder/src/lib/checksum.ts`` of safe-global/safe-react-apps defines it.
+    ``tx-builder/src/lib/checksum.ts`` of safe-global/safe-react-apps defines it.
     """
     unnamed = {**batch, "meta": {**batch["meta"], "name": None}}
     unnamed["meta"].pop("checksum", None)
@@ -89,17 +89,19 @@ def prepared_digest(
     encrypted_env: str,
     docker_compose_file: str | None = None,
 ) -> str:
-    """Return the digest over all that an approval is for: change any part, and it is another one.
+    """Return the digest over everything that an approval covers. A change of any part changes it.
 
-    It is ``2:`` and the SHA-256, hex, of one line of JSON, UTF-8, keys sorted, no spaces (as
-    ``jq -cSj .`` writes it), with exactly these arguments and ``"version": 2``. Hex is lower case
-    without ``0x``: ``app_id`` (20 bytes), ``device_ids`` (32 each, sorted), ``public_key`` (32, the
-    app's X25519 key), ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their order, which
-    counts in the compose hash; ``cvm_id`` is the service's own ``cvm_…``. Where a compose file is
-    deployed with the secrets, its text is ``docker_compose_file``, and the version is 3: ``3:``, and
-    ``"version": 3``. Then ``encrypted_env`` is empty if the environment stays as it is.
+    It is ``2:`` and the SHA-256 (hex) of one line of JSON: UTF-8, keys sorted, no spaces, as
+    ``jq -cSj .`` writes it. The object has exactly these arguments and ``"version": 2``. Hex is
+    lower case without ``0x``: ``app_id`` (20 bytes), ``device_ids`` (32 each, sorted), ``public_key``
+    (32, the app's X25519 key), ``compose_hash`` (32), ``encrypted_env``. ``env_keys`` keep their
+    order, since the compose hash depends on it. ``cvm_id`` is the service's own ``cvm_…``.
 
-    Raises ``InputError`` for malformed hex.
+    A compose file that is deployed with the secrets adds its text as ``docker_compose_file``. The
+    version is then 3 (``3:``, ``"version": 3``). ``encrypted_env`` is then empty if the environment
+    stays as it is.
+
+    Raise InputError for malformed hex.
     """
     try:
         ciphertext = bytes.fromhex(encrypted_env.removeprefix("0x")).hex()
@@ -126,16 +128,16 @@ def prepared_digest(
 def parse_digest(text: str) -> str:
     """Return a ``prepared-digest`` in lower case.
 
-    Raise ``InputError`` for what is none, and for one of an earlier release.
+    Raise InputError for anything else and for a digest of an earlier release.
     """
     digest = text.strip().lower()
     if re.fullmatch(r"[23]:[0-9a-f]{64}", digest):
         return digest
     if re.fullmatch(r"(?:0x)?[0-9a-f]{64}", digest):
-        raise InputError("prepared-digest is of an earlier release", hint="prepare the update again")
+        raise InputError("prepared-digest comes from an earlier release", hint="prepare the update again")
     raise InputError(
         f"invalid prepared-digest {text[:80]!a}",
-        hint="give the output prepared-digest: 2: or 3:, and 64 hex digits",
+        hint="use the output prepared-digest: 2: or 3: and 64 hex digits",
     )
 
 

@@ -1,4 +1,4 @@
-"""What an app's owner registered last, read from the events of its contract."""
+"""The compose hash that an app's owner registered last, read from the contract's events."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from phala_secrets.errors import AnswerError
 from phala_secrets.flow import Flow, ask
 
 MOST_REQUESTS = 100
-"""Requests for one look back: public RPCs limit both the blocks of one and the number of them."""
+"""Requests per search: public RPCs limit the blocks per request as well as the requests."""
 
 _SPAN = 10_000
-"""Blocks to ask for once a longer range was refused: what most public RPCs take."""
+"""Blocks per request once the RPC refused a longer range: most public RPCs accept this many."""
 
 
 def newest_registered(app: str) -> Flow[str | None]:
-    """Return the compose hash (64 hex digits) that ``app`` registered last, or None where none was found.
+    """Return the compose hash (64 hex digits) that ``app`` registered last, or None.
 
-    Look back from the head, with at most ``MOST_REQUESTS``: all blocks at once where the RPC takes
-    that, else as many as it does. Raise AnswerError for garbage.
+    Search back from the head with at most ``MOST_REQUESTS``: all blocks at once if the RPC allows
+    it, otherwise as many as it allows. Raise AnswerError for a malformed response.
     """
     last = yield from ask(rpc.block_number())
     span = last + 1

@@ -16,23 +16,23 @@ WELL_KNOWN_KMS: Mapping[int, str] = MappingProxyType(
         8453: "0x2f83172A49584C017F2B256F0FB2Dca14126Ba9C",
     }
 )
-"""The KMS contract of each chain, as Phala's documentation gives it (with EIP-55 capitals)."""
+"""The KMS contract of each chain, from Phala's documentation (EIP-55 checksums)."""
 
 EXPLORERS: Mapping[int, str] = MappingProxyType({1: "https://etherscan.io", 8453: "https://basescan.org"})
 
 
 def chain_name(chain: int) -> str:
-    """``Base (chain 8453)``, or ``chain 31337`` for one that is not known here."""
+    """Return ``Base (chain 8453)``, or ``chain 31337`` for an unknown chain."""
     return f"{CHAIN_NAMES[chain]} (chain {chain})" if chain in CHAIN_NAMES else f"chain {chain}"
 
 
 def address_link(chain: int, address: str) -> str | None:
-    """The explorer's page of a contract or wallet (40 hex digits, ``0x`` or not), where one is known."""
+    """Return the explorer's page of an address (40 hex digits, with or without ``0x``), or None."""
     return _link(chain, "address", address)
 
 
 def transaction_link(chain: int, transaction_hash: str) -> str | None:
-    """The explorer's page of a transaction (64 hex digits, ``0x`` or not), where one is known."""
+    """Return the explorer's page of a transaction (64 hex digits, with or without ``0x``), or None."""
     return _link(chain, "tx", transaction_hash)
 
 

@@ -1,4 +1,4 @@
-"""The app owner's key: able to sign, unable to show itself. The only place that knows ``eth-account``."""
+"""The app owner's key, which signs and never shows itself. Only this module loads ``eth-account``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD036414
 
 
 def parse_private_key(text: str) -> str:
-    """The 64 hex digits of a secp256k1 private key, from text with or without ``0x``.
+    """Return the 64 hex digits of a secp256k1 private key, from text with or without ``0x``.
 
-    Raises ``InputError``, which never quotes the key, for anything else.
+    Raise InputError for anything else. It never quotes the key.
     """
     digits = text.strip().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digits) or not 0 < int(digits, 16) < _CURVE_ORDER:
         raise InputError(
-            "private-key is not a private key", hint="give the app owner's key: 64 hex digits, 0x or not"
+            "invalid private-key", hint="use the app owner's key: 64 hex digits, with or without 0x"
         )
     return digits
 
@@ -35,7 +35,7 @@ class Sender:
     def __init__(self, private_key: str) -> None:
         """Take 32 bytes of hex, with or without ``0x``.
 
-        Raises ``InputError``, which never quotes the key, for anything else, and where
+        Raise InputError for anything else. It never quotes the key. Raise InputError too if
         ``eth-account`` (the extra ``chain``) is not installed.
         """
         digits = parse_private_key(private_key)
@@ -45,7 +45,7 @@ class Sender:
         except ImportError:
             raise InputError("signing needs eth-account", hint=install_extra("chain")) from None
         finally:
-            # py_ecc, which comes with it, raises the limit to where nested JSON overflows the stack.
+            # Its dependency py_ecc raises the limit so far that nested JSON overflows the stack.
             sys.setrecursionlimit(limit)
         account = Account.from_key(bytes.fromhex(digits))
         self.address = str(account.address).lower()
@@ -56,6 +56,6 @@ class Sender:
         return f"Sender({self.address})"
 
     def sign(self, fields: dict[str, int | str]) -> tuple[str, str]:
-        """The signed transaction and its hash, both ``0x`` hex. ``fields`` are as JSON-RPC names them."""
+        """Return the signed transaction and its hash (``0x`` hex). ``fields`` have their JSON-RPC names."""
         signed = self._sign(fields)
         return "0x" + bytes(signed.raw_transaction).hex(), "0x" + bytes(signed.hash).hex()

@@ -1,4 +1,4 @@
-"""Approving a compose hash, and a device that was named, as the owner of the app's contract."""
+"""Approving a compose hash and named devices as the owner of the app's contract."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from phala_secrets.chain.owner import Sender
 
 ALREADY_REGISTERED: Final = "already-registered"
-"""What the service takes for the transaction hash of an approval that was there before."""
+"""The service accepts this as the transaction hash of an earlier approval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approvals:
-    """What the app's contract allows today: the compose hash or not, and which devices it does not."""
+    """Whether the app's contract allows the compose hash today, and which devices it does not allow."""
 
     compose_hash: bool
     missing_devices: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Approvals:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A transaction of ours that succeeded: ``addDevice`` or ``addComposeHash``, and its hash (``0x``)."""
+    """A successful transaction of this run. ``call`` is ``addDevice`` or ``addComposeHash``."""
 
     call: str
     transaction_hash: str
@@ -43,16 +43,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The compose hash is approved: by this transaction (``0x``), or ``already-registered``."""
+    """The compose hash is approved. ``transaction_hash`` is ``0x`` hex or ``already-registered``."""
 
     transaction_hash: str
     sent: tuple[Sent, ...]
 
 
 def approvals(*, chain_id: int, app: str, compose_hash: str, devices: Sequence[str] = ()) -> Flow[Approvals]:
-    """What is approved already; it takes no key to ask.
+    """Return what is already approved. This needs no key.
 
-    Raises ``InputError`` if the RPC is for another chain, ``AnswerError`` for garbage.
+    Raise InputError if the RPC is for another chain and AnswerError for a malformed response.
     """
     yield from _check_chain(chain_id)
     allowed = yield from _compose_hash(app, compose_hash).allowed()
@@ -71,16 +71,18 @@ def register(
     patience: float = 600.0,
     again: bool = False,
 ) -> Flow[Registered]:
-    """Approve ``compose_hash`` for the contract ``app``, and each of ``devices`` that ``allow_device`` names.
+    """Approve ``compose_hash`` and those ``devices`` that ``allow_device`` names for the contract ``app``.
 
-    Nothing is sent that is approved already, nor while earlier transactions of this key wait. With
-    ``again`` the compose hash is, for a service that wants a transaction: the call is idempotent.
-    ``patience`` (seconds) limits each of the waits.
+    Send nothing that is already approved, and nothing while earlier transactions of this key are
+    pending. ``again`` sends the compose hash in any case, for a service that wants a transaction:
+    the call is idempotent. ``patience`` (seconds) limits each wait.
 
-    Raises ``InputError`` if the RPC is for another chain, or the key is not the owner's.
-    ``ApprovalRequiredError`` if the owner is a contract, the device is not named, the balance
-    or a cap is too low, or a transaction was reverted, replaced or is stuck. ``TransportError``
-    and ``AnswerError`` are the RPC's. From the signature on, the message has the hash.
+    Raises:
+        InputError: the RPC is for another chain, or the key is not the owner's.
+        ApprovalRequiredError: the owner is a contract, a device is not named, the balance or a cap is
+            too low, or a transaction was reverted, replaced or is stuck.
+        TransportError: the RPC failed or rejected the transaction; AnswerError if it sent garbage.
+            Once a transaction is signed, the message has its hash.
     """
     named = {parse_hash(each, "allow-device") for each in allow_device}
     approval = _compose_hash(app, compose_hash)
@@ -95,7 +97,7 @@ def register(
         if each.call.name == "addDevice" and each.subject not in named:
             raise ApprovalRequiredError(
                 f"the app may not run on device {each.subject}, and allow-device does not name it",
-                hint="if that machine is to have the app's keys, name it in allow-device",
+                hint="name it in allow-device if that machine may have the app's keys",
             )
     if (yield from _wait_for_earlier(sender, patience)):
         missing = [*(yield from _missing(wanted)), *([approval] if again else [])]
@@ -111,7 +113,7 @@ def register(
 
 @dataclass(frozen=True, slots=True)
 class _Approval:
-    """What is to be allowed (32 bytes of hex), the call that does it, how to see it, and its event."""
+    """What to allow (32 bytes of hex), the call that does it, how to check it, and its event."""
 
     subject: str
     call: ContractCall
@@ -145,11 +147,11 @@ def _missing(wanted: Sequence[_Approval]) -> Flow[list[_Approval]]:
 
 
 def _check_chain(chain_id: int) -> Flow[None]:
-    told = yield from ask(rpc.chain_id())
-    if told != chain_id:
+    actual = yield from ask(rpc.chain_id())
+    if actual != chain_id:
         raise InputError(
-            f"rpc-url is for {chain_name(told)}, but the app is on {chain_name(chain_id)}",
-            hint=f"give an rpc-url for {chain_name(chain_id)}",
+            f"rpc-url is for {chain_name(actual)}, but the app is on {chain_name(chain_id)}",
+            hint=f"use an rpc-url for {chain_name(chain_id)}",
         )
 
 
@@ -160,16 +162,16 @@ def _check_owner(sender: Sender, app: str) -> Flow[None]:
     if (yield from ask(rpc.code(owner))):
         raise ApprovalRequiredError(
             f"the app's owner {owner} is a contract, such as a Safe: no single key can sign for it",
-            hint="use prepare-only: it gives out a file for Safe's Transaction Builder",
+            hint="use prepare-only: it writes a file for Safe's Transaction Builder",
         )
     raise InputError(
         f"private-key is the key of {sender.address}, but the app's owner is {owner}",
-        hint="give the owner's key, or approve elsewhere (prepare-only)",
+        hint="use the owner's key, or approve elsewhere (prepare-only)",
     )
 
 
 def _wait_for_earlier(sender: Sender, patience: float) -> Flow[bool]:
-    """Whether there was anything to wait for: one of them may be this very approval, of a run before."""
+    """Return whether there was anything to wait for: an earlier run may have sent this very approval."""
     end = flow.clock.monotonic() + patience
     waited = False
     while True:
@@ -187,7 +189,7 @@ def _wait_for_earlier(sender: Sender, patience: float) -> Flow[bool]:
 
 
 def _approve(sender: Sender, approval: _Approval, offer: Offer, patience: float) -> Flow[str | None]:
-    """The hash of the transaction that did it, or ``None`` if another did meanwhile."""
+    """Return the hash of the transaction that did it, or None if another one did it meanwhile."""
     try:
         receipt = yield from transact(sender, offer, patience=patience)
     except (ApprovalRequiredError, *FAILURES):
@@ -200,8 +202,8 @@ def _approve(sender: Sender, approval: _Approval, offer: Offer, patience: float)
         log.address == call.to and log.names(approval.topic, approval.subject) for log in receipt.logs
     ):
         raise AnswerError(
-            f"{call.name}: transaction {hash_} succeeded, but the app's contract did not say so in an event",
-            hint="is the app id that of a dstack app, and rpc-url one to trust?",
+            f"{call.name}: transaction {hash_} succeeded, but the app's contract emitted no event for it",
+            hint="check that the app id is that of a dstack app and that you trust rpc-url",
         )
     end = flow.clock.monotonic() + patience
     # An RPC is many nodes, and some are behind.
@@ -209,7 +211,7 @@ def _approve(sender: Sender, approval: _Approval, offer: Offer, patience: float)
         if flow.clock.monotonic() >= end:
             raise AnswerError(
                 f"{call.name}: transaction {hash_} succeeded, but the contract does not show it",
-                hint="run again later: what is approved by then is not sent again",
+                hint="run again later: nothing that is approved by then is sent again",
             )
         yield Pause(flow.CHAIN_POLL, f"Waiting for the contract to show transaction {hash_}", hash_)
     return hash_

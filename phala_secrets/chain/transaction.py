@@ -1,8 +1,8 @@
 """One transaction, from its price to its receipt: capped, and never sent twice.
 
-Nothing that an RPC says makes it cost more than the caps: the value is 0, the chain id is the
-one that was checked, and gas and fees have limits. The hash is known before anything is sent,
-so what is sent again after a lost answer is the very same bytes, under the same nonce.
+No RPC can push the cost above the caps: the value is 0, the chain id was checked, and gas and fees
+are limited. The hash is known before anything is sent. After a lost response the same bytes are sent
+again under the same nonce.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from phala_secrets.chain.rpc import Receipt
 
 MAX_GAS = 300_000
-"""The most gas that one transaction may ask for; an approval through a proxy takes some 60,000."""
+"""Gas limit of one transaction: an approval through a proxy takes about 60,000."""
 
 MAX_COST: Mapping[int, int] = MappingProxyType({1: 10**16})
-"""The most wei that one transaction may cost, by chain: 0.01 ETH on Ethereum …"""
+"""Most wei that one transaction may cost, by chain: 0.01 ETH on Ethereum …"""
 
 DEFAULT_MAX_COST = 10**15
 """… and 0.001 ETH anywhere else."""
 
 FAILURES = (TransportError, ApiError)
-"""What a driver throws in for one request that failed; an ``ApiError`` for an HTTP status of the RPC."""
+"""The errors that a driver throws into the flow: ``ApiError`` for an HTTP status of the RPC."""
 
-_DEARER = "try again when fees are lower, or with another rpc-url; or approve elsewhere (prepare-only)"
+_DEARER = "try again when fees are lower, use another rpc-url, or approve elsewhere (prepare-only)"
 
 
 @dataclass(frozen=True, slots=True)
 class ContractCall:
-    """A call of a contract: its name in messages, and its address and calldata (both ``0x`` hex)."""
+    """A contract call: its name for messages, the address and the calldata (both ``0x`` hex)."""
 
     name: str
     to: str
@@ -50,7 +50,7 @@ class ContractCall:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A call with its price: ``fees`` as the transaction's fields (wei per gas), ``cost`` at most, in wei."""
+    """A call with its price: ``fees`` are transaction fields (wei per gas), ``cost`` the most in wei."""
 
     call: ContractCall
     chain_id: int
@@ -62,8 +62,8 @@ class Offer:
 def price(sender: Sender, chain_id: int, calls: Sequence[ContractCall]) -> Flow[list[Offer]]:
     """Price the calls, and check that the balance covers them all.
 
-    Raises ``ApprovalRequiredError`` over a cap or beyond the balance, and ``AnswerError`` if
-    the RPC says that a call would fail.
+    Raise ApprovalRequiredError if the cost exceeds a cap or the balance, and AnswerError if the RPC
+    reports that a call would fail.
     """
     cap = MAX_COST.get(chain_id, DEFAULT_MAX_COST)
     base = yield from ask(rpc.base_fee())
@@ -78,11 +78,11 @@ def price(sender: Sender, chain_id: int, calls: Sequence[ContractCall]) -> Flow[
         gas = estimate + estimate // 4
         if gas > MAX_GAS or gas * now > cap:
             raise ApprovalRequiredError(
-                f"{call.name} would cost {eth(gas * now)} for {gas} gas by what the RPC says; "
-                f"more than {eth(cap)} or {MAX_GAS} gas is never paid",
+                f"the RPC prices {call.name} at {eth(gas * now)} for {gas} gas; "
+                f"the limits are {eth(cap)} and {MAX_GAS} gas",
                 hint=_DEARER,
             )
-        # Room for a base fee that doubles; what is not needed is not charged.
+        # Leave room for a base fee that doubles: the chain charges only what is needed.
         most = now if base is None else min(now + base, cap // gas)
         fees = {"gasPrice": most} if base is None else {"maxFeePerGas": most, "maxPriorityFeePerGas": tip}
         offers.append(Offer(call, chain_id, gas, fees, gas * most))
@@ -99,8 +99,8 @@ def price(sender: Sender, chain_id: int, calls: Sequence[ContractCall]) -> Flow[
 def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
     """Sign, send, and wait up to ``patience`` seconds for one confirmation.
 
-    Raises ``ApprovalRequiredError`` for a transaction that was reverted, replaced or is stuck,
-    and ``TransportError`` where the RPC does not take it, or is gone. Each has the hash.
+    Raise ApprovalRequiredError if the transaction was reverted, replaced or is stuck. Raise
+    TransportError if the RPC rejects it or is unreachable. Each message has the hash.
     """
     call = offer.call
     count = yield from ask(rpc.nonce(sender.address, "pending"))
@@ -117,7 +117,7 @@ def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
     )
     yield Pause(0, f"Sending {call.name} as transaction {hash_}", hash_)
     look = transaction_link(offer.chain_id, hash_) or f"transaction {hash_}"
-    go_on = f"look at {look}; then run again: what is approved by then is not sent again"
+    go_on = f"look at {look}, then run again: nothing that is approved by then is sent again"
     end = flow.clock.monotonic() + patience
     absent, accepted = True, False
     refusals = sightings = 0
@@ -128,7 +128,7 @@ def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
                 yield from ask(rpc.send_raw(raw, hash_))
                 absent, accepted = False, True
             except FAILURES as error:
-                # Not the end: it may have arrived all the same.
+                # Go on: the transaction may have arrived all the same.
                 trouble = error
                 refusals += isinstance(error, AnswerError | ApiError)
         try:
@@ -145,11 +145,11 @@ def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
             trouble = None if accepted else trouble
         if sightings >= flow.SIGHTINGS:
             raise ApprovalRequiredError(
-                f"{call.name}: another transaction took nonce {count}, so transaction {hash_} is replaced",
+                f"{call.name}: another transaction took nonce {count}, which replaced transaction {hash_}",
                 hint=go_on,
             )
         if trouble and not accepted and refusals >= flow.REFUSALS and not sightings:
-            raise TransportError(f"{call.name}: transaction {hash_} was not taken: {trouble}", hint=go_on)
+            raise TransportError(f"{call.name}: transaction {hash_} was not accepted: {trouble}", hint=go_on)
         if flow.clock.monotonic() >= end:
             stuck = f"{call.name}: transaction {hash_} is not confirmed after {patience:.0f} s"
             if trouble:
@@ -164,7 +164,7 @@ def transact(sender: Sender, offer: Offer, *, patience: float) -> Flow[Receipt]:
 
 
 def eth(wei: int) -> str:
-    """Wei as ETH, with nine decimals at most; what is less is shown as ``0.000000001``."""
+    """Return wei as ETH with at most nine decimals. Anything smaller shows as ``0.000000001``."""
     if 0 < wei < 10**9:
         wei = 10**9
     whole, rest = divmod(wei, 10**18)

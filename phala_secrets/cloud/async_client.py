@@ -1,4 +1,4 @@
-"""The async client: the same flows and the same methods, for asyncio."""
+"""The async client: the same flows and methods for asyncio."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def _method(build: Callable[P, Call[T] | Flow[T]]) -> Callable[Concatenate[Async
 
 
 class AsyncClient(Connection[httpx.AsyncClient]):
-    """Phala Cloud, asynchronously (asyncio): Client's methods, to be awaited. An async context manager.
+    """An asyncio client of Phala Cloud, with awaitable versions of Client's methods.
 
-    Arguments and errors (InputError, ApiError, TransportError) are those of Client.
+    It is an async context manager. Args and Raises are those of ``Client``: InputError, ApiError,
+    TransportError.
     """
 
     _turn: Lock | None = None
@@ -62,12 +63,12 @@ class AsyncClient(Connection[httpx.AsyncClient]):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         for http in (self._http, *self._elsewhere.values()):
             await http.aclose()
 
     async def send(self, call: Call[T], *, within: float = math.inf) -> T:
-        """Send one call, again where that is right, and return its result; ``within`` seconds in all."""
+        """Send one call, with safe retries, for ``within`` seconds in all. Return its result."""
         return await flow.adrive(self._exchange(call, within), self._take)
 
     async def run(self, asked: Flow[T]) -> T:
@@ -94,9 +95,9 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     async def stream(
         self, call: Call[CvmState], *, within: float
     ) -> AsyncIterator[AsyncGenerator[CvmStateEvent]]:
-        """The events of one state stream, or a single ``state`` event where the API answers with JSON.
+        """Open one state stream and yield its events: a single ``state`` if the API responds with JSON.
 
-        Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
+        Do not retry. Raise TransportError if it breaks off or is silent for ``within`` seconds.
         """
         await self._log_in(call)
         began = flow.clock.monotonic()
@@ -133,7 +134,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
         interval: int | None = None,
         timeout: int | None = None,
     ) -> AsyncIterator[CvmStateEvent]:
-        """Like Client.watch_cvm_state, errors and all, to be iterated with ``async for``."""
+        """Return the events of ``Client.watch_cvm_state``, for ``async for``. Same arguments and errors."""
         watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
         return self._watched(watch)
 
@@ -163,12 +164,12 @@ class AsyncClient(Connection[httpx.AsyncClient]):
                 body = await self._read(response, began + attempt.seconds)
         except InputError:
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a server sends, it is no bug of ours)
+        except Exception as error:  # noqa: BLE001 (no response may end a run as a bug)
             raise self._failed(attempt.call, error) from None
         return self._response(attempt.call, response, body, began)
 
     async def _log_in(self, call: Call[Any]) -> None:
-        """Have a token where one is due: one task asks for it, and the others wait."""
+        """Get a token if one is due: one task requests it while the others wait."""
         if renewal := self._renewal(call):
             from asyncio import Lock
 
@@ -178,7 +179,7 @@ class AsyncClient(Connection[httpx.AsyncClient]):
 
     @asynccontextmanager
     async def _opened(self, attempt: Attempt, *, stream: bool = False) -> AsyncIterator[httpx.Response]:
-        """A response whose head has come in time, to be read."""
+        """Open a response whose head arrived in time."""
         from asyncio import timeout
 
         http = self._client_for(attempt.call)
@@ -244,5 +245,5 @@ def create_async_client(
     trace: Trace | None = None,
     workspace: str = "",
 ) -> AsyncClient:
-    """An AsyncClient. Arguments and errors (InputError) are those of create_client."""
+    """Return an AsyncClient. Arguments and errors (InputError) are those of ``create_client``."""
     return AsyncClient(api_key, base_url, version=version, timeout=timeout, trace=trace, workspace=workspace)

@@ -1,4 +1,4 @@
-"""Attesting a CVM or a KMS: its evidence, Intel's collateral, and what both show."""
+"""The attestation of a CVM or a KMS: its evidence, Intel's collateral, and what both show."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 def cvm_evidence(cvm_id: str) -> Call[Evidence]:
-    """The evidence that the API has of a CVM."""
+    """Request the API's evidence of a CVM."""
     return requests.attestation(cvm_id).read_by(forms.of_cvm)
 
 
 def app_evidence(app_id: str, instance_id: str) -> Call[Evidence]:
-    """The same, as anybody can ask for it."""
-    return requests.app_attestations(app_id).read_by(lambda answer: forms.of_app(answer, instance_id))
+    """Request the same evidence by a route that needs no key."""
+    return requests.app_attestations(app_id).read_by(lambda body: forms.of_app(body, instance_id))
 
 
 def collateral_for(evidence: Evidence | KmsRecord, pccs_url: str) -> Flow[Collateral | EvidenceError]:
-    """Return the collateral for some evidence, or why there is none."""
+    """Return the collateral for some evidence, or the error if it is missing."""
     try:
         platform = platform_of(parse_quote(evidence.quote))
         return (yield from pccs.fetch(pccs_url, platform))
@@ -65,29 +65,29 @@ def verify_attestation(
     now: float | None = None,
     timeout: float = 30.0,
 ) -> Attestation:
-    """Return what the evidence of a CVM, or of a KMS, shows: link by link, and ``attested`` if all hold.
+    """Return what the evidence of a CVM or a KMS shows, link by link. ``attested`` is whether all hold.
 
-    Nothing in the evidence makes it raise: a link that is missing or wrong says so. A link whose
-    expectation is left out is not compared, and then nothing is attested.
+    A missing or wrong link does not raise: it says what is wrong. If you leave out an expectation, its
+    link is not compared and nothing is attested.
 
     Args:
-        evidence: what ``get_cvm_attestation`` returned, the content of an evidence file, or a KMS's
+        evidence: the result of ``get_cvm_attestation``, the content of an evidence file, or a KMS's
             bootstrap record (``k256_pubkey``, ``ca_pubkey``, ``quote``, ``event_log``).
         app_id: the app, 40 hex digits, with or without ``0x``.
         compose_hash: the compose hash, 64 hex digits.
         instance_id: the CVM's instance, 40 hex digits.
-        trusted_os: accepted ``os_measurements``, one or several; in one string apart by white space.
-        trusted_kms_ca: accepted CA keys of the KMS, SPKI hex; the same.
-        allow_tcb: TCB statuses accepted beside ``UpToDate``; the same.
-        collateral: Intel's collateral as an evidence file stores it, in place of what ``pccs_url`` has.
-        pccs_url: where collateral comes from.
-        root: a root certificate (DER) to accept in place of Intel's; the TEE then counts as simulated.
+        trusted_os: accepted ``os_measurements`` (64 hex digits). In one string, separate with white space.
+        trusted_kms_ca: accepted CA keys of the KMS, SPKI hex. Likewise.
+        allow_tcb: TCB statuses to accept in addition to ``UpToDate``. Likewise.
+        collateral: Intel's collateral from an evidence file, in place of that from ``pccs_url``.
+        pccs_url: the PCCS that serves the collateral.
+        root: a root certificate (DER) in place of Intel's. The TEE then counts as simulated.
         now: the time to verify at, in Unix seconds.
-        timeout: seconds that one request may take.
+        timeout: seconds for one request.
 
     Raises:
         InputError: an argument is malformed, or ``dcap-qvl`` is not installed.
-        EvidenceError: the evidence is of no known form.
+        EvidenceError: the form of the evidence is unknown.
     """
     content = evidence.model_dump(mode="json") if hasattr(evidence, "model_dump") else evidence
     read = forms.read(content)
@@ -111,11 +111,11 @@ def verify_attestation(
 
 
 def parse_statuses(statuses: Iterable[str], what: str) -> frozenset[str]:
-    """Return TCB statuses that may be accepted; InputError for what is none, and for ``Revoked``."""
+    """Return the TCB statuses. Raise InputError for unknown ones and for ``Revoked``."""
     given = frozenset(statuses)
     if unknown := sorted(given - {"UpToDate", *TCB_STATUSES}):
         raise InputError(
-            f"{what}: {unknown[0][:60]!a} is not a TCB status that may be accepted",
+            f"{what}: {unknown[0][:60]!a} is not a TCB status that can be accepted",
             hint=f"use one of {', '.join(TCB_STATUSES)}",
         )
     return given

@@ -19,18 +19,18 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
 def as_it_is(body: Any) -> Any:
-    """Read a response as the JSON that it is."""
+    """Return the JSON of a response unchanged."""
     return body
 
 
 class Call(NamedTuple, Generic[T]):
     """One request as data. ``path`` is quoted and relative to the API's URL, or absolute (a chain's RPC).
 
-    ``parse`` gets the decoded JSON of a 2xx; ``others`` reads other statuses that are results and
-    no errors. ``headers`` are sent beside those of every request. ``repeatable`` is whether it may be
-    sent again after it may have been read; ``when_busy`` whether it is sent again unasked while the
-    CVM is busy (409). ``given_by`` is the input that an absolute ``path`` comes from. With ``whole``,
-    ``parse`` gets the ``Response``.
+    ``parse`` gets the decoded JSON of a 2xx. ``others`` reads other statuses that are results rather than
+    errors. ``headers`` are added to those of every request. ``repeatable`` is whether a retry is safe
+    after the server may have read the request, ``when_busy`` whether to retry while the CVM is busy
+    (409). ``given_by`` is the input behind an absolute ``path``. With ``whole``, ``parse`` gets the
+    ``Response``.
     """
 
     method: str
@@ -51,37 +51,37 @@ class Call(NamedTuple, Generic[T]):
 
     @property
     def absolute(self) -> bool:
-        """Whether ``path`` is a whole URL: another server's, which gets no API key."""
+        """Whether ``path`` is the URL of another server, which gets no API key."""
         return "://" in self.path
 
     def read_by(self, parse: Callable[[Any], T], **others: Callable[[Any], T]) -> Call[T]:
-        """Return the same request with another reader; ``status_465=…`` reads that status."""
+        """Return the same request with another reader. ``status_465=…`` reads that status."""
         statuses = {int(name.removeprefix("status_")): read for name, read in others.items()}
         return self._replace(parse=parse, others=statuses)
 
 
 class Attempt(NamedTuple):
-    """A step: send a call once, within so many seconds."""
+    """A step: send a call once, within ``seconds``."""
 
     call: Call[Any]
     seconds: float
 
 
 class Within(NamedTuple):
-    """A step: send a call, again where that is right, within so many seconds in all."""
+    """A step: send a call with safe retries, within ``seconds`` in all."""
 
     call: Call[Any]
     seconds: float
 
 
 class BaseUrl(NamedTuple):
-    """A step: nothing is sent, and its result is the URL of the API that calls go to."""
+    """A step that sends nothing and results in the API's URL."""
 
 
 class Response(NamedTuple):
-    """What came back. ``hidden`` is what must not come into a message or a result.
+    """A response. ``hidden`` has the credentials that no message or result may contain.
 
-    ``by_token`` is whether the request was sent with a job's token in place of an API key.
+    ``by_token`` is whether a job's token replaced the API key of the request.
     """
 
     status: int
@@ -92,9 +92,9 @@ class Response(NamedTuple):
 
 
 def read(call: Call[T], response: Response) -> T:
-    """Return what a response means to its call. Raise the error that it is otherwise.
+    """Return the result of a response, or raise its error.
 
-    This is the one place where a response is read: whatever it is, what comes out is one of our errors.
+    Every response is read here, so each failure is a PhalaSecretsError.
     """
     status, headers = response.status, response.headers
     parse = call.parse if 200 <= status < 300 else call.others.get(status)
@@ -113,23 +113,25 @@ def read(call: Call[T], response: Response) -> T:
     except Exception as error:  # noqa: BLE001 (no response may end a run as a bug)
         raise AnswerError(
             f"HTTP {status}, but the response is malformed ({type(error).__name__})",
-            hint="check the URL; if it is right, the API has changed: report it",
+            hint="check the URL; if it is right, report that the API has changed",
             sent=200 <= status < 300,
         ) from None
     if 300 <= status < 400:
         location = ascii(headers.get("location", "")[:200])
         raise AnswerError(
-            f"HTTP {status} redirects to {untrusted(location)}; that is not followed",
-            hint="set the URL to the one that answers, if you trust it",
+            f"HTTP {status} redirects to {untrusted(location)}, which is not followed",
+            hint="use that URL if you trust it",
             sent=False,
         )
     raise of_a_token(refusal, f"{call.method} {call.path}") if response.by_token else refusal
 
 
 def refuse_compressed(headers: Mapping[str, str]) -> None:
-    """AnswerError for what was packed though that was not asked for: nothing is unpacked here."""
+    """Raise AnswerError for a compressed response: no request asks for one."""
     if headers.get("content-encoding", "identity") != "identity":
-        raise AnswerError("the answer is compressed, though that was not asked for", hint="check the URL")
+        raise AnswerError(
+            "the response is compressed, but no compression was requested", hint="check the URL"
+        )
 
 
 def _decode(response: Response) -> Any:
@@ -141,20 +143,20 @@ def _decode(response: Response) -> Any:
         kind = headers.get("content-type", "no type")[:60]
         raise AnswerError(
             f"HTTP {status}, but the body is not JSON ({untrusted(ascii(kind))}, {len(body)} bytes)",
-            hint="check the URL: it has to be the API's",
+            hint="check that the URL is the API's",
         ) from None
 
 
 def _refusal(response: Response) -> PhalaSecretsError:
     try:
-        answer = decode(response.body, response.hidden)
+        body = decode(response.body, response.hidden)
     except (ValueError, RecursionError):
-        answer = None
-    return error_from(response.status, response.headers, answer, response.hidden)
+        body = None
+    return error_from(response.status, response.headers, body, response.hidden)
 
 
 class Body:
-    """Collects an answer's body within MAX_BODY_BYTES and a deadline (``time.monotonic`` seconds)."""
+    """A response's body, bounded by MAX_BODY_BYTES and a deadline (``time.monotonic`` seconds)."""
 
     def __init__(self, deadline: float) -> None:
         self._parts: list[bytes] = []
@@ -162,18 +164,18 @@ class Body:
         self._deadline = deadline
 
     def count(self, chunk: bytes) -> None:
-        """AnswerError when one more piece is too much, TransportError when it all takes too long."""
+        """Count one more piece. Raise AnswerError for too many bytes, TransportError after the deadline."""
         self._size += len(chunk)
         if self._size > MAX_BODY_BYTES:
-            raise AnswerError(f"the answer is over {MAX_BODY_BYTES >> 20} MiB", hint="check the URL")
+            raise AnswerError(f"the response is over {MAX_BODY_BYTES >> 20} MiB", hint="check the URL")
         if flow.clock.monotonic() > self._deadline:
-            raise TransportError("the answer took too long", hint="raise `timeout`, or run again")
+            raise TransportError("the response took too long", hint="raise `timeout`, or run again")
 
     def add(self, chunk: bytes) -> None:
-        """Keeps one more piece."""
+        """Keep one more piece."""
         self.count(chunk)
         self._parts.append(chunk)
 
     def bytes(self) -> bytes:
-        """All of it."""
+        """Return the whole body."""
         return b"".join(self._parts)

@@ -1,4 +1,4 @@
-"""The methods of both clients that change a CVM, and those that wait for one. They are like ``methods``."""
+"""The methods of both clients that change a CVM or wait for one. They work like ``methods``."""
 
 from __future__ import annotations
 
@@ -34,10 +34,16 @@ _WAIT = 600
 
 
 def start_cvm(request: Arguments | str | None = None, /, *, id: str | None = None) -> Call[CvmInfo]:
-    """``POST /cvms/{id}/start``: start a CVM that is stopped; ``wait_for_cvm`` waits until it runs.
+    """Start a stopped CVM: ``POST /cvms/{id}/start``. It is sent once; ``wait_for_cvm`` waits for the CVM.
 
-    ``id`` and errors are those of ``get_cvm_info``. ConflictError without an ``error_code`` is raised
-    while another operation runs. Is never sent twice.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: another operation runs (no ``error_code``), or multiple CVMs have this name.
     """
     (cvm_id,) = required(merged(request, "id", {"id": id}), "id")
     return requests.start(cvm_id).read_by(readers.read("CvmInfo"))
@@ -51,13 +57,19 @@ def wait_for_cvm(
     correlation_id: str | None = None,
     timeout: int | None = None,
 ) -> Flow[CvmInfo]:
-    """Wait until an operation is over and the CVM runs, and return the CVM.
+    """Wait until an operation has ended and the CVM runs, then return the CVM.
 
-    ``correlation_id`` is that of an update; without it the operation counts that runs at first.
-    ``timeout`` is in seconds, 1 to 86400 (600).
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+        correlation_id: that of an update. Without it, follow the operation that runs at the first look.
+        timeout: seconds, 1 to 86400 (default 600).
 
-    Raises InputError before anything is sent, BootError when the operation or the boot failed,
-    WaitTimeoutError when the time is up, and ApiError when Phala Cloud refuses.
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        BootError: the operation or the boot failed.
+        WaitTimeoutError: the time is up.
+        ApiError: Phala Cloud refused.
     """
     arguments = merged(request, "id", {"id": id, "correlation_id": correlation_id, "timeout": timeout})
     (cvm_id,) = required(arguments, "id")
@@ -71,7 +83,7 @@ def wait_for_cvm(
 
 
 def timeout_of(arguments: Mapping[str, Any]) -> float:
-    """Return how many seconds to wait; raise InputError for another number."""
+    """Return how many seconds to wait. Raise InputError for an invalid number."""
     return float(whole(arguments, "timeout", 1, 86_400) or _WAIT)
 
 
@@ -95,26 +107,43 @@ def update_cvm_envs(
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[UpdateResult]:
-    """``PATCH /cvms/{id}/envs``: replaces the CVM's whole environment and restarts it.
+    """Replace a CVM's whole environment and restart it: ``PATCH /cvms/{id}/envs``.
 
-    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. Either ``encrypted_env``
-    (hex, of ``encrypt_env_vars``) with its names in ``env_keys``; or ``envs``, plain values in
-    any of the shapes of ``encrypt_env_vars``, which are encrypted here: the app's key is fetched
-    (from ``kms``, a slug or id, instead of the CVM's own) and proven, and its signer compared
-    with ``trusted_signers``, one or several secp256k1 keys as SEC1 hex; without these with the
-    root that the API publishes, which is as good as the API; with the default API the Cloud KMS
-    has to have its published root. ``envs`` that lack a variable of the CVM are refused, unless
-    ``allow_removal`` is true; with ``"all"`` they may be empty, too. ``compose_hash`` and
-    ``transaction_hash`` (hex) are for the second phase, after an approval on chain. With ``wait``
-    an operation in the way is waited for, then ``envs`` are encrypted anew, and it returns when the
-    CVM runs with them: ``timeout`` seconds each, 1 to 86400 (600).
+    Pass either ``envs`` or ``encrypted_env``. The update is sent again only if the CVM was busy or the
+    rate limited.
 
-    Returns UpdateCvmEnvsInProgress (202) or, when the compose hash has to be approved first,
-    UpdateCvmEnvsPreconditionRequired (465), which changed nothing and has the ciphertext for the second
-    phase. There AnswerError means that another run's may have been committed. Raises InputError and
-    DeliveryError (the guest would refuse ``envs``, or the CVM would lose a variable) before the update
-    is sent, ProofError when the key is not proven, then ApiError or TransportError; with ``wait`` also
-    BootError and WaitTimeoutError. Is sent again only where the CVM was busy or the rate limited.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+        encrypted_env: ciphertext from ``encrypt_env_vars``, as hex.
+        env_keys: the names in ``encrypted_env``.
+        envs: plain values in any shape that ``encrypt_env_vars`` takes. They are encrypted to the app's
+            key once it is proven.
+        compose_hash: 64 hex digits, for the second phase after an approval on chain.
+        transaction_hash: the approval's transaction (hex), for the second phase.
+        trusted_signers: one or more secp256k1 keys as SEC1 hex, of which one must have signed the app's
+            key. The default is the root that the API publishes, so the proof is as good as the API.
+            With the default API, the Cloud KMS must have its published root.
+        kms: the slug or id of the KMS that serves the key. The default is the CVM's own.
+        allow_removal: True if ``envs`` may lack variables that the CVM has. ``"all"`` if ``envs`` may be
+            empty too.
+        wait: wait for an operation in the way, encrypt ``envs`` again, and return once the CVM runs with
+            them.
+        timeout: seconds for each wait, 1 to 86400 (default 600).
+
+    Returns:
+        UpdateCvmEnvsInProgress (202), or UpdateCvmEnvsPreconditionRequired (465) if the compose hash must
+        be approved first. A 465 changes nothing and has the ``encrypted_env`` for the second phase.
+
+    Raises:
+        InputError: an argument is invalid. No update was sent.
+        DeliveryError: the guest would refuse ``envs``, or the CVM would lose a variable. No update was sent.
+        ProofError: the key is not proven. No update was sent.
+        ApiError: Phala Cloud refused.
+        TransportError: Phala Cloud was unreachable or sent an invalid response. AnswerError in the second
+            phase: Phala Cloud may have committed another run's ciphertext.
+        BootError: the CVM failed to come up (only with ``wait``).
+        WaitTimeoutError: the CVM did not run in time (only with ``wait``).
     """
     given = {
         "id": id,
@@ -135,7 +164,7 @@ def update_cvm_envs(
     (cvm_id,) = required(arguments, "id")
     if ("encrypted_env" in arguments) == ("envs" in arguments):
         raise InputError(
-            "give either envs or encrypted_env", hint="envs are plain values, encrypted_env is hex"
+            "pass either envs or encrypted_env", hint="pass envs as plain values or encrypted_env as hex"
         )
     names = names_of(arguments, "env_keys")
     second_phase = (hash_of(arguments, "compose_hash"), arguments.get("transaction_hash"))
@@ -144,7 +173,7 @@ def update_cvm_envs(
         sealed = parse_sealed(str(sealed), "encrypted_env")
         check_sealed(sealed)
     elif names is not None:
-        raise InputError("env_keys go with encrypted_env", hint="leave them out: envs have their own names")
+        raise InputError("env_keys without encrypted_env", hint="leave them out: envs have their own names")
 
     def prepare() -> Flow[Call[Any]]:
         if sealed is not None:
@@ -176,9 +205,9 @@ def carry_out(
 ) -> Flow[Any]:
     """Send a change. Return what ``accepted`` reads or, from a 465, ``asked`` with the ciphertext (hex).
 
-    ``committed`` is the ciphertext that a call commits, or nothing: a revision has to hold it then.
-    With ``wait``, in seconds for each, an operation in the way is waited for, and the change itself.
-    ``prepare`` is asked anew after another operation, since what it saw before may be old.
+    With ``wait`` (seconds for each), wait for an operation in the way and then for the change itself.
+    Call ``prepare`` again after another operation, since its facts may be outdated. ``committed`` returns
+    the ciphertext that a call commits, or "": a revision must then contain it.
     """
     patience: waiting.Patience | None = None
     while True:
@@ -203,9 +232,9 @@ def carry_out(
 
 
 def seal_envs(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[tuple[str, list[str]]]:
-    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext as hex, and the names.
+    """Encrypt ``envs`` to the proven key of a CVM's app. Return the ciphertext (hex) and the names.
 
-    The names come in the order that the CVM has, since their order is measured.
+    The names keep the CVM's order, since the order is measured.
     """
     environment = read_env_vars(arguments["envs"])
     first_requests = (records.cvm(cvm_id), records.contracts(), records.compose(cvm_id))  # checks the id
@@ -227,17 +256,17 @@ def seal_envs(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Fl
 
 
 def names_of(arguments: Mapping[str, Any], field: str) -> list[str] | None:
-    """Return a list of names, or None where it is not given; raise InputError for anything else."""
+    """Return a list of names, or None if it is missing. Raise InputError for anything else."""
     names = arguments.get(field)
     if names is None:
         return None
     listed: list[Any] = [None] if isinstance(names, str) or not isinstance(names, Iterable) else [*names]
     if not all(isinstance(name, str) for name in listed):
-        raise InputError(f"{field} has to be a list of names", hint="pass the names that were encrypted")
+        raise InputError(f"{field} is not a list of names", hint="pass the names in the ciphertext")
     return listed
 
 
 def hash_of(arguments: Mapping[str, Any], name: str) -> str | None:
-    """Return a hash in lower case without ``0x``, or None where it is not given; raise InputError."""
+    """Return a hash in lower case without ``0x``, or None if it is missing. Raise InputError."""
     text = arguments.get(name)
     return None if text is None else parse_hash(str(text), name)

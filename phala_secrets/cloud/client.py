@@ -1,4 +1,4 @@
-"""The sync client. It takes the steps of flows: sends requests, and waits."""
+"""The sync client, which takes the steps of flows: it sends requests and waits."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AT_ONCE = 8
-"""Requests under way at once: a batch may be as long as a fleet."""
+"""Requests in flight at once: a batch may be as long as a fleet."""
 
 
 def as_method(build: Callable[..., Any], method: Any) -> Any:
-    """Return the method with the name, docstring and arguments of its endpoint, for ``help`` and editors."""
+    """Return the method with its endpoint's name, docstring and signature, for ``help`` and editors."""
     functools.update_wrapper(method, build)
     signature = inspect.signature(build)
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
@@ -57,18 +57,24 @@ def _method(build: Callable[P, Call[T] | Flow[T]]) -> Callable[Concatenate[Clien
 
 
 class Client(Connection[httpx.Client]):
-    """Phala Cloud, synchronously. A context manager; safe to share between threads.
+    """A synchronous client of Phala Cloud. It is a context manager and safe to share between threads.
 
-    ``api_key`` and ``base_url`` default to ``PHALA_CLOUD_API_KEY`` and
-    ``PHALA_CLOUD_API_PREFIX``. Without a key a job of GitHub Actions that may ask for a token
-    (``id-token: write``) logs in with that, to ``workspace`` where several trust its repository.
-    ``timeout`` is in seconds, for one request; ``trace`` is called with a line per request, without
-    values or headers. ``version`` is the shape of the answers about a KMS: up to ``2026-05-22`` a node,
-    from ``2026-06-23`` a contract.
+    A method tries a repeatable request up to four times. It honours ``Retry-After`` up to a minute.
 
-    Every method raises InputError before anything is sent, ApiError when Phala Cloud refuses,
-    and TransportError when it cannot be reached, or does not answer as it should. What may be
-    repeated is tried four times, ``Retry-After`` honoured up to a minute.
+    Args:
+        api_key: the API key. The default is ``PHALA_CLOUD_API_KEY``. Without a key, a job of GitHub
+            Actions with ``id-token: write`` logs in with GitHub's token.
+        base_url: the API's URL. The default is ``PHALA_CLOUD_API_PREFIX``, then Phala Cloud.
+        version: the API version, which sets the shape of a KMS: a node up to ``2026-05-22``, a contract
+            from ``2026-06-23``.
+        timeout: seconds for one request.
+        trace: called with one line per request, without values or headers.
+        workspace: the workspace to log in to, if multiple trust the job's repository.
+
+    Raises:
+        InputError: an argument of a method or of this class is invalid. Nothing was sent.
+        ApiError: Phala Cloud refused a request.
+        TransportError: Phala Cloud was unreachable or sent an invalid response.
     """
 
     def __enter__(self) -> Self:
@@ -78,12 +84,12 @@ class Client(Connection[httpx.Client]):
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         for http in (self._http, *self._elsewhere.values()):
             http.close()
 
     def send(self, call: Call[T], *, within: float = math.inf) -> T:
-        """Send one call, again where that is right, and return its result; ``within`` seconds in all."""
+        """Send one call, with safe retries, for ``within`` seconds in all. Return its result."""
         return flow.drive(self._exchange(call, within), self._take)
 
     def run(self, asked: Flow[T]) -> T:
@@ -108,9 +114,9 @@ class Client(Connection[httpx.Client]):
 
     @contextmanager
     def stream(self, call: Call[CvmState], *, within: float) -> Iterator[Iterator[CvmStateEvent]]:
-        """The events of one state stream, or a single ``state`` event where the API answers with JSON.
+        """Open one state stream and yield its events: a single ``state`` if the API responds with JSON.
 
-        Not retried. Raises TransportError where it breaks off, or tells nothing for ``within`` seconds.
+        Do not retry. Raise TransportError if it breaks off or is silent for ``within`` seconds.
         """
         self._log_in(call)
         began = flow.clock.monotonic()
@@ -146,18 +152,25 @@ class Client(Connection[httpx.Client]):
         interval: int | None = None,
         timeout: int | None = None,
     ) -> Iterator[CvmStateEvent]:
-        """The events of a CVM's state until it reaches ``target`` (``running``), reconnecting.
+        """Return the events of a CVM's state until it reaches ``target``. Reconnect if a stream breaks off.
 
-        ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. ``interval`` is 5 to 30
-        seconds (5), ``timeout`` 10 to 600 (300) in all. The last event is ``complete`` or
-        ``timeout``. A stream that breaks off is taken up again; where the API does not stream,
-        the state is asked for at the interval.
+        JUST AFTER AN UPDATE the state may still be the old ``running``. ``get_cvm_operations`` shows when
+        the update with its ``correlation_id`` has ended. If the API does not stream, poll the state.
 
-        JUST AFTER AN UPDATE the state may still be the old ``running``: ``get_cvm_operations``
-        tells when the update with this ``correlation_id`` is over.
+        Args:
+            request: the arguments as a mapping, or the ``id``.
+            id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+            target: the status to wait for (default ``running``).
+            interval: seconds between events, 5 to 30 (default 5).
+            timeout: seconds in all, 10 to 600 (default 300).
 
-        Raises InputError at once, ApiError when Phala Cloud refuses, and TransportError or
-        ServerError after the fourth stream in a row that told nothing.
+        Returns:
+            An iterator of events. The last one is ``complete`` or ``timeout``.
+
+        Raises:
+            InputError: an argument is invalid. Raised at once.
+            ApiError: Phala Cloud refused.
+            TransportError: four streams in a row broke off without an event. Also ServerError.
         """
         watch = Watch(request, id=id, target=target, interval=interval, timeout=timeout)
         return self._watched(watch)
@@ -185,22 +198,22 @@ class Client(Connection[httpx.Client]):
                 body = self._read(response, began + attempt.seconds)
         except InputError:
             raise
-        except Exception as error:  # noqa: BLE001 (whatever a server sends, it is no bug of ours)
+        except Exception as error:  # noqa: BLE001 (no response may end a run as a bug)
             raise self._failed(attempt.call, error) from None
         return self._response(attempt.call, response, body, began)
 
     def _log_in(self, call: Call[Any]) -> None:
-        """Have a token where one is due: one thread asks for it, and the others wait."""
+        """Get a token if one is due: one thread requests it while the others wait."""
         if renewal := self._renewal(call):
             with self._logging_in:
                 self.run(renewal)
 
     @contextmanager
     def _opened(self, attempt: Attempt, *, stream: bool = False) -> Iterator[httpx.Response]:
-        """A response whose head has come in time, to be read."""
+        """Open a response whose head arrived in time."""
         http = self._client_for(attempt.call)
         request = http.build_request(**self._request(attempt, stream=stream))
-        # httpcore's pool may close a connection under a thread while others queue for it, so none does.
+        # httpcore's pool may close a connection that a thread uses while others queue, so none queues.
         if not self._gate.acquire(timeout=attempt.seconds):
             raise httpx.PoolTimeout("no connection in time")
         try:
@@ -225,11 +238,11 @@ class Client(Connection[httpx.Client]):
 
     def _open(self, url: str) -> httpx.Client:
         http = httpx.Client(**self._settings(url))
-        weakref.finalize(self, http.close)  # for who never calls close, as in a script of a few lines
+        weakref.finalize(self, http.close)  # for a script that never calls close
         return http
 
     def _settle(self, batch: tuple[Call[Any], ...]) -> list[Any]:
-        """Return what came of each request, errors as values. At most AT_ONCE threads send them."""
+        """Return the outcome of each request, errors as values. At most AT_ONCE threads send them."""
         outcomes: list[Any] = [None] * len(batch)
         todo = iter(range(len(batch)))
 
@@ -271,7 +284,7 @@ class Client(Connection[httpx.Client]):
 
 
 def raise_first(outcomes: list[Any]) -> list[Any]:
-    """Return the outcomes, or raise the first that is an error."""
+    """Return the outcomes, or raise the first error among them."""
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
@@ -287,9 +300,17 @@ def create_client(
     trace: Trace | None = None,
     workspace: str = "",
 ) -> Client:
-    """A Client; its docstring has the arguments.
+    """Return a Client.
 
-    Raises InputError without a key, with a ``base_url`` that is not https (loopback excepted),
-    an unknown ``version`` (of Phala Cloud's API), or a ``timeout`` that is none.
+    Args:
+        api_key: as in ``Client``.
+        base_url: as in ``Client``. https only, except for a loopback address.
+        version: as in ``Client``.
+        timeout: as in ``Client``.
+        trace: as in ``Client``.
+        workspace: as in ``Client``.
+
+    Raises:
+        InputError: the key is missing, or another argument is invalid.
     """
     return Client(api_key, base_url, version=version, timeout=timeout, trace=trace, workspace=workspace)

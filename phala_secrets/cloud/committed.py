@@ -1,4 +1,4 @@
-"""After the commit of what was approved on chain: whether it is what was prepared here."""
+"""The check after a commit: whether Phala Cloud committed this run's ciphertext."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from phala_secrets.flow import Flow
 
 _REVISIONS = 10
-"""Newest revisions of a CVM looked through: as many others do not come within half a minute."""
+"""Newest revisions of a CVM to search: no ten others appear within half a minute."""
 
 
 def confirm(cvm_id: str, ciphertext: str) -> Flow[None]:
-    """Return when a revision of the CVM holds a ciphertext (hex), which its nonce makes unique.
+    """Return once a revision of the CVM contains a ciphertext (hex), which its nonce makes unique.
 
-    Another preparation with the same names and compose file has the same compose hash, and takes the
-    place of ours. Raise AnswerError when none shows in half a minute.
+    Another preparation with the same names and compose file has the same compose hash and replaces this
+    one. Raise AnswerError if no revision appears within half a minute.
     """
     looked_at: set[str] = set()
     for seconds in flow.LOOKS:
@@ -32,9 +32,8 @@ def confirm(cvm_id: str, ciphertext: str) -> Flow[None]:
         except PhalaSecretsError:  # there may be time for another look
             continue
     raise AnswerError(
-        "a change was committed that may be what another run prepared meanwhile: "
-        "no revision shows that holds what was sent",
-        hint="let one run at a time change this CVM, and send it again",
+        "Phala Cloud may have committed another run's ciphertext: no revision contains this one",
+        hint="let one run at a time change this CVM, then send the change again",
     )
 
 

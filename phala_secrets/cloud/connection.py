@@ -1,7 +1,7 @@
-"""A connection to Phala Cloud, or to a chain's RPC: where to, with which key, trusting whom.
+"""A connection to Phala Cloud or to a chain's RPC: its URL, its key and its trusted roots.
 
-What the sync and the async client have in common: TLS, proxies, headers, what an error
-of the transport means, and what of an answer may be shown. Nothing is sent here.
+The sync and the async client share it: TLS, proxies, headers, the meaning of transport errors, and the
+removal of credentials from responses. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Trace = Callable[[str], None]
 
 
 class _NoCookies(CookieJar):
-    """Takes no cookie and sends none: we have no use for them, and a malformed one ends all requests."""
+    """Ignores cookies: they are not needed, and a malformed one would end all requests."""
 
     def extract_cookies(self, *_: object) -> None:
         """Take none."""
@@ -50,20 +50,19 @@ class _NoCookies(CookieJar):
 
 
 CONNECTIONS = 32
-"""Connections at most. Who finds them all taken waits as long as one request may take, and no longer."""
+"""Maximum connections. If all are taken, a request waits for one as long as it may take itself."""
 
 KEPT = 30.0
-"""Seconds that an idle connection is kept: pauses between looks are half as long at most."""
+"""Seconds that an idle connection stays open: pauses between looks are at most half as long."""
 
 
 def _tls(url: str) -> ssl.SSLContext:
-    """Certificates are always verified, against the roots that are given, else certifi's.
+    """Return a context that verifies certificates against the user's roots, or else certifi's.
 
-    SSL_CERT_FILE and SSL_CERT_DIR name them, or what requests and curl know them by.
+    SSL_CERT_FILE, SSL_CERT_DIR and the variables of requests and curl name the user's roots.
 
-    Made by hand because Python's default context writes session keys to SSLKEYLOGFILE.
-    A loopback http URL gets a context that trusts nobody: loading roots takes longer
-    than the rest of a step.
+    Python's default context would write session keys to SSLKEYLOGFILE. A loopback http URL gets a
+    context without roots: loading them takes longer than the rest of a step.
     """
     import ssl
 
@@ -79,7 +78,7 @@ def _tls(url: str) -> ssl.SSLContext:
         context.load_verify_locations(file, folder)
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"{names} cannot be used: {error.strerror or 'no certificates in it'}",
+            f"cannot use {names}: {error.strerror or 'no certificates in it'}",
             hint="point it at a PEM file of root certificates, or unset it",
         ) from None
     return context
@@ -103,7 +102,7 @@ def _limits() -> httpx.Limits:
 
 
 def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> TransportError:
-    """What httpx's error means: whether the request may have been read, and what to do about it."""
+    """Return the error for one of httpx: whether the server may have read the request, and a hint."""
     if not isinstance(error, httpx.HTTPError):
         return AnswerError(
             f"the response of {host} is malformed ({type(error).__name__})", hint=f"check {url}"
@@ -111,7 +110,7 @@ def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> Tr
     reason = hidden.in_text(" ".join(str(error)[:2000].split()))[:200] or type(error).__name__
     timed_out = isinstance(error, httpx.TimeoutException)
     if not timed_out and "SSL" in reason.upper() and "EOF" not in reason:
-        hint = "if a proxy of yours has its own root certificate, set SSL_CERT_FILE to it"
+        hint = "if your proxy has its own root certificate, set SSL_CERT_FILE to it"
         if "expired" in reason or "not yet valid" in reason:
             hint = "check this machine's clock"
         return AnswerError(f"no trusted TLS connection to {host}: {untrusted(reason)}", hint=hint)
@@ -119,7 +118,7 @@ def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> Tr
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )
     if timed_out:
-        reason = "no answer in time" if not unsent else "no connection in time"
+        reason = "no response in time" if not unsent else "no connection in time"
     return TransportError(
         f"{host} could not be reached: {untrusted(reason)}"
         if unsent
@@ -130,7 +129,7 @@ def transport_error(error: Exception, host: str, url: str, hidden: Hidden) -> Tr
 
 
 class Connection(Generic[Http]):
-    """What both clients know: where, as whom, as which version; the key is never shown."""
+    """The state of both clients: URL, login and API version. It never shows the key."""
 
     def __init__(
         self,
@@ -148,10 +147,13 @@ class Connection(Generic[Http]):
         self._login = login or _found(api_key, url, workspace)
         if version not in requests.API_VERSIONS:
             raise InputError(
-                f"API version {version!a} is not known", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
+                f"unknown API version {version!a}", hint=f"use one of {', '.join(requests.API_VERSIONS)}"
             )
         if not 0 < timeout < math.inf:
-            raise InputError("timeout has to be a number of seconds above 0", hint="leave it out for 30")
+            raise InputError(
+                "timeout is not a positive number of seconds",
+                hint="use a positive number, or leave it out for 30",
+            )
         self.base_url = parse_url(url, "api-url")
         self.version = version
         self.timeout = timeout
@@ -180,12 +182,12 @@ class Connection(Generic[Http]):
             if proxy is None:
                 raise
         raise InputError(
-            f"{proxy.variable} names a kind of proxy that cannot be used",
-            hint="give it as http://host:port",
+            f"{proxy.variable} names an unsupported kind of proxy",
+            hint="use http://host:port",
         )
 
     def _client_for(self, call: Call[Any]) -> Http:
-        """The connections to Phala Cloud, or to the other server that the call is for."""
+        """Return the connections to Phala Cloud, or to the call's other server."""
         if not call.absolute:
             return self._http
         origin = _origin(call.path)
@@ -213,7 +215,7 @@ class Connection(Generic[Http]):
         }
 
     def _request(self, attempt: Attempt, *, stream: bool = False) -> dict[str, Any]:
-        """Return what httpx is to send."""
+        """Return the arguments of httpx's request."""
         call = attempt.call
         headers = {"Accept": "text/event-stream" if stream else "application/json", **call.headers}
         if not call.absolute:
@@ -229,7 +231,7 @@ class Connection(Generic[Http]):
         }
 
     def _response(self, call: Call[Any], response: httpx.Response, body: bytes, began: float) -> Response:
-        """Return what came back, without anything that must not come into a message."""
+        """Return the response without credentials in its headers."""
         self._traced(call, response, began)
         hidden = self._hidden_from(call)
         headers = {name: hidden.in_text(value) for name, value in response.headers.items()}
@@ -237,7 +239,7 @@ class Connection(Generic[Http]):
         return Response(response.status_code, headers, body, hidden, by_token)
 
     def _renewal(self, call: Call[Any]) -> Flow[None] | None:
-        """Return what has to be run before a call is sent, if anything."""
+        """Return the flow to run before a call, if any."""
         return None if call.absolute else self._login.renewal(self.timeout)
 
     def _hide(self, token: Token) -> None:
@@ -251,7 +253,7 @@ class Connection(Generic[Http]):
         return [*credentials_in(url), *(proxy.secrets if proxy else ())]
 
     def _hidden_from(self, call: Call[Any]) -> Hidden:
-        """Return what must not come into a message: the credentials here, and those in an RPC's URL."""
+        """Return the credentials to hide: those of this connection and those in an RPC's URL."""
         if not call.absolute:
             return self._hidden
         if call.path not in self._hidden_elsewhere:
@@ -268,7 +270,7 @@ class Connection(Generic[Http]):
             self._trace(f"{call.method} {where} → {response.status_code} in {took:.0f} ms ({request_id})")
 
     def _failed(self, call: Call[Any], error: Exception) -> TransportError:
-        """Return what an error of the transport means."""
+        """Return the error for one of the transport."""
         there = call.path if call.absolute else self.base_url
         host = host_of(there)
         url = call.given_by if call.absolute else "api-url"
@@ -284,7 +286,7 @@ class Connection(Generic[Http]):
 
 
 def _found(api_key: str | None, url: str, workspace: str) -> Login:
-    """Return the API key, or without one the login of the job that this is; InputError without either."""
+    """Return the API key, or else the login of this job. Raise InputError without either."""
     way = "pass api_key, or set PHALA_CLOUD_API_KEY"
     if key := (api_key or os.environ.get("PHALA_CLOUD_API_KEY") or "").strip():
         return parse_api_key(key, "the API key")
@@ -296,7 +298,7 @@ def _found(api_key: str | None, url: str, workspace: str) -> Login:
 
 
 def _origin(url: str) -> tuple[str, str]:
-    """Return what servers are told apart by: scheme, and host with port."""
+    """Return what identifies a server: the scheme, and the host with port."""
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
 

@@ -1,4 +1,4 @@
-"""Work that ends in time, however little by little the other side answers. No I/O of its own."""
+"""Work that ends in time, however slowly the other side responds. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def in_time(work: Callable[[], T], seconds: float, drop: Callable[[T], None]) -> T:
-    """What ``work`` returns or raises; TimeoutError after ``seconds``, whatever it is doing by then.
+    """Return or raise what ``work`` does. Raise TimeoutError after ``seconds`` in any case.
 
-    A socket's own timeout starts anew with each byte. Work that is given up goes on in a daemon
-    thread until it ends by itself; ``drop`` then gets what nobody waits for any more.
+    A socket's own timeout restarts with each byte. Abandoned work continues in a daemon thread, and
+    ``drop`` then gets its result.
     """
     future: Future[T] = Future()
 

@@ -1,4 +1,4 @@
-"""The fields of an object in a response, each checked and bounded as it is read."""
+"""The fields of an object in a response, each checked and bounded."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from phala_secrets.errors import AnswerError, untrusted
 T = TypeVar("T")
 
 _TEXT = 16 * 1024
-"""Characters of a guest's words that are kept: an eighth of them is shown at most."""
+"""Characters of a guest's text: messages show at most an eighth."""
 
 _FIELD = 1024
-"""Characters of any other text: names and ids have 255, keys and signatures some hundred."""
+"""Characters of any other text: names and ids have 255, keys and signatures a few hundred."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=+@-]{0,127}")
-"""What an id may look like: it becomes an output, which a script of the next step may hold."""
+"""A valid id: it becomes an output that a script of the next step may read."""
 
 
 class Fields:
-    """The fields of one object in an answer; AnswerError names the field that is not what it has to be."""
+    """The fields of one object in a response. AnswerError names an invalid field."""
 
-    def __init__(self, answer: Any, what: str) -> None:
-        if not isinstance(answer, dict):
-            raise AnswerError(f"Phala Cloud's answer is no {what}", hint="check api-url")
-        self.all: dict[str, Any] = answer
+    def __init__(self, body: Any, what: str) -> None:
+        if not isinstance(body, dict):
+            raise AnswerError(f"Phala Cloud's body is no {what}", hint="check api-url")
+        self.all: dict[str, Any] = body
         self._what = what
 
     def text(self, name: str) -> str:
@@ -45,13 +45,13 @@ class Fields:
             raise self._wrong(name)
         if isinstance(value, str) and len(value) > _FIELD:
             raise AnswerError(
-                f"Phala Cloud's answer is no {self._what}: {name} has {len(value)} characters",
-                hint="check api-url; if it is right, the API has changed: report it",
+                f"Phala Cloud's response is not a valid {self._what}: {name} has {len(value)} characters",
+                hint="check api-url; if it is right, report that the API has changed",
             )
         return value
 
     def words(self, name: str) -> str:
-        """What a guest says: as long as it likes, but only so much of it is kept."""
+        """Return a guest's text, truncated."""
         value = self.all.get(name)
         if value is not None and not isinstance(value, str):
             raise self._wrong(name)
@@ -62,15 +62,15 @@ class Fields:
 
     def _wrong(self, name: str) -> AnswerError:
         return AnswerError(
-            f"Phala Cloud's answer is no {self._what}: {name} is missing or of another kind",
-            hint="check api-url; if it is right, the API has changed: report it",
+            f"Phala Cloud's response is not a valid {self._what}: {name} is missing or has the wrong type",
+            hint="check api-url; if it is right, report that the API has changed",
         )
 
 
 def identifier(text: str, what: str, name: str) -> str:
     if not _IDENTIFIER.fullmatch(text):
         raise AnswerError(
-            f"Phala Cloud's answer is no {what}: {name} has what no id has ({untrusted(ascii(text[:60]))})",
+            f"Phala Cloud's response is not a valid {what}: invalid {name} {untrusted(ascii(text[:60]))}",
             hint="check api-url; if it is right, do not trust this API",
         )
     return text

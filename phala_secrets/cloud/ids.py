@@ -1,4 +1,4 @@
-"""How CVMs are named, and how a name becomes part of a URL."""
+"""The names of CVMs, and names as parts of a URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME_LIMIT = 255
 
 
 class CvmRef(NamedTuple):
-    """A CVM as the user named it (``text``), as the API takes it (``id``), and its app if named by that."""
+    """A CVM as the user named it (``text``) and as the API names it (``id``). ``app_id`` if named by that."""
 
     text: str
     id: str
@@ -24,9 +24,9 @@ class CvmRef(NamedTuple):
 
 
 def parse_cvm(text: str) -> CvmRef:
-    """A CVM reference: a name, a ``cvm_…`` id, a UUID, an app id, or ``instance_…``.
+    """Return a CVM reference from a name, a ``cvm_…`` id, a UUID, an app id, or ``instance_…``.
 
-    Raises InputError for what could not be one of them, or could reach another URL.
+    Raise InputError for any other text and for one that could reach another URL.
     """
     text = text.strip()
     if app := APP_ID.fullmatch(text):
@@ -43,7 +43,7 @@ def parse_cvm(text: str) -> CvmRef:
     ):
         raise InputError(
             f"cvm: {text[:60]!a} is not a CVM",
-            hint="give a name, a cvm_… id, a UUID, an app id or an instance_… id, as the dashboard shows it",
+            hint="use a name, a cvm_… id, a UUID, an app id or an instance_… id from the dashboard",
         )
     return CvmRef(text, text)
 
@@ -54,40 +54,38 @@ def is_uuid(text: str) -> bool:
 
 
 def segment(text: str) -> str:
-    """One segment of a URL's path, quoted so that it stays one."""
+    """Return text quoted as one segment of a URL's path."""
     if text in ("", ".", "..") or len(text) > _NAME_LIMIT:
-        raise InputError(
-            f"{text[:60]!a} cannot be part of a request", hint="give the id or slug that the API lists"
-        )
+        raise InputError(f"invalid id or slug {text[:60]!a}", hint="use an id or slug that the API lists")
     return quote(text, safe="")
 
 
 def parse_url(text: str, what: str) -> str:
-    """A server's URL without a trailing slash: https, or http to a loopback address.
+    """Return a server's URL without a trailing slash: https, or http to a loopback address.
 
-    InputError names ``what`` and not the URL: an RPC's often holds a key.
+    InputError names ``what`` and never the URL: an RPC's often contains a key.
     """
     text = text.strip()
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
-        host.encode("idna")  # what looking it up takes: no empty label, none over 63 characters
+        host.encode("idna")  # as for a lookup: no empty label and none over 63 characters
         if not _HOST_AND_PORT.fullmatch(parts.netloc.rpartition("@")[2]):
             host = ""
     except ValueError:
         host, port = "", None
     if not host or not text.isascii() or not text.isprintable() or " " in text or port == 0:
-        raise InputError(f"{what} is not a URL", hint="give it as https://host/path")
+        raise InputError(f"{what} is not a URL", hint="use https://host/path")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise InputError(
-            f"{what} has to be https: {parts.scheme[:20]!a} would show your key to anyone on the way",
+            f"{what} is not https: {parts.scheme[:20]!a} would expose your key on the network",
             hint="use https; http is for a loopback address",
         )
     return text.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine: ``localhost``, 127.0.0.0/8 or ::1."""
+    """Return whether a host is this machine: ``localhost``, 127.0.0.0/8 or ::1."""
     if host == "localhost":
         return True
     try:

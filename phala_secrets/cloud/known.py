@@ -2,8 +2,8 @@
 
 Phala publishes it in its trust-center (Phala-Network/trust-center, ``phalaCloudKmsVerifier.ts``, commit
 f081105), with the KMS's CA key, an event log, and a TDX quote whose report data binds both keys. That the
-default API's Cloud KMS has this root is inferred: should that turn out wrong, ``expected_root`` is the one
-line to change. docs/trust.md says how to check it again.
+default API's Cloud KMS has this root is inferred. If that is wrong, change ``expected_root``.
+docs/trust.md says how to check it again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from phala_secrets.cloud.requests import DEFAULT_URL
 
 NAME = "phala-cloud"
-"""What ``trusted-signers`` takes for it."""
+"""Its name in ``trusted-signers``."""
 
 
 class Published(NamedTuple):
-    """A published KMS: its root (compressed SEC1 hex), its CA key (SPKI hex), and whose API has it."""
+    """A published KMS: its root (compressed SEC1 hex), its CA key (SPKI hex), and the URL of its API."""
 
     root: str
     ca: str
@@ -32,11 +32,11 @@ published = Published(
     "a74021b4cee610c074f8294d431b2b7fee2c39e5333fdaf0a4522d43fb159d9f",
     api_url=DEFAULT_URL,
 )
-"""Tests replace it, and nothing else does."""
+"""Only tests replace it."""
 
 
 def expected_root(api_url: str) -> str | None:
-    """Return the root that the Cloud KMS of this API must have, or None where no root is expected."""
+    """Return the root that the Cloud KMS of this API must have, or None for any root."""
     return published.root if _host(api_url) == _host(published.api_url) else None
 
 

@@ -1,7 +1,7 @@
 """The methods of both clients: arguments in, a Call or a flow of several out.
 
-Arguments are checked before there is a Call, so nothing wrong is ever sent. A method takes one
-mapping, or keywords, or, where a single id is all it needs, that id.
+Arguments are checked before a Call exists, so nothing invalid is ever sent. A method takes one mapping
+or keywords. If it needs a single id, it takes that alone too.
 """
 
 from __future__ import annotations
@@ -36,9 +36,15 @@ if TYPE_CHECKING:
 
 
 def get_kms_info(request: Arguments | str | None = None, /, *, kms_id: str | None = None) -> Call[KmsInfo]:
-    """``GET /kms/{kms_id}``: one KMS, by its id or slug.
+    """Return one KMS: ``GET /kms/{kms_id}``.
 
-    Raises InputError before anything is sent, NotFoundError for an unknown one.
+    Args:
+        request: the arguments as a mapping, or the ``kms_id``.
+        kms_id: an id or slug.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the KMS is unknown.
     """
     (kms,) = required(merged(request, "kms_id", {"kms_id": kms_id}), "kms_id")
     return requests.kms(kms).read_by(readers.read("KmsInfo"))
@@ -51,7 +57,7 @@ def _page(
     arguments = merged(request, "page", given)
     onchain = arguments.get("is_onchain")
     if onchain is not None and not isinstance(onchain, bool):
-        raise InputError("is_onchain has to be a bool", hint="pass True or False")
+        raise InputError("is_onchain is not a bool", hint="pass True or False")
     return {
         "page": whole(arguments, "page", 1, 2**31),
         "page_size": whole(arguments, "page_size", 1, 100),
@@ -67,9 +73,16 @@ def get_kms_list(
     page_size: int | None = None,
     is_onchain: bool | None = None,
 ) -> Call[GetKmsListResponse]:
-    """``GET /kms``: the KMSes, each with at least ``id``, ``slug`` and ``name``.
+    """Return a page of KMSes, each with at least ``id``, ``slug`` and ``name``: ``GET /kms``.
 
-    ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
+    Args:
+        request: the arguments as a mapping.
+        page: the page, from 1.
+        page_size: KMSes per page, 1 to 100.
+        is_onchain: return only those on chain (True) or only others (False).
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
     """
     return requests.kms_page(**_page(request, page, page_size, is_onchain)).read_by(
         readers.read("GetKmsListResponse")
@@ -79,10 +92,15 @@ def get_kms_list(
 def get_kms_on_chain_detail(
     request: Arguments | str | None = None, /, *, chain: str | None = None
 ) -> Call[GetKmsOnChainDetailResponse]:
-    """``GET /kms/on-chain/{chain}``: the KMS contracts of a chain, their devices and OS images.
+    """Return a chain's KMS contracts with their devices and OS images: ``GET /kms/on-chain/{chain}``.
 
-    ``chain`` is a name, such as ``base``. Raises InputError before anything is sent, ApiError
-    for a chain that Phala Cloud does not have.
+    Args:
+        request: the arguments as a mapping, or the ``chain``.
+        chain: the chain's name, such as ``base``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        ApiError: Phala Cloud does not support the chain.
     """
     (name,) = required(merged(request, "chain", {"chain": chain}), "chain")
     return requests.on_chain(name).read_by(readers.read("GetKmsOnChainDetailResponse"))
@@ -91,12 +109,20 @@ def get_kms_on_chain_detail(
 def get_app_env_encrypt_pub_key(
     request: Arguments | None = None, /, *, kms: str | None = None, app_id: str | None = None
 ) -> Call[GetAppEnvEncryptPubKeyResponse]:
-    """``GET /kms/{kms}/pubkey/{app_id}``: the app's X25519 key with its proof, which is *not verified yet*.
+    """Return an app's X25519 key, NOT VERIFIED yet: ``GET /kms/{kms}/pubkey/{app_id}``.
 
-    ``kms`` is a slug or id, ``app_id`` 40 hex digits, with or without ``0x`` or ``app_``. Pass
-    ``app_env_encrypt_pubkey`` of the answer to ``verify_env_encrypt_public_key`` before
-    encrypting to it. Raises InputError before anything is sent, NotFoundError for an unknown
-    KMS, ServerError when it does not answer.
+    Before you encrypt, pass ``app_env_encrypt_pubkey`` of the response to
+    ``verify_env_encrypt_public_key``.
+
+    Args:
+        request: the arguments as a mapping.
+        kms: a slug or id.
+        app_id: 40 hex digits, with or without ``0x`` or ``app_``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the KMS or the app is unknown.
+        ServerError: the KMS does not respond.
     """
     arguments = merged(request, "app_id", {"kms": kms, "app_id": app_id})
     kms, app_id = required(arguments, "kms", "app_id")
@@ -107,9 +133,14 @@ def get_app_env_encrypt_pub_key(
 def next_app_ids(
     request: Arguments | None = None, /, *, counts: int | None = None
 ) -> Call[NextAppIdsResponse]:
-    """``GET /kms/phala/next_app_id``: reserves ``counts`` app ids, 1 to 20 (1 unless told).
+    """Reserve app ids: ``GET /kms/phala/next_app_id``.
 
-    Raises InputError before anything is sent.
+    Args:
+        request: the arguments as a mapping.
+        counts: how many ids, 1 to 20 (default 1).
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
     """
     counts_ = whole(merged(request, "counts", {"counts": counts}), "counts", 1, 20)
     return requests.next_app_ids(counts_ or "1").read_by(readers.read("NextAppIdsResponse"))
@@ -123,9 +154,16 @@ def list_kms_contracts(
     page_size: int | None = None,
     is_onchain: bool | None = None,
 ) -> Call[ListKmsContractsResponse]:
-    """``GET /kms`` as of API version 2026-06-23: KMS contracts with their root's public key, ``k256_pubkey``.
+    """Return a page of KMS contracts with their roots (``k256_pubkey``): ``GET /kms`` from 2026-06-23.
 
-    ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
+    Args:
+        request: the arguments as a mapping.
+        page: the page, from 1.
+        page_size: contracts per page, 1 to 100.
+        is_onchain: return only those on chain (True) or only others (False).
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
     """
     params = _page(request, page, page_size, is_onchain)
     return requests.contracts(**params).read_by(readers.read("ListKmsContractsResponse"))
@@ -134,9 +172,15 @@ def list_kms_contracts(
 def get_kms_contract(
     request: Arguments | str | None = None, /, *, slug: str | None = None
 ) -> Call[KmsContract]:
-    """``GET /kms/{slug}`` as of API version 2026-06-23: one KMS contract.
+    """Return one KMS contract: ``GET /kms/{slug}`` from API version 2026-06-23.
 
-    Raises InputError before anything is sent, NotFoundError for an unknown one.
+    Args:
+        request: the arguments as a mapping, or the ``slug``.
+        slug: a slug or id.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the contract is unknown.
     """
     (kms,) = required(merged(request, "slug", {"slug": slug}), "slug")
     return requests.contract(kms).read_by(readers.read("KmsContract"))
@@ -145,9 +189,15 @@ def get_kms_contract(
 def list_kms_contract_nodes(
     request: Arguments | str | None = None, /, *, slug: str | None = None
 ) -> Call[ListKmsContractNodesResponse]:
-    """``GET /kms/{slug}/nodes``: the nodes of one KMS contract.
+    """Return the nodes of one KMS contract: ``GET /kms/{slug}/nodes``.
 
-    Raises InputError before anything is sent, NotFoundError for an unknown one.
+    Args:
+        request: the arguments as a mapping, or the ``slug``.
+        slug: a slug or id.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the contract is unknown.
     """
     (kms,) = required(merged(request, "slug", {"slug": slug}), "slug")
     return requests.nodes(kms).read_by(readers.read("ListKmsContractNodesResponse"))
@@ -159,10 +209,16 @@ def _id(request: Arguments | str | None, id: str | None) -> str:
 
 
 def get_cvm_info(request: Arguments | str | None = None, /, *, id: str | None = None) -> Call[CvmInfo]:
-    """``GET /cvms/{id}``: a CVM by name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+    """Return one CVM: ``GET /cvms/{id}``.
 
-    Raises InputError before anything is sent, NotFoundError for an unknown one, ConflictError
-    (``ERR-03-002``) for a name that several have.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     return requests.cvm(_id(request, id)).read_by(readers.read("CvmInfo"))
 
@@ -173,9 +229,16 @@ def get_cvm_compose_file(
     *,
     id: str | None = None,
 ) -> Call[AppCompose]:
-    """``GET /cvms/{id}/compose_file``: the app-compose, with ``allowed_envs``, today's names.
+    """Return the app-compose, with today's names as ``allowed_envs``: ``GET /cvms/{id}/compose_file``.
 
-    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     return requests.compose_file(_id(request, id)).read_by(readers.read("AppCompose"))
 
@@ -186,9 +249,16 @@ def get_cvm_state(
     *,
     id: str | None = None,
 ) -> Call[CvmState]:
-    """``GET /cvms/{id}/state``: what the CVM is doing now.
+    """Return what the CVM is doing now: ``GET /cvms/{id}/state``.
 
-    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     return requests.state(_id(request, id)).read_by(readers.read("CvmState"))
 
@@ -196,9 +266,16 @@ def get_cvm_state(
 def get_cvm_attestation(
     request: Arguments | str | None = None, /, *, id: str | None = None
 ) -> Call[CvmAttestation]:
-    """``GET /cvms/{id}/attestation``: a CVM's evidence, for ``verify_attestation``; nothing is verified yet.
+    """Return evidence for ``verify_attestation``, NOT VERIFIED yet: ``GET /cvms/{id}/attestation``.
 
-    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     return requests.attestation(_id(request, id)).read_by(readers.read("CvmAttestation"))
 
@@ -211,10 +288,18 @@ def get_cvm_operations(
     limit: int | None = None,
     cursor: str | None = None,
 ) -> Call[GetCvmOperationsResponse]:
-    """``GET /cvms/{id}/operations``: the CVM's operations, newest first; ``limit`` is 1 to 500.
+    """Return a CVM's operations, newest first: ``GET /cvms/{id}/operations``.
 
-    ``cursor`` is the ``next_cursor`` of the page before. ``id`` and errors are those of
-    ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+        limit: operations per page, 1 to 500.
+        cursor: the ``next_cursor`` of the previous page.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     arguments = merged(request, "id", {"id": id, "limit": limit, "cursor": cursor})
     (cvm_id,) = required(arguments, "id")
@@ -228,9 +313,16 @@ def get_cvm_containers(
     *,
     id: str | None = None,
 ) -> Call[GetCvmContainersResponse]:
-    """``GET /cvms/{id}/composition``: the containers, as docker describes them.
+    """Return the containers as docker describes them: ``GET /cvms/{id}/composition``.
 
-    ``id`` and errors are those of ``get_cvm_info``: InputError, NotFoundError, ConflictError.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the CVM is unknown.
+        ConflictError: multiple CVMs have this name (``ERR-03-002``).
     """
     return requests.containers(_id(request, id)).read_by(readers.read("GetCvmContainersResponse"))
 
@@ -238,9 +330,15 @@ def get_cvm_containers(
 def get_cvm_list(
     request: Arguments | None = None, /, *, page: int | None = None, page_size: int | None = None
 ) -> Call[GetCvmListResponse]:
-    """``GET /cvms/paginated``: the CVMs of the API key's workspace.
+    """Return a page of the CVMs in the API key's workspace: ``GET /cvms/paginated``.
 
-    ``page`` counts from 1, ``page_size`` is 1 to 100. Raises InputError before anything is sent.
+    Args:
+        request: the arguments as a mapping.
+        page: the page, from 1.
+        page_size: CVMs per page, 1 to 100.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
     """
     arguments = merged(request, "page", {"page": page, "page_size": page_size})
     call = requests.cvms(
@@ -252,10 +350,15 @@ def get_cvm_list(
 def get_app_cvms(
     request: Arguments | str | None = None, /, *, app_id: str | None = None
 ) -> Call[tuple[CvmInfo, ...]]:
-    """``GET /apps/{app_id}/cvms``: every CVM of an app.
+    """Return every CVM of an app: ``GET /apps/{app_id}/cvms``.
 
-    ``app_id`` is 40 hex digits, with or without ``0x`` or ``app_``. Raises InputError before
-    anything is sent, NotFoundError for an unknown one.
+    Args:
+        request: the arguments as a mapping, or the ``app_id``.
+        app_id: 40 hex digits, with or without ``0x`` or ``app_``.
+
+    Raises:
+        InputError: an argument is invalid. Nothing was sent.
+        NotFoundError: the app is unknown.
     """
     (app,) = required(merged(request, "app_id", {"app_id": app_id}), "app_id")
     return requests.app_cvms(app).read_by(readers.read_list("CvmInfo"))

@@ -1,8 +1,8 @@
-"""The shapes on the wire: frozen, keeping the fields they do not know.
+"""The shapes on the wire: frozen models that keep unknown fields.
 
-Fields that the API may leave out are optional here, so that one more or one
-fewer of them never breaks a run. Sources: Phala's published OpenAPI, and the
-official SDKs for what that leaves open (the contract-keyed KMS list, 202, 465).
+Fields that the API may leave out are optional, so that one more or one fewer never breaks a run.
+Sources: Phala's published OpenAPI, and the official SDKs for what it leaves open (the contract-keyed
+KMS list, 202, 465).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from phala_secrets.dstack.key_proof import EnvEncryptPublicKey
 
 
 class Wire(BaseModel):
-    """The base of all answers."""
+    """The base of all responses."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True, protected_namespaces=())
 
@@ -30,7 +30,7 @@ class _Named(Wire):
 
 
 class KmsInfo(_Named):
-    """A KMS: one instance, or from API version 2026-06-23 the contract that a group of them shares."""
+    """A KMS: one instance, or from API version 2026-06-23 the contract that several share."""
 
     id: str
     name: str
@@ -55,8 +55,8 @@ class GetKmsListResponse(Wire):
 class KmsContract(_Named):
     """A KMS contract: nodes that share one root key.
 
-    ``contract_address`` is ``"phala"`` and ``chain_id`` 0 for the central KMS;
-    ``k256_pubkey`` is the KMS root's secp256k1 public key, SEC1 hex.
+    For the Cloud KMS, ``contract_address`` is ``"phala"`` and ``chain_id`` is 0. ``k256_pubkey`` is the
+    KMS root's secp256k1 public key, SEC1 hex.
     """
 
     id: str
@@ -71,7 +71,7 @@ class KmsContract(_Named):
 
     @property
     def central(self) -> bool:
-        """Whether this is the KMS that Phala runs, with no contract on chain."""
+        """Whether this is the Cloud KMS, which Phala runs without a contract on chain."""
         return self.chain_id == 0 or self.contract_address == "phala"
 
 
@@ -104,7 +104,7 @@ class ListKmsContractNodesResponse(Wire):
 
 
 class OnChainDevice(Wire):
-    """A machine, and whether the contract admits it."""
+    """A machine, and whether the contract allows it."""
 
     device_id: str
     node_name: str | None = None
@@ -112,7 +112,7 @@ class OnChainDevice(Wire):
 
 
 class OnChainOsImage(Wire):
-    """An image of the guest's OS, and whether the contract admits it."""
+    """An image of the guest's OS, and whether the contract allows it."""
 
     name: str
     version: str
@@ -121,7 +121,7 @@ class OnChainOsImage(Wire):
 
 
 class OnChainKmsContract(Wire):
-    """A KMS contract with the devices and OS images it admits."""
+    """A KMS contract with its devices and OS images."""
 
     contract_address: str
     chain_id: int
@@ -142,8 +142,7 @@ class GetKmsOnChainDetailResponse(Wire):
 class GetAppEnvEncryptPubKeyResponse(Wire):
     """``GET /kms/{kms}/pubkey/{app_id}``.
 
-    ``app_env_encrypt_pubkey`` is the X25519 key as hex (32 bytes) that carries its
-    own proof; it has not been verified yet.
+    ``app_env_encrypt_pubkey`` is the X25519 key (32 bytes of hex) with its proof. It is NOT VERIFIED yet.
     """
 
     public_key: str
@@ -167,7 +166,7 @@ class NextAppIdsResponse(Wire):
 
 
 class CvmKmsInfo(Wire):
-    """What a CVM says of its KMS. ``encrypted_env_pubkey`` is unsigned: never encrypt to it."""
+    """The KMS of a CVM. ``encrypted_env_pubkey`` is unsigned: never encrypt to it."""
 
     chain_id: int | None = None
     dstack_kms_address: str | None = None
@@ -179,7 +178,7 @@ class CvmKmsInfo(Wire):
 
 
 class CvmProgress(Wire):
-    """The operation that a CVM is in."""
+    """The current operation of a CVM."""
 
     target: str | None = None
     started_at: str | None = None
@@ -187,7 +186,7 @@ class CvmProgress(Wire):
 
 
 class CvmNode(Wire):
-    """The machine that a CVM is on."""
+    """The machine that hosts a CVM."""
 
     name: str | None = None
     device_id: str | None = None
@@ -235,7 +234,7 @@ class CvmState(Wire):
 
 
 class CvmStateEvent(Wire):
-    """One event of a state stream; ``type`` is ``state``, ``complete``, ``timeout`` or ``error``."""
+    """One event of a state stream. ``type`` is ``state``, ``complete``, ``timeout`` or ``error``."""
 
     type: str
     state: CvmState | None = None
@@ -243,7 +242,7 @@ class CvmStateEvent(Wire):
 
 
 class CvmOperation(Wire):
-    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``."""
+    """An operation on a CVM. ``status`` ends as ``completed`` or ``failed``."""
 
     correlation_id: str
     status: str
@@ -263,7 +262,7 @@ class GetCvmOperationsResponse(Wire):
 
 
 class CvmContainer(Wire):
-    """A container as docker describes it; ``status`` is like ``Up 3 minutes (healthy)``."""
+    """A container as docker describes it. ``status`` looks like ``Up 3 minutes (healthy)``."""
 
     names: tuple[str, ...] = ()
     image: str | None = None
@@ -272,7 +271,7 @@ class CvmContainer(Wire):
 
 
 class GetCvmContainersResponse(Wire):
-    """``GET /cvms/{id}/composition``; ``containers`` is None where they cannot be seen."""
+    """``GET /cvms/{id}/composition``. ``containers`` is None if they are not visible."""
 
     is_online: bool = False
     is_public: bool | None = None
@@ -297,18 +296,18 @@ class _PreconditionRequired(Wire):
     kms_info: dict[str, Any] | None = None
     message: str | None = None
     encrypted_env: str | None = None
-    """What was sent (hex), for the second phase."""
+    """The ciphertext that was sent (hex), for the second phase."""
 
 
 class UpdateCvmEnvsPreconditionRequired(_PreconditionRequired):
-    """465: the names changed, and ``compose_hash`` has to be approved on chain first."""
+    """465: the names changed, and ``compose_hash`` must be approved on chain first."""
 
 
 UpdateResult = UpdateCvmEnvsInProgress | UpdateCvmEnvsPreconditionRequired
 
 
 class AppCertificate(Wire):
-    """A certificate of an app's CVM; ``quote`` is a TDX quote in hex, of which nothing is proven yet."""
+    """A certificate of an app's CVM. ``quote`` is a TDX quote in hex, NOT VERIFIED yet."""
 
     quote: str | None = None
     app_id: str | None = None
@@ -329,7 +328,7 @@ class TcbEvent(Wire):
 
 
 class TcbInfo(Wire):
-    """A guest's measurements (hex) and the event log behind them, as the API gives them."""
+    """A guest's measurements (hex) and the event log behind them, from the API."""
 
     mrtd: str | None = None
     rtmr0: str | None = None
@@ -342,7 +341,7 @@ class TcbInfo(Wire):
 
 
 class CvmAttestation(Wire):
-    """``GET /cvms/{id}/attestation``: evidence, which ``verify_attestation`` verifies."""
+    """``GET /cvms/{id}/attestation``: evidence for ``verify_attestation``."""
 
     is_online: bool
     is_public: bool = True
@@ -361,14 +360,14 @@ class PatchCvmInProgress(Wire):
 
 
 class PatchCvmPreconditionRequired(_PreconditionRequired):
-    """465: ``compose_hash`` has to be approved on chain first. It has no credentials to commit with."""
+    """465: ``compose_hash`` must be approved on chain first. The commit credentials are left out."""
 
 
 PatchResult = PatchCvmInProgress | PatchCvmPreconditionRequired
 
 
 class AppCompose(Wire):
-    """``GET /cvms/{id}/compose_file``: the app-compose, every field kept as the API gave it."""
+    """``GET /cvms/{id}/compose_file``: the app-compose with every field from the API."""
 
     name: str | None = None
     allowed_envs: tuple[str, ...] | None = None
@@ -377,5 +376,5 @@ class AppCompose(Wire):
     bash_script: str | None = None
 
     def as_given(self) -> dict[str, Any]:
-        """The app-compose exactly as the API gave it, for hashing: nothing added, nothing dropped."""
+        """Return the app-compose exactly as the API sent it, for hashing."""
         return self.model_dump(mode="json", exclude_unset=True)

@@ -1,7 +1,7 @@
-"""Keyless login: a job of GitHub Actions proves who it is with an OIDC token, in place of an API key.
+"""Keyless login: a job of GitHub Actions identifies itself with an OIDC token instead of an API key.
 
-GitHub gives a job two variables where its workflow grants ``id-token: write``. With them it asks for a
-token that is for one audience and good for minutes. Loaded by nothing that has an API key.
+GitHub gives a job two variables if its workflow grants ``id-token: write``. With them the job requests a
+token that has one audience and lasts minutes. A run with an API key does not load this module.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_TOKEN"  # noqa: S105 (the variable's n
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")
 _LONGEST = 16 * 1024
-"""Characters of a token: servers take no longer header."""
+"""Characters of a token: servers accept no longer header."""
 
 _LONGEST_NAME = 255
 
 
 class Keyless:
-    """A login with tokens of a job. Safe to share between threads, and between the tasks of a loop."""
+    """A login with a job's tokens. It is safe to share between threads and between tasks."""
 
     def __init__(self, request_url: str, request_token: Secret, audience: str, workspace: str = "") -> None:
         self._url = f"{request_url}{'&' if '?' in request_url else '?'}audience={quote(audience, safe='')}"
         self._request_token = request_token
         self._audience = audience
         self.workspace = workspace
-        self._told: list[Callable[[Token], None]] = []
+        self._watchers: list[Callable[[Token], None]] = []
         self._token: Token | None = None
         self._good_until = 0.0
         self._failures = 0
@@ -62,25 +62,25 @@ class Keyless:
 
     @property
     def secrets(self) -> list[str]:
-        """What is secret before there is a token."""
+        """The secrets before there is a token."""
         return [self._request_token.reveal()]
 
     def headers(self) -> dict[str, str]:
-        """Return what each request carries."""
+        """Return the headers of each request."""
         text = self._token.text.reveal() if self._token else ""
         workspace = {"X-Phala-Workspace": self.workspace} if self.workspace else {}
         return {"Authorization": f"Bearer {text}", **workspace}
 
-    def watch(self, told: Callable[[Token], None]) -> None:
-        """Have ``told`` called with each new token, before anything is sent with it."""
-        self._told.append(told)
+    def watch(self, watcher: Callable[[Token], None]) -> None:
+        """Call ``watcher`` with each new token before it is used."""
+        self._watchers.append(watcher)
 
     def renewal(self, seconds: float) -> Flow[None] | None:
-        """Return the flow that gets a token, or None while the one there is good.
+        """Return the flow that gets a token, or None while the current one is valid.
 
-        To be run by one thread or task at a time: then those that waited have what came of it, and GitHub
-        is asked once. ``seconds`` is how long that may take. Raise TransportError if there is no token;
-        nothing was sent to Phala Cloud then.
+        Run it in one thread or task at a time: the others then share its outcome, and GitHub gets one
+        request. It may take ``seconds``. It raises TransportError if it gets no token. Nothing was sent to
+        Phala Cloud then.
         """
         return None if self._is_good() else self._renewed(seconds, self._failures)
 
@@ -109,45 +109,45 @@ class Keyless:
         return _parsed(response.body, self._audience)
 
     def _take(self, token: Token, asked_at: float) -> None:
-        for told in self._told:
-            told(token)
+        for watcher in self._watchers:
+            watcher(token)
         self._token = token
         self._good_until = asked_at + token.lifetime - min(flow.TOKEN_MARGIN, token.lifetime / 2)
 
 
 def login_of_job(environ: Mapping[str, str], api_url: str, workspace: str, otherwise: str) -> Keyless:
-    """Return the login of the job of GitHub Actions that this is.
+    """Return the login of this GitHub Actions job.
 
     Args:
         environ: The variables of the job.
         api_url: The URL of the API: Phala Cloud's own, or a loopback address.
-        workspace: The workspace, or nothing where one alone trusts the repository.
-        otherwise: The hint's beginning: how to give an API key.
+        workspace: The workspace, or empty if only one trusts the repository.
+        otherwise: The beginning of the hint: how to pass an API key.
 
     Raises:
-        InputError: This job cannot log in, and why.
+        InputError: This job cannot log in. The hint says why.
     """
     api = urlsplit(api_url)
     local = is_loopback(api.hostname or "")
     if not local and not _is_phalas_own(api_url):
-        hint = f"{otherwise}; GitHub's token is for Phala Cloud's own URL, and api-url is another"
+        hint = f"{otherwise}; GitHub's token works only with Phala Cloud's own URL, not with this api-url"
         raise InputError("no API key", hint=hint)
     url, token = (environ.get(name, "").strip() for name in (REQUEST_URL, REQUEST_TOKEN))
     if not url or not token:
         hint = f"{otherwise}; or grant the job the permission id-token: write, to log in without one"
         if environ.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
-            hint += "; a pull request of a fork or of Dependabot gets neither from GitHub"
+            hint += "; GitHub gives a pull request from a fork or Dependabot neither"
         raise InputError("no API key", hint=hint)
     url = parse_url(url, REQUEST_URL)
     if urlsplit(url).scheme != "https" and not local:
         raise InputError(
-            f"{REQUEST_URL} has to be https: 'http' would show the token to anyone on the way",
+            f"{REQUEST_URL} is not https: 'http' would expose the token on the network",
             hint=f"{otherwise}; GitHub sets the variable itself",
         )
     if not fits_a_header(token):
         raise InputError(f"invalid {REQUEST_TOKEN}", hint=f"{otherwise}; GitHub sets the variable itself")
     if not fits_a_header(workspace) or len(workspace) > _LONGEST_NAME:
-        raise InputError("invalid workspace", hint="give it as the dashboard shows it")
+        raise InputError("invalid workspace", hint="use the name from the dashboard")
     return Keyless(url, Secret(token), api_url if local else AUDIENCE, workspace)
 
 
@@ -157,22 +157,22 @@ def _is_phalas_own(url: str) -> bool:
 
 
 def _failure(error: ApiError | TransportError) -> TransportError:
-    """Return what it means that there is no token. Nothing was sent with it, so it is safe to try again."""
+    """Return the error for a missing token. Nothing was sent with it, so a retry is safe."""
     if isinstance(error, ApiError) and (error.status_code == 429 or error.status_code >= 500):
-        hint = "run again once GitHub works, or give api-key"
+        hint = "run again once GitHub works, or set api-key"
         return TransportError(f"no token from GitHub: HTTP {error.status_code}", hint=hint, sent=False)
     if isinstance(error, ApiError):
-        hint = "check that the job has the permission id-token: write, or give api-key"
+        hint = "check that the job has the permission id-token: write, or set api-key"
         return AnswerError(f"GitHub refused a token: HTTP {error.status_code}", hint=hint, sent=False)
     kind = AnswerError if isinstance(error, AnswerError) else TransportError
-    hint = error.marked_hint if kind is TransportError else f"check {REQUEST_URL}, or give api-key"
+    hint = error.marked_hint if kind is TransportError else f"check {REQUEST_URL}, or set api-key"
     return kind(f"no token from GitHub: {error.marked}", hint=hint, sent=False)
 
 
 def _parsed(body: bytes, audience: str) -> Token:
     """Read GitHub's response. Raise AnswerError unless it is a token for this audience that ends in time.
 
-    Only Phala Cloud can tell whether the token is genuine.
+    Only Phala Cloud can verify that the token is genuine.
     """
     try:
         text = loads(body)["value"]

@@ -43,22 +43,41 @@ def patch_cvm(
     wait: bool | None = None,
     timeout: int | None = None,
 ) -> Flow[PatchResult]:
-    """``PATCH /cvms/{id}``: changes compose file and environment, in one operation with one restart.
+    """Change a CVM's compose file and environment in one operation with one restart: ``PATCH /cvms/{id}``.
 
-    ``id`` is a name, ``cvm_…`` id, UUID, app id or ``instance_…``. What is not given stays as it is:
-    ``docker_compose_file``, the text of a compose file, is sent as given; the environment is
-    replaced by ``envs``, plain values that are encrypted here as ``update_cvm_envs`` does
-    (``trusted_signers``, ``kms``, ``allow_removal``), or by ``encrypted_env`` (hex) with its names in
-    ``allowed_envs``.
-    After an approval on chain ``compose_hash`` and ``transaction_hash`` (hex) carry out what was sent
-    before. Beside them only ``encrypted_env`` is taken, that of the 465: AnswerError unless it is what
-    was committed. ``wait`` and ``timeout`` are those of ``update_cvm_envs``.
+    Whatever you leave out stays as it is. After an approval on chain, pass ``compose_hash`` and
+    ``transaction_hash`` to carry out the earlier change, with at most the 465's ``encrypted_env`` added. A
+    change is sent again only if the CVM was busy or the rate limited.
 
-    Returns PatchCvmInProgress (202) or, when the compose hash has to be approved first,
-    PatchCvmPreconditionRequired (465). Raises InputError and DeliveryError (the guest would refuse
-    ``envs``, or the CVM would lose a variable) before the change is sent, ProofError when the key is
-    not proven, then ApiError or TransportError; with ``wait`` also BootError and WaitTimeoutError. Is
-    sent again only where the CVM was busy or the rate limited.
+    Args:
+        request: the arguments as a mapping, or the ``id``.
+        id: a name, ``cvm_…`` id, UUID, app id or ``instance_…``.
+        docker_compose_file: the text of a compose file, sent unchanged.
+        envs: plain values that replace the environment, as in ``update_cvm_envs``.
+        encrypted_env: ciphertext that replaces the environment, as hex. After an approval, that of the 465,
+            to check what was committed.
+        allowed_envs: the names in ``encrypted_env``.
+        compose_hash: the approved compose hash, 64 hex digits.
+        transaction_hash: the approval's transaction, hex.
+        trusted_signers: as in ``update_cvm_envs``.
+        kms: as in ``update_cvm_envs``.
+        allow_removal: as in ``update_cvm_envs``.
+        wait: as in ``update_cvm_envs``.
+        timeout: as in ``update_cvm_envs``.
+
+    Returns:
+        PatchCvmInProgress (202), or PatchCvmPreconditionRequired (465) if the compose hash must be
+        approved first.
+
+    Raises:
+        InputError: an argument is invalid. No change was sent.
+        DeliveryError: the guest would refuse ``envs``, or the CVM would lose a variable. No change was sent.
+        ProofError: the key is not proven. No change was sent.
+        ApiError: Phala Cloud refused.
+        TransportError: Phala Cloud was unreachable or sent an invalid response. AnswerError after an
+            approval: Phala Cloud may have committed another ciphertext.
+        BootError: the CVM failed to come up (only with ``wait``).
+        WaitTimeoutError: the CVM did not run in time (only with ``wait``).
     """
     given = {
         "id": id,
@@ -100,7 +119,7 @@ def _call(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flow[C
 
 
 def _expected(arguments: Mapping[str, Any]) -> str:
-    """Return the ciphertext (hex) that a commit has to bring, or nothing."""
+    """Return the ciphertext (hex) that a commit must contain, or an empty string."""
     sealed = arguments.get("encrypted_env")
     return "" if sealed is None else parse_sealed(str(sealed), "encrypted_env")
 
@@ -108,8 +127,8 @@ def _expected(arguments: Mapping[str, Any]) -> str:
 def _commit(cvm_id: str, arguments: Mapping[str, Any]) -> Call[Any]:
     if beside := [name for name in _FIRST if name in arguments]:
         raise InputError(
-            f"{', '.join(beside)} is given beside compose_hash",
-            hint="leave it out: what is committed is what was sent before",
+            f"compose_hash excludes {', '.join(beside)}",
+            hint="leave it out: compose_hash commits the earlier change",
         )
     compose_hash = hash_of(arguments, "compose_hash")
     if not compose_hash or "transaction_hash" not in arguments:
@@ -132,7 +151,7 @@ def _changes(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flo
         )
     if names is not None:
         if "envs" in arguments:
-            raise InputError("envs and encrypted_env are both given", hint="pass one of them")
+            raise InputError("envs and encrypted_env exclude each other", hint="pass one of them")
         sealed = parse_sealed(str(arguments["encrypted_env"]), "encrypted_env")
         check_sealed(sealed)
         changes["encrypted_env"] = sealed
@@ -140,7 +159,5 @@ def _changes(cvm_id: str, arguments: Mapping[str, Any], removal: Removal) -> Flo
     elif "envs" in arguments:
         changes["encrypted_env"], changes["allowed_envs"] = yield from seal_envs(cvm_id, arguments, removal)
     if not changes:
-        raise InputError(
-            "there is nothing to change", hint="pass docker_compose_file, envs, or encrypted_env"
-        )
+        raise InputError("nothing to change", hint="pass docker_compose_file, envs or encrypted_env")
     return changes

@@ -1,4 +1,4 @@
-"""A PCCS: Intel's collateral, as its operator caches it. Fetched by our own client, and checked elsewhere.
+"""A PCCS, which caches Intel's collateral. This module fetches it, and ``dstack`` verifies it.
 
 The routes are those of version 4 (Intel, *Provisioning Certificate Caching Service*). No key is sent.
 """
@@ -26,11 +26,11 @@ def fetch(url: str, platform: Platform) -> Flow[Collateral]:
     """Return the collateral for a platform, in one round trip.
 
     Args:
-        url: the PCCS, without a slash at its end.
-        platform: what ``platform_of`` found in the quote.
+        url: the PCCS, without a trailing slash.
+        platform: the result of ``platform_of`` for the quote.
 
     Raises:
-        EvidenceError: the PCCS could not be reached, refused, or sent something else.
+        EvidenceError: the PCCS was unreachable, refused, or sent an invalid response.
     """
     try:
         pck, root, tcb, identity = yield (

@@ -1,6 +1,6 @@
 """What a CVM is doing, and what was done to it: states, operations, revisions, containers.
 
-Plain records, as those of ``records``.
+These are plain records, like those of ``records``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from phala_secrets.cloud.call import Call
 
 _OPERATIONS = 20
-"""Newest operations looked through for ours: more do not begin while it runs."""
+"""Newest operations to search for this run's: no more begin while it runs."""
 
 _REVISIONS = 100
-"""Newest revisions of an app looked through for those of one CVM: a fleet makes one for each of its own."""
+"""Newest revisions of an app to search for those of one CVM: each CVM of a fleet makes its own."""
 
 _CONTAINERS = 200
-"""Containers of a CVM that are looked at."""
+"""Maximum containers per CVM."""
 
 _FAILED = ("failed", "error", "cancelled", "canceled", "timeout", "timed_out")
 
 
 class State(NamedTuple):
-    """What a CVM is doing now. The texts are the guest's and the API's: untrusted."""
+    """What a CVM is doing now, as untrusted text of the guest and the API."""
 
     status: str
     boot_progress: str
@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What an app's list shows of one of its CVMs."""
+    """One CVM in the list of an app."""
 
     status: str
     in_progress: bool
@@ -45,9 +45,9 @@ class Row(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """An operation on a CVM; ``status`` ends as ``completed`` or ``failed``.
+    """An operation on a CVM. ``status`` ends as ``completed`` or ``failed``.
 
-    ``started`` is in seconds since the epoch, None where the API does not say. ``by`` is the user's name.
+    ``started`` is in seconds since the epoch, or None if unknown. ``by`` is the user's name.
     """
 
     correlation_id: str
@@ -64,7 +64,7 @@ class Operation(NamedTuple):
 
     @property
     def failed(self) -> bool:
-        """Whether it ended otherwise."""
+        """Whether it ended in any other way."""
         return self.status in _FAILED
 
     @property
@@ -73,7 +73,7 @@ class Operation(NamedTuple):
 
 
 class Revision(NamedTuple):
-    """What was accepted for a CVM. ``created`` is in seconds since the epoch, ``by`` the user's name."""
+    """An accepted change of a CVM. ``created`` is in seconds since the epoch, ``by`` the user's name."""
 
     id: str
     vm_uuid: str
@@ -83,7 +83,7 @@ class Revision(NamedTuple):
 
 
 class Container(NamedTuple):
-    """A container as docker describes it: untrusted text (``Up 3 minutes (healthy)``)."""
+    """A container as docker describes it, in untrusted text (``Up 3 minutes (healthy)``)."""
 
     name: str
     state: str
@@ -91,70 +91,70 @@ class Container(NamedTuple):
 
 
 def state(cvm_id: str) -> Call[State]:
-    """What a CVM is doing now."""
+    """Request what a CVM is doing now."""
     return requests.state(cvm_id).read_by(_state)
 
 
 def app_states(app_id: str) -> Call[dict[str, Row]]:
-    """What each CVM of an app is doing now, by id."""
-    return requests.app_cvms(app_id).read_by(lambda answer: dict(_row(row) for row in rows(answer)))
+    """Request what each CVM of an app is doing now, by id."""
+    return requests.app_cvms(app_id).read_by(lambda body: dict(_row(row) for row in rows(body)))
 
 
 def start(cvm_id: str) -> Call[None]:
-    """Start a CVM. Its response is of no use here: the operation shows among the others."""
+    """Start a CVM. Ignore the response: the operation appears among the others."""
     return requests.start(cvm_id).read_by(lambda _: None)
 
 
 def operations(cvm_id: str) -> Call[tuple[Operation, ...]]:
-    """A CVM's newest operations, newest first."""
+    """Request a CVM's newest operations, newest first."""
     call = requests.operations(cvm_id, str(_OPERATIONS))
-    return call.read_by(lambda answer: tuple(_operation(row) for row in rows(answer)[:_OPERATIONS]))
+    return call.read_by(lambda body: tuple(_operation(row) for row in rows(body)[:_OPERATIONS]))
 
 
 def revisions(app_id: str) -> Call[tuple[Revision, ...]]:
-    """The newest revisions of an app's CVMs, newest first."""
+    """Request the newest revisions of an app's CVMs, newest first."""
 
-    def read(answer: Any) -> tuple[Revision, ...]:
-        listed = Fields(answer, "list of revisions").optional("revisions", list) or []
+    def read(body: Any) -> tuple[Revision, ...]:
+        listed = Fields(body, "list of revisions").optional("revisions", list) or []
         return tuple(_revision(row) for row in listed[:_REVISIONS])
 
     return requests.revisions(app_id, str(_REVISIONS)).read_by(read)
 
 
 def revision_ciphertext(app_id: str, revision_id: str) -> Call[str]:
-    """The ciphertext of a revision, as hex in small letters; empty where it has none."""
+    """Request the ciphertext of a revision as lower-case hex: empty if it has none."""
 
-    def read(answer: Any) -> str:
-        text = Fields(answer, "revision").all.get("encrypted_env")  # longer than any other field may be
+    def read(body: Any) -> str:
+        text = Fields(body, "revision").all.get("encrypted_env")  # may be longer than any other field
         return text.lower().removeprefix("0x") if isinstance(text, str) else ""
 
     return requests.revision(app_id, revision_id).read_by(read)
 
 
 def containers(cvm_id: str) -> Call[tuple[Container, ...] | None]:
-    """The containers of a CVM, None where they cannot be seen."""
+    """Request the containers of a CVM: None if they are not visible."""
     return requests.containers(cvm_id).read_by(_containers)
 
 
 def bare_uuid(text: str | None) -> str:
-    """Return a UUID as it compares: without dashes, in small letters."""
+    """Return a UUID in lower case without dashes."""
     return (text or "").replace("-", "").lower()
 
 
-def _state(answer: Any) -> State:
-    fields = Fields(answer, "state of a CVM")
+def _state(body: Any) -> State:
+    fields = Fields(body, "state of a CVM")
     words = map(fields.words, ("boot_progress", "boot_error", "shutdown_progress"))
     return State(fields.text("status"), *words)
 
 
-def _row(answer: Any) -> tuple[str, Row]:
-    fields = Fields(answer, "CVM")
+def _row(body: Any) -> tuple[str, Row]:
+    fields = Fields(body, "CVM")
     in_progress = bool(fields.optional("in_progress", bool))
     return fields.text("id"), Row(fields.text("status"), in_progress, _bare_hash(fields))
 
 
-def _operation(answer: Any) -> Operation:
-    fields = Fields(answer, "operation")
+def _operation(body: Any) -> Operation:
+    fields = Fields(body, "operation")
     return Operation(
         fields.identifier("correlation_id"),
         fields.text("status"),
@@ -166,8 +166,8 @@ def _operation(answer: Any) -> Operation:
     )
 
 
-def _revision(answer: Any) -> Revision:
-    fields = Fields(answer, "revision")
+def _revision(body: Any) -> Revision:
+    fields = Fields(body, "revision")
     return Revision(
         fields.identifier("revision_id"),
         bare_uuid(fields.optional("vm_uuid", str)),
@@ -177,13 +177,13 @@ def _revision(answer: Any) -> Revision:
     )
 
 
-def _containers(answer: Any) -> tuple[Container, ...] | None:
-    listed = Fields(answer, "list of containers").optional("containers", list)
+def _containers(body: Any) -> tuple[Container, ...] | None:
+    listed = Fields(body, "list of containers").optional("containers", list)
     return None if listed is None else tuple(_container(row) for row in listed[:_CONTAINERS])
 
 
-def _container(answer: Any) -> Container:
-    fields = Fields(answer, "container")
+def _container(body: Any) -> Container:
+    fields = Fields(body, "container")
     names = [name for name in fields.optional("names", list) or [] if isinstance(name, str)]
     return Container(
         (names[0] if names else fields.optional("id", str) or "a container").removeprefix("/"),

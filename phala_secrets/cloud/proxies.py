@@ -1,7 +1,7 @@
-"""Which proxy leads to a server: HTTPS_PROXY, ALL_PROXY and NO_PROXY, read as curl reads them.
+"""The proxy for a server: HTTPS_PROXY, ALL_PROXY and NO_PROXY, as curl reads them.
 
 httpx refuses to start with an IPv6 network in NO_PROXY, or with a SOCKS proxy in an ALL_PROXY that it
-would not use. What can be read is read here, and only what would be used has to be.
+would not use. This module reads both and rejects only an invalid proxy that a run would use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHORTEST_SECRET = 4
 
 
 class Proxy(NamedTuple):
-    """A proxy: its URL without a login, its login, and the variable that it comes from."""
+    """A proxy: its URL without the login, its login, and its variable."""
 
     url: str
     login: tuple[str, str] | None
@@ -35,7 +35,7 @@ class Proxy(NamedTuple):
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown: the password, and the login as it goes over the wire."""
+        """The texts to hide: the password, and the login as sent."""
         if self.login is None:
             return []
         pair = ":".join(self.login)
@@ -44,10 +44,10 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy that a server is reached through, or nothing. None comes before this machine itself.
+    """Return the proxy for a server, or None. A loopback address has none.
 
     Raises:
-        InputError: The variable that would count cannot be read. It is named, its login is not shown.
+        InputError: The relevant variable is invalid. The message names it without its login.
     """
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
     if is_loopback(host):
@@ -64,21 +64,21 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def _variable(kind: str) -> str:
-    """Return the variable that a setting comes from; of two, the one in lower case counts."""
+    """Return the variable behind a setting. Of two, the one in lower case counts."""
     name = f"{kind}_proxy"
     return name if os.environ.get(name) else name.upper()
 
 
 def _parse(text: str, variable: str) -> Proxy:
-    """Read a proxy's URL. A password may have any character: it ends at the last ``@``."""
+    """Read a proxy's URL. A password may contain any character: it ends at the last ``@``."""
     scheme, rest = _SCHEME.fullmatch(text).groups(default="http")  # type: ignore[union-attr]
     login, at, place = rest.rpartition("@")
     read = _HOST_AND_PORT.fullmatch(re.split(r"[/?#]", place, maxsplit=1)[0])
     port = read[2] if read else None
     if scheme.lower() not in _SCHEMES or read is None or (port and not 0 < int(port) < 65536):
         raise InputError(
-            f"{variable} is not the URL of a proxy",
-            hint="give it as http://host:port, or http://user:password@host:port",
+            f"{variable} is not a proxy URL",
+            hint="use http://host:port or http://user:password@host:port",
         )
     user, _, password = login.partition(":")
     url = f"{scheme.lower()}://{read[1]}" + (f":{port}" if port else "")
@@ -98,8 +98,8 @@ def _names(entry: str, host: str, port: int) -> bool:
         read = None
     if read is None:
         raise InputError(
-            f"{_variable('no')} has an entry that cannot be read: {entry[:60]!a}",
-            hint="give names, addresses and networks, with commas between",
+            f"{_variable('no')} has an invalid entry: {entry[:60]!a}",
+            hint="use names, addresses and networks, separated by commas",
         )
     name = read[1].removeprefix("*").removeprefix(".").lower().rstrip(".")
     inside = not name or host == name or host.endswith(f".{name}")  # "*" leaves nothing: any host
@@ -107,7 +107,7 @@ def _names(entry: str, host: str, port: int) -> bool:
 
 
 def _is_in(host: str, network: str) -> bool:
-    """Return whether a host is an address in a network; raise ValueError if that is none."""
+    """Return whether a host is an address in a network. Raise ValueError for an invalid network."""
     there = ip_network(network, strict=False)
     try:
         return ip_address(host) in there

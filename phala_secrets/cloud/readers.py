@@ -1,4 +1,4 @@
-"""Reading responses as models. Models are named, not imported: pydantic loads with the first response."""
+"""Readers of responses as models. Models are named, not imported: pydantic loads with the first response."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def read(model: str) -> Callable[[Any], Any]:
 
 def read_list(model: str) -> Callable[[Any], Any]:
     """Return the reader of a list of one model, paged or not."""
-    return lambda answer: tuple(_validate(model, row) for row in rows(answer))
+    return lambda body: tuple(_validate(model, row) for row in rows(body))
 
 
 def read_precondition(model: str) -> Callable[[Any], Any]:
-    """Return the reader of a 465, which leaves out the credentials that it may have to commit with."""
-    return lambda answer: _validate(model, precondition_fields(answer))
+    """Return the reader of a 465. It leaves out the commit credentials."""
+    return lambda body: _validate(model, precondition_fields(body))
 
 
-def read_key(app_id: str, answer: Any) -> GetAppEnvEncryptPubKeyResponse:
+def read_key(app_id: str, body: Any) -> GetAppEnvEncryptPubKeyResponse:
     """Read an app's key, which carries its own proof: the app id and the signatures."""
-    fields = answer if isinstance(answer, dict) else {}
+    fields = body if isinstance(body, dict) else {}
     key = EnvEncryptPublicKey(
         str(fields.get("public_key", "")),
         app_id=app_id,
@@ -41,24 +41,24 @@ def read_key(app_id: str, answer: Any) -> GetAppEnvEncryptPubKeyResponse:
         timestamp=fields.get("timestamp"),
     )
     result: GetAppEnvEncryptPubKeyResponse = _validate(
-        "GetAppEnvEncryptPubKeyResponse", answer, {"app_env_encrypt_pubkey": key}
+        "GetAppEnvEncryptPubKeyResponse", body, {"app_env_encrypt_pubkey": key}
     )
     return result
 
 
-def _validate(name: str, answer: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
+def _validate(name: str, body: Any, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
     from pydantic import BaseModel, ValidationError
 
     from phala_secrets.cloud import models
 
     model: type[BaseModel] = getattr(models, name)
     try:
-        return model.model_validate({**answer, **more} if more and isinstance(answer, dict) else answer)
+        return model.model_validate({**body, **more} if more and isinstance(body, dict) else body)
     except ValidationError as error:
-        # The library's own message would quote the answer.
+        # The library's own message would quote the response.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise AnswerError(
-            f"Phala Cloud's answer is not a {name}: {where}: {first['msg']}",
-            hint="check api-url; if it is right, the API has changed: report it",
+            f"Phala Cloud's response is not a valid {name}: {where}: {first['msg']}",
+            hint="check api-url; if it is right, report that the API has changed",
         ) from None

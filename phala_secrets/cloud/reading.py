@@ -1,4 +1,4 @@
-"""Reading what a server sent: JSON, bounded, and without what must not be kept."""
+"""JSON from a server: bounded and without credentials."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TOKENS = frozenset({"commit_token", "commit_url", "api_commit_url"})
-"""What of a 465 commits an update without an API key, for 14 days."""
+"""The fields of a 465 that commit an update without an API key, for 14 days."""
 
 
 _SHOWN = 16 * 1024
-"""Characters of a text in which odd spellings are looked for: an error shows less."""
+"""Characters of a text to search for encoded spellings: an error shows less."""
 
 
 class Hidden:
-    """The credentials of a connection, which no text of a response may bring back."""
+    """The credentials of a connection, which no text of a response may repeat."""
 
     def __init__(self, credentials: Sequence[str] = ()) -> None:
         self.credentials = sorted({text for text in credentials if text}, key=len, reverse=True)
@@ -28,26 +28,26 @@ class Hidden:
         self._secrets.learn("a credential", self.credentials, credential=True)
 
     def also(self, credentials: Sequence[str]) -> Hidden:
-        """Return these, and further ones."""
+        """Return these and further ones."""
         return Hidden([*self.credentials, *credentials]) if credentials else self
 
     def in_text(self, text: str) -> str:
-        """Return a text with ``***`` for each credential, or nothing of it if one is left, spelled oddly."""
+        """Return a text with ``***`` for each credential. Hide all of it if an encoded one remains."""
         for credential in self.credentials:
             text = text.replace(credential, "***")
         return NOT_SHOWN if self._secrets.owner_in(text[:_SHOWN], strict=True) else text
 
     def in_data(self, data: Any, written: str) -> Any:
-        """Return decoded JSON without the credentials, in keys as in values; ``written`` is its JSON."""
+        """Return decoded JSON without the credentials, in keys and values. ``written`` is its JSON text."""
         present = [text for text in self.credentials if json.dumps(text, ensure_ascii=False)[1:-1] in written]
         return _without(data, present) if present else data
 
 
 def decode(body: bytes, hidden: Hidden) -> Any:
-    """Return the JSON of a response. Raise ValueError for what is none, or is nested too deeply."""
+    """Return the JSON of a response. Raise ValueError if it is invalid or nested too deeply."""
     data = loads(body)
     written = json.dumps(data, ensure_ascii=False)
-    written.encode()  # half a surrogate pair could be written nowhere
+    written.encode()  # half a surrogate pair cannot be written
     if any(name in written for name in _TOKENS):
         tokens: list[str] = []
         data = _without_tokens(data, tokens)
@@ -68,7 +68,7 @@ def _without(data: Any, credentials: Sequence[str]) -> Any:
 
 
 def _without_tokens(data: Any, tokens: list[str]) -> Any:
-    """Return decoded JSON without the fields that are credentials, whose texts are added to ``tokens``."""
+    """Return decoded JSON without credential fields. Add their texts to ``tokens``."""
     if isinstance(data, list):
         return [_without_tokens(part, tokens) for part in data if not _is_token_row(part, tokens)]
     if not isinstance(data, dict):

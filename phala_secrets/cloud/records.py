@@ -1,8 +1,7 @@
-"""What a run reads of Phala Cloud's answers: plain records, each field checked as it is read.
+"""Phala Cloud's responses as a run reads them: plain records, each field checked.
 
-The library answers with pydantic models, whole. A run acts on a handful of fields, and
-loading pydantic takes as long as all the rest of a step, so it reads them itself: the
-requests are those of ``requests``.
+The library returns complete pydantic models. A run needs a handful of fields, and loading pydantic takes
+as long as the rest of a step. So a run reads them itself. The requests are those of ``requests``.
 """
 
 from __future__ import annotations
@@ -25,29 +24,29 @@ if TYPE_CHECKING:
 
 _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _DEVICES = 64
-"""Devices of one node: a machine has one, or a few while it is replaced."""
+"""Devices per node: a machine has one, or a few during a replacement."""
 
 _NODES = 16
-"""Nodes of one KMS contract: more are not asked."""
+"""Nodes per KMS contract that a run tries."""
 
 _NAMES = 1024
-"""Names that a guest takes."""
+"""The guest's limit for names."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
-"""What a name may look like, or the guest refuses the whole environment."""
+"""A valid name: the guest refuses the whole environment for any other."""
 
 _APP_COMPOSE = 512 * 1024
-"""Characters of an app-compose that is hashed: a guest takes 256 KB, in UTF-8."""
+"""Characters of an app-compose: the guest's limit is 256 KB in UTF-8."""
 
 _CONTRACTS = 1000
-"""KMS contracts of one page, which is asked for a hundred."""
+"""KMS contracts per page: a run requests a hundred."""
 
 
 class Cvm(NamedTuple):
-    """A CVM. ``chain_id`` is None for the central KMS; ``unsigned_key`` is never to be encrypted to.
+    """A CVM. ``chain_id`` is None for the Cloud KMS. Never encrypt to ``unsigned_key``.
 
-    ``os_version`` is that of the guest (``0.5.8``). ``device_ids`` are the machines that the CVM may be
-    on: 32 bytes of hex each, sorted.
+    ``os_version`` is the guest's (``0.5.8``). ``device_ids`` are the machines that may host the CVM: 32
+    bytes of hex each, sorted.
     """
 
     id: str
@@ -66,7 +65,7 @@ class Cvm(NamedTuple):
 
 
 class Names(NamedTuple):
-    """The names of a page of the workspace's CVMs, and how many pages there are."""
+    """The names of CVMs on one page of the workspace, and the number of pages."""
 
     names: tuple[str, ...]
     pages: int
@@ -83,24 +82,24 @@ class Contract(NamedTuple):
 
     @property
     def central(self) -> bool:
-        """Whether this is the KMS that Phala runs, with no contract on chain."""
+        """Whether this is the Cloud KMS, which Phala runs without a contract on chain."""
         return self.chain_id == 0 or self.address == "phala"
 
     @property
     def name(self) -> str:
-        """What to ask the API for it by."""
+        """The name by which to request it."""
         return identifier(self.slug or self.id, "KMS contract", "slug or id")
 
 
 class Contracts(NamedTuple):
-    """A page of KMS contracts, and how many pages there are."""
+    """A page of KMS contracts, and the number of pages."""
 
     items: tuple[Contract, ...]
     pages: int
 
 
 class Key(NamedTuple):
-    """An app's key with its signatures, as given: nothing of it is proven."""
+    """An app's key with its signatures. Nothing is proven yet."""
 
     public_key: str
     signature: str | None
@@ -109,9 +108,9 @@ class Key(NamedTuple):
 
 
 class Compose(NamedTuple):
-    """An app-compose: today's names, None where it has no list of them, and all of its content.
+    """An app-compose: today's names (None if it has no list) and its content.
 
-    ``form`` is how it is written to have the CVM's compose hash. None is one that cannot be shown to
+    ``form`` is the form that gives the CVM's compose hash. None means that no form does, so this may not
     be what the guest measures.
     """
 
@@ -123,8 +122,8 @@ class Compose(NamedTuple):
 class Accepted(NamedTuple):
     """202: the update is under way.
 
-    ``correlation_id`` is its operation. Where only a ``revision`` says that it was accepted, since the
-    response was lost, it may be empty.
+    ``correlation_id`` is its operation. It may be empty if the response was lost and only a ``revision``
+    shows that the update was accepted.
     """
 
     correlation_id: str
@@ -133,7 +132,7 @@ class Accepted(NamedTuple):
 
 
 class Precondition(NamedTuple):
-    """465: this compose hash has to be approved on chain first."""
+    """465: this compose hash must be approved on chain first."""
 
     compose_hash: str
     app_id: str
@@ -141,47 +140,47 @@ class Precondition(NamedTuple):
 
 
 def cvm(cvm_id: str) -> Call[Cvm]:
-    """One CVM."""
+    """Request one CVM."""
     return requests.cvm(cvm_id).read_by(_cvm)
 
 
 def cvm_names(page: int = 1) -> Call[Names]:
-    """The names of one page of the workspace's CVMs."""
+    """Request one page of the names of the workspace's CVMs."""
 
-    def read(answer: Any) -> Names:
-        names = tuple(Fields(row, "CVM").text("name") for row in rows(answer))
-        return Names(names, Fields(answer, "list of CVMs").optional("pages", int) or 1)
+    def read(body: Any) -> Names:
+        names = tuple(Fields(row, "CVM").text("name") for row in rows(body))
+        return Names(names, Fields(body, "list of CVMs").optional("pages", int) or 1)
 
     return requests.cvms(page=str(page), page_size="100").read_by(read)
 
 
 def app_cvms(app_id: str) -> Call[tuple[Cvm, ...]]:
-    """Every CVM of an app."""
-    return requests.app_cvms(app_id).read_by(lambda answer: tuple(_cvm(row) for row in rows(answer)))
+    """Request every CVM of an app."""
+    return requests.app_cvms(app_id).read_by(lambda body: tuple(_cvm(row) for row in rows(body)))
 
 
 def contracts(page: int = 1) -> Call[Contracts]:
-    """One page of the KMS contracts, as large as the API gives it."""
+    """Request one page of KMS contracts, as large as the API allows."""
     return requests.contracts(page=str(page) if page > 1 else None, page_size="100").read_by(_contracts)
 
 
 def nodes(contract: str) -> Call[tuple[str, ...]]:
-    """What to ask the nodes of a KMS contract by: the slug of each, or its id."""
-    return requests.nodes(contract).read_by(lambda answer: tuple(_node(row) for row in rows(answer)[:_NODES]))
+    """Request the slug or id of each node of a KMS contract."""
+    return requests.nodes(contract).read_by(lambda body: tuple(_node(row) for row in rows(body)[:_NODES]))
 
 
 def key(kms: str, app_id: str, *, last: bool = True) -> Call[Key]:
-    """An app's key and what it is signed with. Where there is another node to ask, one try is enough."""
+    """Request an app's key and its signatures. Unless this is the ``last`` node, try once only."""
     return requests.key(kms, app_id).read_by(_key)._replace(repeatable=last)
 
 
 def measured(cvm_id: str) -> Call[str | None]:
-    """The exact text of the app-compose that the guest measures, where the API has it."""
+    """Request the exact text of the app-compose that the guest measures, if the API has it."""
     return requests.attestation(cvm_id).read_by(_measured)
 
 
 def compose(cvm_id: str) -> Call[Compose]:
-    """A CVM's app-compose."""
+    """Request a CVM's app-compose."""
     return requests.compose_file(cvm_id).read_by(_compose)
 
 
@@ -192,7 +191,7 @@ def update(
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
 ) -> Call[Accepted | Precondition]:
-    """The update itself, sent once. 465 is a result of it, and no error."""
+    """Update the environment, sent once. A 465 is a result, not an error."""
     return _update(requests.update_envs(cvm_id, encrypted_env, names, compose_hash, transaction_hash))
 
 
@@ -204,7 +203,7 @@ def patch(
     *,
     prepare_only: bool = False,
 ) -> Call[Accepted | Precondition]:
-    """The update of a compose file, and of the environment where one is given, sent once."""
+    """Update the compose file, and the environment if there is one, sent once."""
     return _update(
         requests.patch_cvm(
             cvm_id,
@@ -217,17 +216,17 @@ def patch(
 
 
 def commit(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Accepted | Precondition]:
-    """The second half of that, once it is approved, sent once."""
+    """Commit a patch after its approval, sent once."""
     return _update(requests.commit_patch(cvm_id, compose_hash, transaction_hash))
 
 
 def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[bool | None]:
-    """Whether the app's contract allows a compose hash on a device: the API's word, None without one."""
+    """Ask the API whether the app's contract allows a compose hash on a device. None if it cannot tell."""
     return requests.is_allowed(app_id, compose_hash, device_id).read_by(_is_allowed)
 
 
-def _is_allowed(answer: Any) -> bool | None:
-    fields = Fields(answer, "approval")
+def _is_allowed(body: Any) -> bool | None:
+    fields = Fields(body, "approval")
     return None if fields.all.get("error") else fields.optional("is_allowed", bool)
 
 
@@ -236,8 +235,8 @@ def _update(call: Call[Any]) -> Call[Accepted | Precondition]:
     return reader._replace(when_busy=False)
 
 
-def _cvm(answer: Any) -> Cvm:
-    fields = Fields(answer, "CVM")
+def _cvm(body: Any) -> Cvm:
+    fields = Fields(body, "CVM")
     kms, node = fields.part("kms_info"), fields.part("node_info")
     return Cvm(
         id=fields.identifier("id"),
@@ -257,18 +256,18 @@ def _cvm(answer: Any) -> Cvm:
 
 
 def _compose_hash(fields: Fields) -> str | None:
-    """Return a compose hash as it is given, or None; it becomes an output, which a script may hold."""
+    """Return a compose hash or None. It becomes an output that a script may read."""
     text = fields.optional("compose_hash", str)
     if text and not _HASH.fullmatch(text):
         raise AnswerError(
-            f"Phala Cloud's answer is no CVM: compose_hash is no hash ({untrusted(ascii(text[:60]))})",
+            f"Phala Cloud's response is not a valid CVM: invalid compose_hash {untrusted(ascii(text[:60]))}",
             hint="check api-url; if it is right, do not trust this API",
         )
     return text or None
 
 
 def _device_ids(node: Fields) -> tuple[str, ...]:
-    """The enabled devices, or the one of the older form; what is no 32 bytes of hex is left out."""
+    """Return the enabled devices, or the one of the older form. Leave out anything but 32 bytes of hex."""
     listed = node.optional("device_ids", list)
     if listed is None:
         ids = [node.optional("device_id", str)]
@@ -279,16 +278,16 @@ def _device_ids(node: Fields) -> tuple[str, ...]:
     return tuple(sorted({match[1].lower() for match in found if match}))
 
 
-def _contracts(answer: Any) -> Contracts:
-    pages = Fields(answer, "list of KMS contracts").optional("pages", int)
-    listed = rows(answer)
+def _contracts(body: Any) -> Contracts:
+    pages = Fields(body, "list of KMS contracts").optional("pages", int)
+    listed = rows(body)
     if len(listed) > _CONTRACTS:
-        raise AnswerError(f"Phala Cloud's list has {len(listed)} KMS contracts", hint="check api-url")
+        raise AnswerError(f"Phala Cloud lists too many KMS contracts: {len(listed)}", hint="check api-url")
     return Contracts(tuple(_contract(row) for row in listed), pages or 1)
 
 
-def _contract(answer: Any) -> Contract:
-    fields = Fields(answer, "KMS contract")
+def _contract(body: Any) -> Contract:
+    fields = Fields(body, "KMS contract")
     return Contract(
         id=fields.text("id"),
         slug=fields.optional("slug", str),
@@ -298,19 +297,19 @@ def _contract(answer: Any) -> Contract:
     )
 
 
-def _node(answer: Any) -> str:
-    fields = Fields(answer, "KMS node")
+def _node(body: Any) -> str:
+    fields = Fields(body, "KMS node")
     return identifier(fields.optional("slug", str) or fields.text("id"), "KMS node", "slug or id")
 
 
-def _measured(answer: Any) -> str | None:
-    fields = Fields(answer, "attestation")
+def _measured(body: Any) -> str | None:
+    fields = Fields(body, "attestation")
     texts = (fields.all.get("compose_file"), fields.part("tcb_info").all.get("app_compose"))
     return next((one for one in texts if isinstance(one, str) and one and len(one) <= _APP_COMPOSE), None)
 
 
-def _key(answer: Any) -> Key:
-    fields = Fields(answer, "app's key")
+def _key(body: Any) -> Key:
+    fields = Fields(body, "app's key")
     return Key(
         public_key=fields.text("public_key"),
         signature=fields.optional("signature", str),
@@ -319,20 +318,20 @@ def _key(answer: Any) -> Key:
     )
 
 
-def _compose(answer: Any) -> Compose:
-    """Read an app-compose that is to be hashed, in several forms: one that no guest takes is none."""
-    size = len(json.dumps(answer, ensure_ascii=False))
+def _compose(body: Any) -> Compose:
+    """Read an app-compose for hashing. Refuse one that is too large for any guest."""
+    size = len(json.dumps(body, ensure_ascii=False))
     if size > _APP_COMPOSE:
         raise AnswerError(
-            f"Phala Cloud's answer is no app-compose: {size} characters, and a guest takes 262144 bytes",
+            f"Phala Cloud's response is not an app-compose: {size} characters exceed the guest's limit",
             hint="check api-url",
         )
-    return compose_of(answer)
+    return compose_of(body)
 
 
-def compose_of(answer: Any) -> Compose:
-    """Read an app-compose, as the API or as the attestation has it."""
-    fields = Fields(answer, "app-compose")
+def compose_of(body: Any) -> Compose:
+    """Read an app-compose from the API or from an attestation."""
+    fields = Fields(body, "app-compose")
     names = fields.optional("allowed_envs", list)
     if names is not None:
         _check_names(names)
@@ -340,24 +339,24 @@ def compose_of(answer: Any) -> Compose:
 
 
 def _check_names(names: list[Any]) -> None:
-    """Raise AnswerError for names that no guest could have: too many, or with what no name has."""
+    """Raise AnswerError for too many names or invalid ones."""
     problem = ""
     if len(names) > _NAMES:
-        problem = f"{len(names)} names, and a guest takes {_NAMES}"
+        problem = f"{len(names)} names, more than the guest's {_NAMES}"
     elif not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
-        problem = "a name that no variable can have"
+        problem = "an invalid name"
     if problem:
         raise AnswerError(
-            f"Phala Cloud's answer is no app-compose: allowed_envs has {problem}",
-            hint="check api-url; if it is right, look at the CVM's names in the dashboard",
+            f"Phala Cloud's response is not an app-compose: allowed_envs has {problem}",
+            hint="check api-url; if it is right, check the CVM's names in the dashboard",
         )
 
 
-def _accepted(answer: Any) -> Accepted:
-    fields = Fields(answer, "accepted update")
+def _accepted(body: Any) -> Accepted:
+    fields = Fields(body, "accepted update")
     return Accepted(fields.identifier("correlation_id"), fields.optional("allowed_envs_changed", bool))
 
 
-def _precondition(answer: Any) -> Precondition:
-    fields = Fields(precondition_fields(answer), "precondition")
+def _precondition(body: Any) -> Precondition:
+    fields = Fields(precondition_fields(body), "precondition")
     return Precondition(fields.text("compose_hash"), fields.text("app_id"), fields.optional("device_id", str))

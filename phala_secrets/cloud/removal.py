@@ -1,4 +1,4 @@
-"""What a change of the library may drop: nothing, unless ``allow_removal`` says so."""
+"""The check of what a change by the library drops: nothing without ``allow_removal``."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ _LISTED = 20
 class Removal:
     """``allow_removal`` of one change, which may be prepared more than once.
 
-    InputError unless it is a bool or "all", and goes with ``envs``.
+    Raise InputError unless it is a bool or "all" and comes with ``envs``.
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         allowed = arguments.get("allow_removal")
         if allowed is not None and not isinstance(allowed, bool) and allowed != "all":
-            raise InputError("allow_removal has to be True, False or 'all'", hint="change allow_removal")
+            raise InputError("invalid allow_removal", hint="use True, False or 'all'")
         if allowed is not None and "envs" not in arguments:
             raise InputError(
-                "allow_removal goes with envs",
-                hint="leave it out: a ciphertext is sent with the names it has",
+                "allow_removal without envs",
+                hint="leave it out: a ciphertext is sent with its own names",
             )
         self._allowed = allowed
         self._agreed: frozenset[str] | None = None
 
     def check_given(self, environment: Environment) -> None:
-        """Raise InputError for no variable at all, unless "all" may go."""
+        """Raise InputError for an empty ``envs`` without "all"."""
         if not environment.names and self._allowed != "all":
-            raise InputError("envs is empty", hint='pass the variables; allow_removal="all" drops every one')
+            raise InputError("envs is empty", hint='pass variables, or allow_removal="all" to drop them all')
 
     def check(self, name: str, today: Iterable[str], environment: Environment) -> None:
         """Raise DeliveryError where a CVM that has the names ``today`` would lose one.
 
-        What another operation added since the first time is never dropped: nobody has agreed to that.
+        Never drop what another operation added since the first call: nobody has agreed to that.
         """
         removed = [one for one in today if one not in environment]
         if removed and not self._allowed:
             raise DeliveryError(
                 f"the update would drop {_counted(removed)} of {name!a}: {_listed(removed)}",
-                hint="an update replaces the whole set: pass them too, or allow_removal=True",
+                hint="pass them too, or allow_removal=True: an update replaces the whole set",
             )
         new = [one for one in removed if self._agreed is not None and one not in self._agreed]
         if new:

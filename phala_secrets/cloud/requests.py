@@ -29,17 +29,17 @@ DEFAULT_URL = "https://cloud-api.phala.com/api/v1"
 
 
 def kms(kms_id: str) -> Call[Any]:
-    """One KMS instance."""
+    """Request one KMS instance."""
     return Call("GET", f"/kms/{segment(kms_id)}", version=NODE_VERSION)
 
 
 def kms_page(**query: str | None) -> Call[Any]:
-    """KMS instances. Take ``page``, ``page_size`` and ``is_onchain``."""
+    """Request KMS instances. Take ``page``, ``page_size`` and ``is_onchain``."""
     return Call("GET", "/kms", params=_present(query), version=NODE_VERSION)
 
 
 def contracts(**query: str | None) -> Call[Any]:
-    """KMS contracts, which is what the list holds from this version on."""
+    """Request KMS contracts, which the route lists from this version on."""
     return Call("GET", "/kms", params=_present(query), version=API_VERSION)
 
 
@@ -56,7 +56,7 @@ def on_chain(chain: str) -> Call[Any]:
 
 
 def key(kms_id: str, app_id: str) -> Call[Any]:
-    """An app's key, which nodes serve, and not contracts."""
+    """Request an app's key, which nodes serve and contracts do not."""
     app = parse_app_id(app_id, "app_id")
     return Call("GET", f"/kms/{segment(kms_id)}/pubkey/{app}", version=NODE_VERSION)
 
@@ -73,7 +73,7 @@ def cvm(cvm_id: str) -> Call[Any]:
 
 
 def cvms(**query: str | None) -> Call[Any]:
-    """A page of the workspace's CVMs. Take ``page`` and ``page_size``."""
+    """Request a page of the workspace's CVMs. Take ``page`` and ``page_size``."""
     return Call("GET", "/cvms/paginated", params=_present(query), version=API_VERSION)
 
 
@@ -82,12 +82,12 @@ def app_cvms(app_id: str) -> Call[Any]:
 
 
 def revisions(app_id: str, page_size: str) -> Call[Any]:
-    """What was accepted for the CVMs of an app, newest first."""
+    """Request the accepted changes of an app's CVMs, newest first."""
     return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/revisions", params={"page_size": page_size})
 
 
 def revision(app_id: str, revision_id: str) -> Call[Any]:
-    """One of them, with its ciphertext."""
+    """Request one revision with its ciphertext."""
     return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/revisions/{segment(revision_id)}")
 
 
@@ -100,7 +100,7 @@ def attestation(cvm_id: str) -> Call[Any]:
 
 
 def app_attestations(app_id: str) -> Call[Any]:
-    """The evidence of every CVM of an app that runs; the service asks for no key here."""
+    """Request the evidence of every running CVM of an app. The route needs no key."""
     return Call("GET", f"/apps/{parse_app_id(app_id, 'app_id')}/attestations")
 
 
@@ -109,7 +109,7 @@ def containers(cvm_id: str) -> Call[Any]:
 
 
 def start(cvm_id: str) -> Call[Any]:
-    """Start a stopped CVM. Never repeated unasked."""
+    """Start a stopped CVM. Never retried."""
     return Call("POST", f"{_cvm(cvm_id)}/start", version=API_VERSION, repeatable=False, when_busy=False)
 
 
@@ -118,13 +118,13 @@ def state(cvm_id: str) -> Call[Any]:
 
 
 def state_stream(cvm_id: str, target: str, interval: int, timeout: int) -> Call[Any]:
-    """The state as server-sent events until ``target``. Times are in seconds."""
+    """Request the state as server-sent events until ``target``. Times are in seconds."""
     params = {"target": target, "interval": str(interval), "timeout": str(timeout)}
     return Call("GET", f"{_cvm(cvm_id)}/state", params=params)
 
 
 def operations(cvm_id: str, limit: str | None = None, cursor: str | None = None) -> Call[Any]:
-    """Newest first."""
+    """Request a CVM's operations, newest first."""
     return Call("GET", f"{_cvm(cvm_id)}/operations", params=_present({"limit": limit, "cursor": cursor}))
 
 
@@ -135,7 +135,7 @@ def update_envs(
     compose_hash: str | None = None,
     transaction_hash: str | None = None,
 ) -> Call[Any]:
-    """Replace the whole set and restart the CVM. Never repeated unasked."""
+    """Replace the whole set and restart the CVM. Never retried."""
     body = {
         "encrypted_env": encrypted_env,
         "env_keys": None if env_keys is None else list(env_keys),
@@ -153,9 +153,9 @@ def patch_cvm(
     allowed_envs: Sequence[str] | None = None,
     prepare_only: bool = False,
 ) -> Call[Any]:
-    """Change what is given, in one operation with one restart. Never repeated unasked.
+    """Change compose file and environment in one operation with one restart. Never retried.
 
-    With ``prepare_only`` the service is told that an approval is given elsewhere.
+    ``prepare_only`` announces that the approval happens elsewhere.
     """
     body = {
         "docker_compose_file": docker_compose_file,
@@ -167,13 +167,13 @@ def patch_cvm(
 
 
 def commit_patch(cvm_id: str, compose_hash: str, transaction_hash: str) -> Call[Any]:
-    """Carry out what ``patch_cvm`` prepared, which is approved by now. Never repeated unasked."""
+    """Carry out an approved ``patch_cvm``. Never retried."""
     headers = {"X-Compose-Hash": compose_hash, "X-Transaction-Hash": transaction_hash}
     return Call("PATCH", _cvm(cvm_id), headers=headers, repeatable=False)
 
 
 def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[Any]:
-    """Whether the app's contract allows a compose hash, and a device, to run. Changes nothing."""
+    """Ask whether the app's contract allows a compose hash and a device. Changes nothing."""
     body = {"compose_hash": compose_hash, "device_id": device_id}
     return Call("POST", f"/apps/{parse_app_id(app_id, 'app_id')}/is-allowed", body=_present(body))
 
@@ -182,7 +182,7 @@ def is_allowed(app_id: str, compose_hash: str, device_id: str | None) -> Call[An
 
 
 def rpc(url: str, request: Rpc[T], *, repeatable: bool = True) -> Call[T]:
-    """A JSON-RPC request to a chain."""
+    """Make a JSON-RPC request to a chain."""
     return Call("POST", url, request.read, body=request.payload(), repeatable=repeatable)
 
 

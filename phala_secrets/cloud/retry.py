@@ -1,7 +1,7 @@
-"""When a request is sent again, and how fast requests may follow each other.
+"""When a request is retried, and how fast requests may follow each other.
 
 ====================================  ======================  ====================================
-what happened                         sent again              pause
+what happened                         retried                 pause
 ====================================  ======================  ====================================
 429: the rate is limited              always                  ``Retry-After``, else 0.5, 2.5, 12.5 s
 409 without a code: the CVM is busy   unless the caller waits ``Retry-After``, else 0.5, 1, 2 s
@@ -11,7 +11,7 @@ connection lost, no response in time  what is repeatable      the same
 anything else                         never
 ====================================  ======================  ====================================
 
-The numbers are in ``flow``. An update is not repeatable: ``run.deliver`` finds out what became of it.
+The numbers are in ``flow``. An update is not repeatable: ``run.deliver`` finds out whether it happened.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _PASSING = (500, 502, 503, 504)
 def exchange(
     call: Call[T], pace: Pace, timeout: float, *, within: float = float("inf"), tries: int = flow.TRIES
 ) -> Flow[T]:
-    """Send one call, again where that is right, and return what it means.
+    """Send one call with safe retries and return its result.
 
-    ``timeout`` is how many seconds one try may take, ``within`` all of them together.
+    ``timeout`` is the limit of one try in seconds, ``within`` that of all together.
     """
     deadline = flow.clock.monotonic() + within
     made = 0
@@ -65,7 +65,7 @@ def exchange(
 
 
 def _pause_after(call: Call[T], error: PhalaSecretsError, made: int) -> float | None:
-    """Return the seconds until the next try, or None where there is to be none."""
+    """Return the seconds until the next try, or None to give up."""
     limited = isinstance(error, RateLimitError)
     if isinstance(error, ApiError):
         again = (
@@ -86,34 +86,33 @@ def _pause_after(call: Call[T], error: PhalaSecretsError, made: int) -> float | 
 
 
 def _of_another(error: ApiError, given_by: str) -> AnswerError:
-    """Return the refusal of another server, such as a chain's RPC, which is none of Phala Cloud's."""
+    """Return the error for a refusal by another server, such as a chain's RPC."""
     if given_by == "rpc-url":
         return AnswerError(
-            f"the RPC answered HTTP {error.status_code}", hint="check rpc-url, and its key and limits"
+            f"the RPC returned HTTP {error.status_code}", hint="check rpc-url, and its key and limits"
         )
-    return AnswerError(f"{given_by} answered HTTP {error.status_code}", hint=f"check {given_by}")
+    return AnswerError(f"{given_by} returned HTTP {error.status_code}", hint=f"check {given_by}")
 
 
 class Turn:
-    """The place of one exchange among those that have met the rate limit."""
+    """The place of one exchange in the queue of rate-limited ones."""
 
 
 class Pace:
-    """How fast requests may follow each other: as fast as they like until a 429, then slower together.
+    """The pace of requests: unlimited until a 429, then slower for all.
 
-    One for all the threads of a client, so that none runs into the limit that another has just met.
-    Whoever was limited goes first, in the order in which that happened, so that the tries are enough
-    however many wait.
+    The threads of a client share one, so that none runs into the limit that another just hit. Limited
+    exchanges go first, in the order of their 429s, so that their tries suffice however many wait.
     """
 
     _AT_FIRST = 0.05
-    """Seconds between requests after the first 429: twenty a second is what a shared API bears."""
+    """Seconds between requests after the first 429: a shared API bears twenty per second."""
 
     _SLOWEST = 5.0
-    """Seconds: a limit of twelve a minute is the lowest that was seen in such APIs."""
+    """Seconds: twelve per minute is the lowest limit seen in such APIs."""
 
     _RECOVERY = 0.95
-    """What each request leaves of the interval: back to full speed after some fifty."""
+    """Factor of the interval after each request: back to full speed after about fifty."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -125,19 +124,19 @@ class Pace:
     def wait(self, turn: Turn, deadline: float) -> Flow[None]:
         """Pause until it is the turn of this exchange.
 
-        Raise TransportError where that is past ``deadline``.
+        Raise TransportError if that is after ``deadline``.
         """
         while seconds := self._seconds(turn):
             if flow.clock.monotonic() + seconds > deadline:
                 raise TransportError(
                     "the rate limit leaves no time for another request",
-                    hint="lower max-parallel, or give it more time",
+                    hint="lower max-parallel, or allow more time",
                     sent=False,
                 )
             yield Pause(seconds)
 
     def _seconds(self, turn: Turn) -> float:
-        """Return the seconds to wait before asking again; 0 takes the turn."""
+        """Return the seconds to wait before the next call, or 0 once the turn is taken."""
         if not self._interval:
             return 0.0
         with self._lock:
@@ -153,9 +152,9 @@ class Pace:
             return 0.0
 
     def slow_down(self, turn: Turn, pause: float, began: float) -> None:
-        """Send nothing for ``pause`` seconds, and then less often than before.
+        """Send nothing for ``pause`` seconds and less often afterwards.
 
-        A request that was under way already when that last happened (``began``) changes nothing more.
+        A request that began before the last slowdown (``began``) does not slow down further.
         """
         with self._lock:
             if turn not in self._limited:
@@ -167,7 +166,7 @@ class Pace:
                 self._slowed = now
 
     def over(self, turn: Turn) -> None:
-        """Let the next exchange have its turn."""
+        """Give the turn to the next exchange."""
         if self._limited:
             with self._lock:
                 self._limited = [other for other in self._limited if other is not turn]

@@ -1,4 +1,4 @@
-"""Shapes of responses that both readers know: a list, and a 465 in its two forms."""
+"""Shapes of responses for both readers: a list, and a 465 in its two forms."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 from phala_secrets.errors import AnswerError
 
 MOST_ROWS = 4096
-"""Rows of one list: some hundreds of CVMs are a large fleet, and a page has a hundred."""
+"""Rows per list: a page has a hundred, and a few hundred CVMs are a large fleet."""
 
 
-def rows(answer: Any) -> list[Any]:
-    """The rows of a list, paged or not."""
-    listed = answer.get("items") if isinstance(answer, dict) else answer
+def rows(content: Any) -> list[Any]:
+    """Return the rows of a list, paged or not."""
+    listed = content.get("items") if isinstance(content, dict) else content
     if not isinstance(listed, list):
-        raise AnswerError("Phala Cloud's answer is no list", hint="check api-url")
+        raise AnswerError("Phala Cloud's response is not a list", hint="check api-url")
     if len(listed) > MOST_ROWS:
-        raise AnswerError(f"Phala Cloud's answer has {len(listed)} rows", hint="check api-url")
+        raise AnswerError(f"Phala Cloud's response has too many rows: {len(listed)}", hint="check api-url")
     return listed
 
 
-def precondition_fields(answer: Any) -> dict[str, Any]:
-    """465 in both of its forms: structured ``details``, or the fields themselves (the older one)."""
-    body: dict[str, Any] = answer if isinstance(answer, dict) else {}
+def precondition_fields(content: Any) -> dict[str, Any]:
+    """Return the fields of a 465: from structured ``details``, or from the older flat form."""
+    body: dict[str, Any] = content if isinstance(content, dict) else {}
     nested = body.get("detail")
     if isinstance(nested, dict):
         body = nested

@@ -1,4 +1,4 @@
-"""Values that do not print themselves, and who asks with them: an API key, or a job with its tokens."""
+"""Values that do not print themselves, and the logins that hold them: an API key or a job's tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Secret:
-    """Holds a secret text; only ``reveal()`` gives it out, and no repr, str or format does."""
+    """A secret text. Only ``reveal()`` returns it: repr, str and format do not."""
 
     __slots__ = ("_text",)
 
@@ -32,7 +32,7 @@ class Secret:
 
 
 class Token(NamedTuple):
-    """An ID token of GitHub, who it says it is, and for how many seconds it is good."""
+    """An ID token of GitHub, its subject, and its lifetime in seconds."""
 
     text: Secret
     subject: str
@@ -40,13 +40,13 @@ class Token(NamedTuple):
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown: the token, and its signature, without which it is worth nothing."""
+        """The texts to hide: the token, and its signature, without which it is worthless."""
         text = self.text.reveal()
         return [text, text.rpartition(".")[2]]
 
 
 class Login(Protocol):
-    """Who asks Phala Cloud: an API key, or a job of GitHub Actions (``cloud.oidc``)."""
+    """A login to Phala Cloud: an API key, or a job of GitHub Actions (``cloud.oidc``)."""
 
     @property
     def by_token(self) -> bool:
@@ -58,20 +58,20 @@ class Login(Protocol):
 
     @property
     def secrets(self) -> list[str]:
-        """What of it must not be shown."""
+        """The texts to hide."""
 
     def headers(self) -> dict[str, str]:
-        """Return what each request carries."""
+        """Return the headers of each request."""
 
     def renewal(self, seconds: float) -> Flow[None] | None:
         """Return the flow to run before a request is sent, or None where none is needed."""
 
-    def watch(self, told: Callable[[Token], None]) -> None:
-        """Have ``told`` called with each new token, before anything is sent with it."""
+    def watch(self, watcher: Callable[[Token], None]) -> None:
+        """Call ``watcher`` with each new token before it is used."""
 
 
 class ApiKey(Secret):
-    """A login with an API key, which is good for as long as it is."""
+    """A login with an API key, which needs no renewal."""
 
     __slots__ = ()
 
@@ -89,13 +89,13 @@ class ApiKey(Secret):
         return [self._text]
 
     def headers(self) -> dict[str, str]:
-        """Return what each request carries."""
+        """Return the headers of each request."""
         return {"X-API-Key": self._text}
 
     def renewal(self, seconds: float) -> None:
-        """Return nothing: it needs none."""
+        """Return None: a key needs no renewal."""
 
-    def watch(self, told: Callable[[Token], None]) -> None:
+    def watch(self, watcher: Callable[[Token], None]) -> None:
         """Do nothing: there are no tokens."""
 
 
@@ -103,11 +103,12 @@ def parse_api_key(text: str, what: str) -> ApiKey:
     """Return an API key that fits into a header.
 
     Raises:
-        InputError: It does not. The message names ``what``, and never the key.
+        InputError: It does not. The message names ``what`` and never the key.
     """
     if not fits_a_header(text):
         raise InputError(
-            f"{what} has characters that no API key has", hint="paste it again, alone on one line"
+            f"{what} contains characters that are invalid in an API key",
+            hint="paste it again on one line of its own",
         )
     return ApiKey(text)
 

@@ -1,6 +1,6 @@
-"""Signatures as people read them in ``help``: their annotations without quotes.
+"""Readable signatures for ``help``: annotations without quotes.
 
-Annotations are text here, since none is looked at in a run. ``help`` shows text in quotes before Python 3.14.
+Annotations are text, since a run never evaluates them. Before Python 3.14 ``help`` shows text in quotes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Annotation(str):
-    """The text of an annotation, which is shown as it is."""
+    """The text of an annotation, shown without quotes."""
 
     __slots__ = ()
 
@@ -25,7 +25,7 @@ class _Annotation(str):
 
 @cache
 def made_legible(module: ModuleType) -> ModuleType:
-    """Have ``help`` show the functions and classes of a module without quotes. Return the module."""
+    """Make ``help`` show a module's functions and classes without quotes. Return the module."""
     for value in [*vars(module).values()]:
         if getattr(value, "__module__", None) == module.__name__:
             for owner in value.__mro__ if inspect.isclass(value) else ():
@@ -47,7 +47,7 @@ def _make_legible(owner: type) -> None:
 
 
 def _unquote(function: Any) -> None:
-    # By its type: isinstance would have pydantic build what it puts off.
+    # Compare the type: isinstance would make pydantic build deferred models.
     if type(function) is FunctionType and _is_ours(function):
         function.__signature__ = _unquoted(inspect.signature(function))  # type: ignore[attr-defined]
 

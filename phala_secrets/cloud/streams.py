@@ -1,4 +1,4 @@
-"""The events of a CVM's state: a stream's, bounded in bytes and time, or one answer's."""
+"""The events of a CVM's state: from a stream bounded in bytes and time, or from one response."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UTF_8 = {"content-type": "text/event-stream; charset=utf-8"}
-"""An event stream is UTF-8 by definition, whatever codec of Python a server names for it."""
+"""An event stream is UTF-8 by definition, whatever codec a server names."""
 
 GRACE = 1.0
-"""Seconds that the whole of an answer's head may take beyond what each of its parts may."""
+"""Extra seconds for a response's whole head beyond the limit for each part."""
 
 
 class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A stream's bytes: at most as many as a Body may have, until ``deadline`` at the latest.
+    """A stream's bytes, bounded like a Body and by ``deadline``.
 
-    And for ``silence`` seconds at most without an event, which whoever reads them says with
-    ``heard`` when done with it: what only keeps the stream open is none.
+    It may be without an event for at most ``silence`` seconds. The reader reports each event with
+    ``heard`` once it is processed. Keep-alive data is no event.
     """
 
     def __init__(self, response: httpx.Response, deadline: float, silence: float) -> None:
@@ -41,7 +41,7 @@ class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
         self.heard()
 
     def heard(self) -> None:
-        """An event had come; the next one may take as long again."""
+        """Note an event: the next one may take as long again."""
         self._last = flow.clock.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -57,7 +57,7 @@ class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):
     def _check(self, chunk: bytes) -> None:
         self._body.count(chunk)
         if flow.clock.monotonic() - self._last > self._silence:
-            raise TransportError("the stream of the CVM's state told nothing", hint="run again")
+            raise TransportError("the stream of the CVM's state was silent", hint="run again")
 
 
 def is_stream(response: httpx.Response) -> bool:
@@ -66,12 +66,12 @@ def is_stream(response: httpx.Response) -> bool:
 
 
 def end_of(call: Call[CvmState], began: float) -> float:
-    """When a stream that was asked for at ``began`` is over, even if it goes on."""
+    """Return when to end a stream that began at ``began``."""
     return began + float(call.params["timeout"]) + GRACE
 
 
 def polled(call: Call[CvmState], response: Response) -> list[CvmStateEvent]:
-    """Return a single response as the events that a stream would have had so far."""
+    """Return the events that a stream would have sent so far, from a single response."""
     from phala_secrets.cloud.models import CvmStateEvent
 
     state = read(call, response)
@@ -104,6 +104,6 @@ def state_event(kind: str, data: str, hidden: Hidden) -> CvmStateEvent:
 
 
 async def aiter_of(events: list[CvmStateEvent]) -> AsyncGenerator[CvmStateEvent]:
-    """Iterate over a list, for who awaits it."""
+    """Iterate over a list asynchronously."""
     for event in events:
         yield event

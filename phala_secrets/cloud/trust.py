@@ -1,16 +1,16 @@
-"""Whose key it is: the app's key, its proof, and what vouches for the signer.
+"""Trust in an app's key: its proof, and what vouches for the signer.
 
-Any well-formed signature recovers to some signer, so the signer is compared with a
-KMS root that is trusted: one that the user pinned, one read from the KMS contract
-on chain, the published root of the Cloud KMS, or else the one that the API publishes,
-which is only as good as the API.
+Any well-formed signature recovers to some signer. So the signer is compared with a trusted KMS root:
+the user's pin, the root in the KMS contract on chain, or the published root of the Cloud KMS. The last
+resort is the root that the API publishes, which is only as good as the API.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from phala_secrets.cloud import known, records, requests
+from phala_secrets.cloud import known, records
+from phala_secrets.cloud.chain_root import chain_requests, check_chain, kms_contract
 from phala_secrets.dstack.ids import parse_app_id
 from phala_secrets.dstack.key_proof import Proof, parse_signer, prove
 from phala_secrets.errors import (
@@ -36,10 +36,10 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 """What a proof can rest on, weakest first."""
 
 CENTRAL = "phala"
-"""What the KMS that Phala runs is called: the one slug of a contract that serves keys as well."""
+"""The name of the Cloud KMS: the only contract slug that serves keys itself."""
 
 UNKNOWN_ROOT = "unknown root of the Cloud KMS"
-"""How the warning begins that ``require-trust: api`` goes on with."""
+"""The beginning of the warning under ``require-trust: api``."""
 
 _MOST_PAGES = 50
 
@@ -47,12 +47,11 @@ _MOST_PAGES = 50
 class Policy(NamedTuple):
     """What the user trusts.
 
-    ``signers`` are compressed SEC1 hex; ``rpc_url`` is asked for apps on an on-chain KMS,
-    and ``rpc_given`` is whether it was given as an input, so that every app has to be one;
-    ``kms_contract`` replaces the well-known contract of the chain; ``app_id`` is the app
-    that everything has to be of, ``app_ids`` are those it may be of where several are given;
-    ``kms`` is the slug or id to ask for the key; ``cloud_root`` is the root that the API's Cloud
-    KMS must have (``known.expected_root``), or None.
+    ``signers`` are compressed SEC1 hex. ``rpc_url`` is the RPC for apps on an Onchain KMS. ``rpc_given``
+    is whether it was an explicit input: then every app must be on one. ``kms_contract`` replaces the
+    well-known contract of the chain. ``app_id`` is the required app, ``app_ids`` are the allowed apps if
+    there are multiple. ``kms`` is the slug or id of the KMS that serves the key. ``cloud_root`` is the
+    root that the API's Cloud KMS must have (``known.expected_root``), or None.
     """
 
     signers: tuple[str, ...] = ()
@@ -69,14 +68,14 @@ class Policy(NamedTuple):
         return f"Policy(require={self.require}, signers={self.signers})"
 
     def check(self) -> None:
-        """ProofError when ``require`` cannot be met whatever the answers are: a pin or an RPC is missing.
+        """Raise ProofError if ``require`` cannot be met because a pin or an RPC is missing.
 
-        InputError when there is a contract, but no RPC to ask about it.
+        Raise InputError for a contract without an RPC.
         """
         if self.kms_contract and not self.rpc_url:
             raise InputError(
-                "kms-contract is given without rpc-url, so it would not be asked",
-                hint="check the name of the variable that rpc-url is taken from",
+                "kms-contract has no effect without rpc-url",
+                hint="check the name of the variable behind rpc-url",
             )
         reachable: Level = "pinned" if self.signers else "chain" if self.rpc_url else "known"
         if self.require and LEVELS.index(reachable) < LEVELS.index(self.require):
@@ -85,15 +84,15 @@ class Policy(NamedTuple):
             )
             raise ProofError(
                 f"require-trust is {self.require}, but {missing} empty",
-                hint="check the name of the variable that it is taken from",
+                hint="check the name of the variable behind it",
             )
 
 
 class ProvenKey(NamedTuple):
-    """An app's key, proven: its signer was compared with one that is trusted.
+    """An app's proven key: its signer matches a trusted one.
 
-    ``app_id`` is 40 hex digits, ``kms`` the slug or id that was asked, ``trust`` what
-    vouches for the signer, ``chain_id`` the chain of the KMS contract (None for the central KMS).
+    ``app_id`` is 40 hex digits, ``kms`` the slug or id that served the key, ``trust`` what vouches for
+    the signer, ``chain_id`` the chain of the KMS contract (None for the Cloud KMS).
     """
 
     proof: Proof
@@ -116,16 +115,17 @@ class ProvenKey(NamedTuple):
 
 
 def app_of(cvm: Cvm, expected: str | None) -> str:
-    """The CVM's app id, 40 hex digits; ProofError when it is not the expected one."""
+    """Return the CVM's app id, 40 hex digits. Raise ProofError if it is not the expected one."""
     if not cvm.app_id:
         raise AnswerError(
-            f"Phala Cloud names no app for the CVM {cvm.name!a}", hint="its KMS gives out no key: redeploy it"
+            f"Phala Cloud reports no app for the CVM {cvm.name!a}",
+            hint="redeploy it: without an app, its KMS serves no key",
         )
     try:
         app_id = parse_app_id(cvm.app_id)
     except InputError:
         raise AnswerError(
-            f"Phala Cloud names something that is no app id: {cvm.app_id[:60]!a}", hint="check api-url"
+            f"Phala Cloud reports an invalid app id: {cvm.app_id[:60]!a}", hint="check api-url"
         ) from None
     if expected and app_id != expected:
         raise ProofError(
@@ -136,7 +136,7 @@ def app_of(cvm: Cvm, expected: str | None) -> str:
 
 
 def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
-    """The KMS contract of a CVM among those listed, by chain and address, never by ``kms_type``."""
+    """Return the KMS contract of a CVM by chain and address, never by ``kms_type``."""
     chain_id, address = cvm.chain_id, cvm.kms_address
     if chain_id:
         found = [c for c in contracts if c.chain_id == chain_id and _same(c.address, address)]
@@ -145,11 +145,11 @@ def contract_of(cvm: Cvm, contracts: Sequence[Contract]) -> Contract:
         found = [c for c in found if c.slug == "phala"] or found
     if len(found) == 1:
         return found[0]
-    where = f"contract {address} on chain {chain_id}" if chain_id else "central KMS"
+    where = f"contract {address} on chain {chain_id}" if chain_id else "Cloud KMS"
     count = "lists no" if not found else f"lists {len(found)} times the"
     raise AnswerError(
         f"Phala Cloud {count} KMS for the CVM {cvm.name!a} ({where[:120]!a})",
-        hint="give its slug or id as `kms`, with `trusted-signers`",
+        hint="set its slug or id as `kms`, with `trusted-signers`",
     )
 
 
@@ -158,7 +158,7 @@ def _same(a: str, b: str | None) -> bool:
 
 
 def all_contracts(first: Contracts) -> Flow[tuple[Contract, ...]]:
-    """The contracts of the first page, and of the pages after it if there are any."""
+    """Return the contracts of the first page and of all further pages."""
     rest: list[Contracts] = []
     if first.pages > 1:
         rest = yield tuple(records.contracts(page) for page in range(2, min(first.pages, _MOST_PAGES) + 1))
@@ -166,37 +166,37 @@ def all_contracts(first: Contracts) -> Flow[tuple[Contract, ...]]:
 
 
 def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[ProvenKey]:
-    """Fetches the app's key and proves it. Raises ProofError for every way in which it is not.
+    """Fetch the app's key and prove it. Raise ProofError if any part of the proof fails.
 
-    One round trip: what is read from the chain goes together with the key.
+    The requests to the chain go out together with the one for the key.
     """
     app_id = app_of(cvm, policy.app_id)
     on_chain = cvm.chain_id
     if policy.rpc_given and not on_chain:
         raise ProofError(
-            f"rpc-url is given, but Phala Cloud says that the app {app_id} has no KMS contract on chain",
-            hint="leave rpc-url out for an app of the central KMS, and pin its root with trusted-signers",
+            f"rpc-url is set, but Phala Cloud reports no KMS contract for the app {app_id}",
+            hint="leave out rpc-url for an app on the Cloud KMS, and pin its root with trusted-signers",
         )
     rpc_url = policy.rpc_url if on_chain else None
     contract = _listed(cvm, contracts, policy)
     beside: list[Call[Any]] = []
     kms_address = None
     if rpc_url and on_chain:
-        kms_address = kms_contract(on_chain, policy)
-        beside = _ask_chain(rpc_url, on_chain, kms_address, app_id)
+        kms_address = kms_contract(on_chain, policy.kms_contract)
+        beside = chain_requests(rpc_url, on_chain, kms_address, app_id)
     names = yield from _servers(policy.kms, contract, contracts)
     try:
-        kms, answer, from_chain = yield from _fetch(names, app_id, beside)
+        kms, key, from_chain = yield from _fetch(names, app_id, beside)
     except NotFoundError as error:
         raise _unknown(error, policy.kms, contracts) from None
-    proof = _prove(answer, app_id)
+    proof = _prove(key, app_id)
     if policy.signers and proof.signer not in policy.signers:
         raise ProofError(
             f"the key of the app {app_id} is signed by {proof.signer}, which is not in trusted-signers",
-            hint="do not send secrets to it, unless you know that the KMS root has changed",
+            hint="do not send secrets to it unless you know that the KMS root has changed",
         )
     if from_chain:
-        _check_chain(proof, on_chain, from_chain, kms_address or "")
+        check_chain(proof, on_chain, from_chain, kms_address or "")
     is_known = proof.signer == known.published.root
     trust: Level = "pinned" if policy.signers else "chain" if from_chain else "known" if is_known else "api"
     remarks = _remarks(cvm, proof)
@@ -206,7 +206,7 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
     if policy.require and LEVELS.index(trust) < LEVELS.index(policy.require):
         raise ProofError(
             f"require-trust is {policy.require}, but the proof rests on {trust}",
-            hint="give trusted-signers, or for an app on chain rpc-url",
+            hint="set trusted-signers, or rpc-url for an app on an Onchain KMS",
         )
     return ProvenKey(
         proof=proof,
@@ -222,10 +222,10 @@ def prove_key(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Flow[P
 def _servers(
     given: str | None, contract: Contract | None, contracts: Sequence[Contract]
 ) -> Flow[tuple[str, ...]]:
-    """Return what to ask for the key by: nodes, for the service takes no contract's slug.
+    """Return the names that may serve the key: nodes, since the service accepts no contract's slug.
 
-    The central KMS is served under its own name. A KMS that is given may be a contract or a node. The
-    contract's own name comes last: should the service take it one day, it works.
+    The Cloud KMS serves keys under its own name. A given KMS may be a contract or a node. The contract's
+    own name comes last, in case the service accepts it one day.
     """
     named = next((one for one in contracts if given in (one.slug, one.id)), None) if given else contract
     if named and named.central and named.slug == CENTRAL:
@@ -241,9 +241,9 @@ def _servers(
 def _fetch(
     names: Sequence[str], app_id: str, beside: Sequence[Call[Any]]
 ) -> Flow[tuple[str, Key, list[Any]]]:
-    """Return who served the key, the key, and what was asked of the chain beside it.
+    """Return the name that served the key, the key, and the results from the chain.
 
-    The next node is asked when one does not answer, or does not know the app.
+    Try the next node if one does not respond or does not know the app.
     """
     refusals: list[PhalaSecretsError] = []
     for number, name in enumerate(names, 1):
@@ -258,25 +258,25 @@ def _fetch(
                 raise _unserved(refusals, names) from None
         else:
             return name, key, from_chain
-    raise AssertionError("there is a name to ask by")
+    raise AssertionError("no name serves the key")
 
 
 def _unknown(error: NotFoundError, given: str | None, contracts: Sequence[Contract]) -> NotFoundError:
-    """Return the error for a KMS that was given and is not there: what was asked, and what there is."""
+    """Return the error for an unknown ``kms``, which lists those that exist."""
     if given is None:
         return error
     listed = ", ".join(one.slug or one.id for one in contracts)[:300]
     return error.saying(
         f"unknown kms {given[:60]!a}; Phala Cloud lists {listed!a}: {error.marked}",
-        hint="use one of these, or a node of theirs: phala-secrets kms nodes shows them",
+        hint="use one of these or one of their nodes: phala-secrets kms nodes lists them",
     )
 
 
 def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> PhalaSecretsError:
-    """Return the refusal that says most: of a node that did not answer before one that did not know."""
+    """Return the most telling refusal: a node that did not respond before one that knows no such app."""
     if len(names) == 1:
         return refusals[0]
-    nodes = refusals[:-1]  # the contract's own name, at the end, is only tried in case
+    nodes = refusals[:-1]  # the last one is the contract's own name
     first = next((error for error in nodes if not isinstance(error, NotFoundError)), nodes[0])
     return first.saying(
         f"no node of the KMS served the key ({', '.join(names[:-1])[:300]!a}): {first.marked}"
@@ -284,7 +284,7 @@ def _unserved(refusals: Sequence[PhalaSecretsError], names: Sequence[str]) -> Ph
 
 
 def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract | None:
-    """The CVM's contract; it may be missing only where neither key nor root has to come from it."""
+    """Return the CVM's contract, or None if neither key nor root must come from it."""
     try:
         return contract_of(cvm, contracts)
     except AnswerError:
@@ -293,57 +293,13 @@ def _listed(cvm: Cvm, contracts: Sequence[Contract], policy: Policy) -> Contract
         raise
 
 
-def kms_contract(chain_id: int, policy: Policy) -> str:
-    """Return the address of the KMS contract that a chain is asked about; ProofError where none is known."""
-    from phala_secrets.chain.networks import WELL_KNOWN_KMS
-
-    address = policy.kms_contract or WELL_KNOWN_KMS.get(chain_id)
-    if not address:
-        raise ProofError(
-            f"no KMS contract of chain {chain_id} is known here", hint="give its address as kms-contract"
-        )
-    return address
-
-
-def _ask_chain(rpc_url: str, chain_id: int, contract: str, app_id: str) -> list[Call[Any]]:
-    """The contract's root and whether it knows the app; before them, whether it is the right chain."""
-    from phala_secrets.chain import rpc
-
-    asked = requests.rpc(rpc_url, rpc.chain_id())
-
-    def same_chain(answer: Any) -> int:
-        if (there := asked.parse(answer)) != chain_id:
-            raise ProofError(
-                f"rpc-url is of chain {there}, but the app's KMS is on chain {chain_id}",
-                hint="give an rpc-url of the app's chain",
-            )
-        return there
-
-    about = (rpc.kms_root(contract), rpc.registered_app(contract, app_id))
-    return [asked._replace(parse=same_chain), *(requests.rpc(rpc_url, request) for request in about)]
-
-
-def _check_chain(proof: Proof, chain_id: int | None, told: Sequence[Any], contract: str) -> None:
-    _, root, registered = told
-    if not registered:
-        raise ProofError(
-            f"the KMS contract {contract} on chain {chain_id} does not know the app {proof.app_id.hex()}",
-            hint="check app-id and kms-contract; if both are right, do not trust this API",
-        )
-    if root != proof.signer:
-        raise ProofError(
-            f"the key is signed by {proof.signer}, but the root in the KMS contract {contract} is {root}",
-            hint="do not send secrets to it: this key is not from the KMS of the contract",
-        )
-
-
-def _prove(answer: Key, app_id: str) -> Proof:
+def _prove(key: Key, app_id: str) -> Proof:
     return prove(
-        answer.public_key,
+        key.public_key,
         app_id,
-        signature=answer.signature,
-        signature_v1=answer.signature_v1,
-        timestamp=answer.timestamp,
+        signature=key.signature,
+        signature_v1=key.signature_v1,
+        timestamp=key.timestamp,
     )
 
 
@@ -353,7 +309,7 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
     if not published:
         raise ProofError(
             f"Phala Cloud publishes no root for the KMS {name[:80]!a}, so there is nothing to compare with",
-            hint=f"if you know that it is the KMS root, pin it: trusted-signers: 0x{proof.signer}",
+            hint=f"if you know that this is the KMS root, pin it: trusted-signers: 0x{proof.signer}",
         )
     try:
         root = parse_signer(published)
@@ -370,9 +326,9 @@ def _check_published(proof: Proof, contract: Contract | None) -> None:
 
 
 def _unknown_root(cvm: Cvm, proof: Proof, policy: Policy) -> list[Finding]:
-    """Refuse a key of the Cloud KMS that another root than the published one signed, or warn of it.
+    """Refuse a key of the Cloud KMS that another root than the published one signed, or warn.
 
-    Whether an app is of the Cloud KMS is the API's word; ``require-trust: known`` does not take it.
+    Only the API says that an app is on the Cloud KMS. ``require-trust: known`` does not rely on it.
     """
     if cvm.chain_id or policy.cloud_root in (None, proof.signer):
         return []
@@ -380,9 +336,9 @@ def _unknown_root(cvm: Cvm, proof: Proof, policy: Policy) -> list[Finding]:
     if policy.require != "api":
         raise ProofError(
             what,
-            hint="do not send secrets to it, unless Phala announced a new root: pin that",
+            hint="do not send secrets to it; if Phala announced a new root, pin that",
         )
-    return [Finding(f"{UNKNOWN_ROOT}: {what}", hint="if Phala has announced a new root, pin it")]
+    return [Finding(f"{UNKNOWN_ROOT}: {what}", hint="pin the new root if Phala announced one")]
 
 
 def _remarks(cvm: Cvm, proof: Proof) -> list[Finding]:
@@ -391,8 +347,8 @@ def _remarks(cvm: Cvm, proof: Proof) -> list[Finding]:
     if unsigned and unsigned.lower().removeprefix("0x") != proven:
         return [
             Finding(
-                f"the CVM {cvm.name!a} names the key {unsigned[:80]!a}, unsigned; the proven key is {proven}",
-                hint="the proven key is used; tell Phala's support that the two differ",
+                f"the CVM {cvm.name!a} has the unsigned key {unsigned[:80]!a}; the proven key is {proven}",
+                hint="report to Phala's support that the two differ; this run uses the proven key",
             )
         ]
     return []

@@ -1,7 +1,7 @@
-"""Waiting for a CVM: until an operation in the way is over, and until an update is and the CVM runs.
+"""Waiting for a CVM: until another operation has ended, and until an update has and the CVM runs.
 
-The state that shows just after an update may still be that of before, a ``running`` as well as an
-``error``, so it never counts: only the update's own operation says when it is over.
+Just after an update the state may still be the old one, ``running`` or ``error``. So it never counts:
+only the update's own operation says when it has ended.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from phala_secrets.errors import (
 from phala_secrets.flow import Flow, Pause, ask
 
 PASSING = (TransportError, ServerError, RateLimitError)
-"""Failures that may pass while there is time left."""
+"""Failures that may pass before the time is up."""
 
 _SHORTEST = 0.001
-"""Seconds of a pause at least: what rounding leaves of the time never becomes an endless loop."""
+"""Minimum seconds of a pause, so that rounding never causes an endless loop."""
 
 STOPPED = "stopped"
-"""What a CVM shows that was stopped."""
+"""The status of a stopped CVM."""
 
 _MINUTE = 60.0
 _TEXT = 300
@@ -45,11 +45,11 @@ _GUEST_LOG = "look at the CVM's serial console: phala logs --serial --cvm-id {}"
 
 Show: TypeAlias = Callable[[str], None]
 Pick: TypeAlias = Callable[[Sequence[Operation]], Operation | None]
-"""Which of a CVM's newest operations is the one to follow; None while it does not show."""
+"""Picks the operation to follow from a CVM's newest ones. None until it appears."""
 
 
 class Seen(NamedTuple):
-    """What one look shows of a CVM. ``in_progress`` is None where the look does not tell."""
+    """The result of one look at a CVM. ``in_progress`` is None if unknown."""
 
     status: str
     doing: str = ""
@@ -59,17 +59,17 @@ class Seen(NamedTuple):
 
 
 Look: TypeAlias = Callable[[float, float], Flow[Seen]]
-"""One look, within so many seconds; it may be as old as the second number, in seconds."""
+"""One look, within the first number of seconds. Its data may be as old as the second number of seconds."""
 
 
 class Patience:
-    """The time that one phase may take, and the pauses in it."""
+    """The time limit of one phase, and its pauses."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.began = flow.clock.monotonic()
         self.paused = 0.0
-        """Seconds of the pause before."""
+        """Seconds of the previous pause."""
         self._pauses = iter(flow.POLL_AT_FIRST)
         self._not_before = 0.0
         self._nonsense = 0
@@ -86,7 +86,7 @@ class Patience:
         return max(0.0, self.seconds - self.age)
 
     def heard(self) -> None:
-        """Note a response that was one."""
+        """Note a valid response."""
         self._nonsense = 0
 
     def hurry(self) -> None:
@@ -94,7 +94,7 @@ class Patience:
         self._hurried = True
 
     def missed(self, error: PhalaSecretsError) -> None:
-        """Keep the pause that a refusal asks for. Raise malformed responses that last."""
+        """Keep the pause that a refusal requests. Raise an error for repeated malformed responses."""
         asked = min(retry_after(error) or 0.0, flow.LONGEST_PAUSE)
         self._not_before = max(self._not_before, flow.clock.monotonic() + asked)
         self._nonsense += isinstance(error, AnswerError)
@@ -102,10 +102,10 @@ class Patience:
             raise error
 
     def pause(self, *, growing: bool = False, steady: bool = False) -> Pause:
-        """Return the pause until the next look: the last one is shortly before the time is up.
+        """Return the pause until the next look. The last look is shortly before the time is up.
 
-        ``growing`` pauses become longer with the time that has gone by, for looks at many CVMs;
-        ``steady`` ones are as long from the start.
+        ``growing`` pauses lengthen with the elapsed time, for looks at many CVMs. ``steady`` pauses have
+        the same length from the start.
         """
         if growing:
             seconds = min(max(flow.POLL_AT_FIRST[0], self.age / flow.POLL_GROWTH), flow.POLL_LATER)
@@ -124,9 +124,9 @@ class Patience:
 
 
 def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
-    """Return when no operation of the CVM shows that is under way, or the time is up.
+    """Return when the CVM has no operation in progress, or when the time is up.
 
-    ``show`` gets what is in the way: type, whose, and for how long. There is a pause in any case.
+    ``show`` gets the operation in the way: its type, its user and its age. Pause at least once.
     """
     followed, said = "", 0.0
     while patience.left > 0:
@@ -139,7 +139,7 @@ def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
             if other and (other.correlation_id != followed or patience.age - said >= _MINUTE):
                 followed, said = other.correlation_id, patience.age
                 show(f"waiting for another operation: {in_words(other)}")
-        except NotFoundError:  # it was replaced: whoever begins again finds the new one
+        except NotFoundError:  # it was replaced: a new attempt finds the new one
             return
         except PASSING as error:
             other = None
@@ -150,7 +150,7 @@ def until_free(cvm_id: str, patience: Patience, show: Show) -> Flow[None]:
 
 
 def in_words(operation: Operation) -> str:
-    """Return what an operation is, whose, and for how long it has been under way."""
+    """Return an operation in words: its type, its user and its age."""
     words = operation.kind[:60].replace("_", " ") or "of an unknown type"
     if operation.by:
         words += f" by {operation.by[:60]}"
@@ -170,12 +170,12 @@ def by_id(correlation_id: str) -> Pick:
 
 
 def newer_than(correlation_id: str) -> Pick:
-    """Follow the newest operation, if it is another than this one."""
+    """Follow the newest operation unless it is this one."""
     return lambda listed: listed[0] if listed and listed[0].correlation_id != correlation_id else None
 
 
 class Current:
-    """Follow the operation that is under way at the first look. If there is none, all is over."""
+    """Follow the operation in progress at the first look. Without one, count as completed."""
 
     def __init__(self) -> None:
         self._followed: str | None = None
@@ -187,7 +187,7 @@ class Current:
 
 
 def own_look(cvm_id: str) -> Look:
-    """Return looks at the state of one CVM."""
+    """Return a look at the state of one CVM."""
 
     def look(left: float, _age: float) -> Flow[Seen]:
         state: progress.State = yield Within(progress.state(cvm_id), left)
@@ -207,10 +207,10 @@ def until_up(
     may_rest: bool = False,
     what: str = "the update",
 ) -> Flow[Seen]:
-    """Return what was seen when our operation is completed and the CVM runs.
+    """Return the last look once the operation has completed and the CVM runs.
 
-    With ``may_rest`` also when the CVM is stopped then. ``show`` gets each change of its state. Raise
-    BootError with ``what`` failed and the guest's reason, WaitTimeoutError with what was last seen.
+    With ``may_rest`` a stopped CVM counts too. ``show`` gets each change of the state. Raise BootError
+    with ``what`` and the guest's reason, and WaitTimeoutError with the last state.
     """
     watch = _Watch(seconds, show)
     take = look or own_look(cvm_id)
@@ -233,12 +233,12 @@ def until_up(
             watch.patience.missed(error)
     raise WaitTimeoutError(
         f"not running after {seconds:.0f} s; last seen: {untrusted(watch.last)}",
-        hint=f"it may still come up: {_GUEST_LOG.format(cvm_id)}; or raise wait-timeout",
+        hint=f"{_GUEST_LOG.format(cvm_id)}; or raise wait-timeout: it may still come up",
     )
 
 
 def _reason(cvm_id: str, seen: Seen) -> Flow[str]:
-    """Return what the CVM says of its boot."""
+    """Return the guest's reason for a failed boot."""
     if seen.boot_error:
         return seen.boot_error
     try:
@@ -249,7 +249,7 @@ def _reason(cvm_id: str, seen: Seen) -> Flow[str]:
 
 
 class _Watch:
-    """What was seen of one CVM, and when to look at its operations."""
+    """The observed state of one CVM, and when to look at its operations."""
 
     def __init__(self, seconds: float, show: Show) -> None:
         self.patience = Patience(seconds)
@@ -266,20 +266,20 @@ class _Watch:
 
     @property
     def over(self) -> bool:
-        """Whether our operation is."""
+        """Whether the followed operation has ended."""
         return self._operation is not None and self._operation.over
 
     @property
     def last(self) -> str:
-        """What was seen last, in words."""
+        """The last state in words."""
         if self.seen.status == "running":
-            return "running" if self.over else "running, but the update is not over"
+            return "running" if self.over else "running, but the update has not ended"
         seen = (self.seen.status, self.seen.doing, self.seen.boot_error[:_TEXT])
         return ", ".join(filter(None, seen)) or "nothing"
 
     @property
     def due(self) -> bool:
-        """Whether to look at the operations: when the CVM has come to rest, and now and then."""
+        """Whether to look at the operations: when the CVM is at rest, and now and then."""
         if self.over:
             return False
         since = self.patience.age - (self._asked or 0.0)
@@ -301,14 +301,14 @@ class _Watch:
         self._moved = self._moved or not resting
 
     def follow(self, operation: Operation | None) -> None:
-        """Take in our operation."""
+        """Take in the followed operation."""
         if not self.over and operation and operation.over:
-            # Looks from before it was over do not count.
+            # Looks from before its end do not count.
             self._broken, self._stopped = int(self._in_error), int(self._is_stopped)
         self._operation, self._asked, self._under_way = operation, self.patience.age, False
 
     def ended(self, *, may_rest: bool) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Return whether there is nothing left to wait for."""
         completed = self._operation is not None and self._operation.completed
         running = self.seen.status == "running" and not self.seen.in_progress
         if completed and may_rest and self._stopped == 1:
@@ -316,9 +316,9 @@ class _Watch:
         return completed and (running or (may_rest and self._stopped > 1))
 
     def failure(self) -> str | None:
-        """Return why our operation failed, or the boot after it; empty where a reason is to be looked for.
+        """Return why the operation or its boot failed: "" if the reason is elsewhere, else None.
 
-        An error that was there at first may be of the boot before, so it has to stay for a while.
+        An error from the beginning may be of the previous boot, so it must persist for a while.
         """
         if not self._operation or not self.over:
             return None
@@ -328,7 +328,7 @@ class _Watch:
         return self.seen.boot_error if lasts else None
 
     def show_state(self) -> None:
-        """Show the state, if it has changed. What may be left of the boot before is waited over."""
+        """Show the state if it has changed. Hide what may be left of the previous boot."""
         words = [self.seen.status, self.seen.doing]
         if not self.over and not self._moved:
             words = ["waiting for the restart"]
@@ -354,9 +354,9 @@ class _Watch:
 
 
 def start(cvm_id: str, seconds: float, show: Show) -> Flow[None]:
-    """Start a CVM that is stopped. What is in the way is waited for; then it may run already.
+    """Start a stopped CVM. Wait for another operation first, after which it may already run.
 
-    Whether it comes up is for ``until_up`` to see, after a lost response as well.
+    ``until_up`` sees whether it comes up, even after a lost response.
     """
     patience = Patience(seconds)
     while True:

@@ -1,4 +1,4 @@
-"""Following a CVM's state through streams that end, break off, or are none. No I/O."""
+"""Following a CVM's state through streams that end, break off or do not exist. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """One wait for a target state: which stream to open next, what an event means, when it is over."""
+    """One wait for a target state: the next stream to open, the meaning of an event, and the end."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class Watch:
         return self.complete or self._left() <= 0
 
     def call(self) -> Call[CvmState]:
-        """The stream to open next."""
+        """Return the stream to open next."""
         return self._call_for(min(600, max(10, int(self._left()))))
 
     def silence(self) -> float:
-        """Seconds that the stream may be silent: it tells the state at the interval."""
+        """Return the seconds that the stream may be silent: it sends the state at the interval."""
         return max(0.1, min(2.0 * self._interval, self._left()))
 
     def saw(self, event: CvmStateEvent) -> bool:
-        """Whether the watcher gets this event: any but the end of a stream before the time is up."""
+        """Return whether the watcher gets this event: any but the end of a stream before the time is up."""
         if event.type == "state":
             self._breaks = 0
         self.complete = event.type == "complete"
@@ -67,7 +67,7 @@ class Watch:
         return not ended_in_time
 
     def broke(self, error: PhalaSecretsError) -> None:
-        """A stream broke off; raises the error when it is no use to try again."""
+        """Note that a stream broke off. Raise the error if a retry is pointless."""
         self._breaks += 1
         if not isinstance(error, TransportError | ServerError | RateLimitError):
             raise error
@@ -78,11 +78,11 @@ class Watch:
             self._pause = self._interval if error.retry_after is None else max(self._pause, error.retry_after)
 
     def pause(self) -> float:
-        """Seconds until the next stream."""
+        """Return the seconds until the next stream."""
         return 0.0 if self.over else min(self._pause, self._left())
 
     def timed_out(self) -> CvmStateEvent:
-        """The last event, when the time is up."""
+        """Return the last event once the time is up."""
         from phala_secrets.cloud.models import CvmStateEvent
 
         message = f"not {self._target} after {self._seconds} s"
@@ -94,5 +94,5 @@ class Watch:
 
 def _within(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name} has to be a whole number from {low} to {high}", hint=f"change {name}")
+        raise InputError(f"invalid {name}", hint=f"use a whole number from {low} to {high}")
     return value

@@ -1,4 +1,4 @@
-"""What code an app-compose is of, in words that a person can compare."""
+"""The code behind an app-compose, in words that a person can compare."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _TEXTS = {
 
 
 _NAMES = "allowed_envs"
-"""The names, which are shown elsewhere."""
+"""The names of variables, which the report shows elsewhere."""
 
 _LONG = 64
-"""Characters of a setting from which it is shown by its digest."""
+"""Characters above which a setting shows as its digest."""
 
 
 def code_of(app_compose: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what would run: label and value. A file or script is shown as ``sha256:`` and its digest.
+    """Return labels and values of what would run. The values are untrusted text.
 
-    That is the digest of the text itself (``sha256sum docker-compose.yml``). All other settings are shown,
-    too, since the hash approves them: which registry images come from, whether logs are public. The
-    values are untrusted.
+    A file or script shows as ``sha256:`` and the digest of its text (``sha256sum docker-compose.yml``).
+    All other settings show too, since the hash approves them: the registry of the images, for example,
+    or whether logs are public.
     """
     facts = [
         (label, _digest(text))

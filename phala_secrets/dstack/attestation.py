@@ -1,18 +1,18 @@
-"""Attestation: that what runs is a genuine TEE with an accepted OS, this app, this code and this KMS.
+"""Attestation: a genuine TEE runs an accepted OS, this app, this code and this KMS.
 
-A chain of links, each of which is checked on its own, so that a report can say which one failed:
+A chain of links, each checked on its own, so that a report can name the one that failed:
 
 ======================  ===========================================================================
 quote                   Intel's certificates vouch for the quote
-TCB                     the platform's firmware is up to date, or has a status that is accepted
-debug                   it is no debug VM
+TCB                     the platform's firmware is up to date or has an accepted status
+debug                   the VM is not a debug VM
 OS                      MRTD, RTMR1 and RTMR2 are those of an accepted image
 event log               the log replays to the quote's RTMR3
-app, compose hash, …    what the guest claimed before its app ran is what is expected
+app, compose hash, …    the guest's claims from before its app ran are as expected
 ======================  ===========================================================================
 
 Nothing in the event log counts without the OS: a genuine VM with another OS can extend all the right
-events. Pure, but for the library that verifies quotes; the time is an argument.
+events. The module is pure, apart from the library that verifies quotes. The time is an argument.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ TCB_STATUSES = (
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 )
-"""What may be accepted beside ``UpToDate``. ``Revoked`` never is."""
+"""Statuses that a user may accept in addition to ``UpToDate``. ``Revoked`` is never accepted."""
 
 _UNTRUSTED = "do not trust what this CVM runs"
 
 
 class Link(NamedTuple):
-    """One link of the chain. ``ok`` is None where it could not be checked; ``what`` says what was found."""
+    """One link of the chain. ``ok`` is None if it could not be checked. ``what`` says what was found."""
 
     name: str
     ok: bool | None
@@ -58,11 +58,11 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the evidence has to show. What is None, or empty, is not expected, and its link does not hold.
+    """What the evidence has to show. The link of an expectation that is None or empty does not hold.
 
     ``app_id`` and ``instance_id`` are 40 hex digits, ``compose_hash`` 64. ``trusted_os`` are
     ``os_measurements``. ``kms_cas`` maps each accepted CA key of a KMS (SPKI hex) to what vouches for
-    it. ``root`` is a root certificate (DER) to accept in place of Intel's: then the TEE is simulated.
+    it. ``root`` is a root certificate (DER) that replaces Intel's: the TEE is then simulated.
     """
 
     app_id: str | None = None
@@ -76,13 +76,16 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What was verified, link by link.
+    """The result of a verification, link by link.
 
-    ``os_measurements`` is the digest of MRTD, RTMR1 and RTMR2, or None where the quote could not be read;
-    ``tcb_status`` and ``advisories`` are Intel's; ``evidence_sha256`` is of the quote and the event log;
-    ``report_data`` the quote's 64 bytes in hex, which the guest chose. ``required`` are the names of the
-    links without which nothing is attested. ``os_image`` is the hash that the guest gives its image (hex),
-    or nothing, and ``os_image_allowed`` what the KMS contract says of it: shown, and no link.
+    ``links`` are all links that were checked. ``required`` names the links without which nothing is
+    attested. ``os_measurements`` is the SHA-256 (hex) of MRTD, RTMR1 and RTMR2, or None if the quote is
+    unreadable. ``tcb_status`` and ``advisories`` are Intel's. ``evidence_sha256`` is the digest of quote
+    and event log. ``report_data`` has the quote's 64 bytes in hex, which the guest chose. ``simulated``
+    is whether a root other than Intel's signed.
+
+    ``os_image`` is the hash (hex) that the guest reports for its OS image, or empty. ``os_image_allowed``
+    is the KMS contract's verdict on it. Reports show both, but neither is a link.
     """
 
     links: tuple[Link, ...]
@@ -98,24 +101,24 @@ class Attestation:
 
     @property
     def attested(self) -> bool:
-        """Whether every link is there and holds; one that could not be checked does not."""
+        """Whether every required link holds. One that could not be checked does not hold."""
         held = {link.name for link in self.links if link.ok}
         return bool(self.required) and self.required <= held and not self.broken
 
     @property
     def broken(self) -> tuple[Link, ...]:
-        """The links that do not hold, those that could not be checked last."""
+        """The links that do not hold. Those that could not be checked come last."""
         missing = [
             link for link in self.links if link.ok is False or (link.ok is None and link.name not in OPTIONAL)
         ]
         return tuple(sorted(missing, key=lambda link: link.ok is None))
 
     def and_link(self, link: Link) -> Attestation:
-        """Return it with one more link, which has to hold as well."""
+        """Return a copy with one more link, which is required too."""
         return replace(self, links=(*self.links, link), required=self.required | {link.name})
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data, for an output."""
+        """Return a dict of plain JSON data, for an output."""
         return {
             "attested": self.attested,
             "tee": "simulated TEE" if self.simulated else "Intel TDX",
@@ -129,7 +132,7 @@ class Attestation:
         }
 
     def as_text(self) -> str:
-        """Return it as JSON on one line."""
+        """Return JSON on one line."""
         return json.dumps(self.as_json(), separators=(",", ":"))
 
 
@@ -139,11 +142,11 @@ _IMAGE_HASH = 32
 _PLATFORM = ("quote", "TCB", "debug", "OS")
 
 OPTIONAL = frozenset({"certificate"})
-"""Links that may be missing, and have to hold where they can be checked: the API serves no key."""
+"""Links that may be unchecked but must not fail: the API serves no key for them."""
 
 
 def evidence_digest(quote: Any, event_log: Any) -> str:
-    """Return the SHA-256 of a quote and an event log as they came, in hex; nothing for what is no JSON."""
+    """Return the SHA-256 (hex) of a quote and an event log as they came, or "" if that is not JSON."""
     try:
         log = event_log if isinstance(event_log, str) else json.dumps(event_log, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
@@ -161,15 +164,15 @@ def check_cvm(
     now: int,
     certificate_key: bytes | None = None,
 ) -> Attestation:
-    """Return what the evidence of a CVM shows, link by link. Nothing that it holds makes this raise.
+    """Return what the evidence of a CVM shows, link by link. No evidence makes this raise.
 
     Args:
         quote: the quote, in hex or as bytes.
-        event_log: the event log, as parsed from JSON or as its text.
-        collateral: what to verify the quote with, or why there is none.
-        expected: what it has to show.
+        event_log: the event log, parsed from JSON or as its text.
+        collateral: Intel's collateral for the quote, or why it is missing.
+        expected: what the evidence has to show.
         now: the time to verify at, in Unix seconds.
-        certificate_key: the SubjectPublicKeyInfo of the app's certificate (DER), where it is known.
+        certificate_key: the SubjectPublicKeyInfo of the app's certificate (DER), if known.
     """
     chain = _Chain(expected, quote, event_log)
     chain.verify(collateral, now)
@@ -188,9 +191,9 @@ def check_cvm(
 def check_kms(
     record: KmsRecord, collateral: Collateral | EvidenceError | None, expected: Expected, *, now: int
 ) -> Attestation:
-    """Return what a KMS's bootstrap record shows, link by link; the arguments are those of ``check_cvm``.
+    """Return what a KMS's bootstrap record shows, link by link. Arguments are those of ``check_cvm``.
 
-    Of ``expected``, the OS, the TCB and the root certificate count.
+    Only the OS, the TCB and the root certificate of ``expected`` count.
     """
     chain = _Chain(expected, record.quote, record.event_log)
     chain.verify(collateral, now)
@@ -204,7 +207,7 @@ Check = tuple[bool | None, str]
 
 
 class _Chain:
-    """The links as they are checked, one after the other."""
+    """The links while they are checked, one after the other."""
 
     def __init__(self, expected: Expected, quote: Any, event_log: Any) -> None:
         self.expected = expected
@@ -234,7 +237,7 @@ class _Chain:
 
     def _quote(self, quote: Quote, collateral: Collateral | EvidenceError | None, now: int) -> None:
         if collateral is None or isinstance(collateral, EvidenceError):
-            why = "no collateral was given" if collateral is None else collateral.message
+            why = "no collateral" if collateral is None else collateral.message
             self.add("quote", None, f"not verified: {why}")
             return
         try:
@@ -247,7 +250,7 @@ class _Chain:
         self.add("TCB", *_tcb(verdict.status, verdict.advisories, self.expected.allow_tcb))
 
     def read_log(self) -> None:
-        """Check that the event log is the one behind the quote's RTMR3."""
+        """Check that the event log replays to the quote's RTMR3."""
         if self.quote is None:
             return
         try:
@@ -265,7 +268,7 @@ class _Chain:
         )
 
     def claim(self, name: str, event: str, check: Callable[[bytes], Check]) -> None:
-        """Check what the guest claimed; without a log that counts there is no link of that name."""
+        """Check a claim of the guest. Without a valid log there is no link of that name."""
         if self.claims is None:
             return
         try:
@@ -274,13 +277,13 @@ class _Chain:
             self.add(name, False, error.message)
 
     def binding(self, name: str, report_data: bytes, what: str) -> None:
-        """Check what the guest put into its quote."""
+        """Check the report data that the guest put into its quote."""
         if self.quote:
             same = self.quote.report_data == report_data
             self.add(name, same, what if same else "the quote's report data does not bind these keys")
 
     def certificate(self, key: bytes | None) -> None:
-        """Check the binding of the app's certificate, where its key is known."""
+        """Check the binding of the app's certificate, if its key is known."""
         if key is None:
             self.add("certificate", None, "not available: the API serves no key")
         else:
@@ -343,7 +346,7 @@ def _kms(payload: bytes, accepted: Mapping[str, str]) -> Check:
         provider = loads(payload)
         name, key = provider["name"], provider["id"]
     except (ValueError, TypeError, KeyError):
-        raise EvidenceError("the key-provider is not an object with name and id", hint=_UNTRUSTED) from None
+        raise EvidenceError("the key-provider event has no name or id", hint=_UNTRUSTED) from None
     if name != "kms":
         return False, f"the key provider is {ascii(name)[:60]}, not a KMS"
     try:
@@ -353,5 +356,5 @@ def _kms(payload: bytes, accepted: Mapping[str, str]) -> Check:
     if not accepted:
         return None, f"KMS not compared: its CA key is {ca}"
     if ca not in accepted:
-        return False, f"the KMS has the CA key {ca}, which is not accepted"
+        return False, f"the KMS has the CA key {ca}, which is not trusted"
     return True, f"its CA key is that of {accepted[ca]}"

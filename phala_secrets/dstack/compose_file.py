@@ -1,7 +1,7 @@
-"""A compose file that is to be deployed: what can be known to be wrong with it before it is sent.
+"""Checks of a compose file before its deployment.
 
-A CVM gets the text of the file and nothing of the folder that it lies in. The text is measured, and
-public. Compose itself puts the variables in, in the guest: here they are looked for, and never put in.
+A CVM gets the text of the file and nothing else from its folder. The text is measured and public.
+Compose substitutes the variables in the guest. This module only looks for them.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ if TYPE_CHECKING:
     from phala_secrets.dstack.environment import Environment
 
 MAX_BYTES = 200 * 1024
-"""What the service takes of compose file and pre-launch script together."""
+"""The service's limit for compose file and pre-launch script together."""
 
 _FOLDER, _HANDED_OVER = "/dstack", "/dstack/.host-shared"
-"""Where the launcher runs Compose, and the folder there in which the guest writes the variables."""
+"""The folder in which the launcher runs Compose, and the one in which the guest writes the variables."""
 _CHECKOUT = re.compile(
     rf"(?:\$\{{{NAME.pattern}:?-)?(?:\.{{1,2}}(?:[/\\}}:]|$)|~|\$\{{?(?:PWD|HOME)(?![A-Za-z0-9_]))"
 )
-"""How a path begins that leads into a checkout or a home, be it as a variable's default."""
+"""The beginning of a path into a checkout or a home folder, also as a variable's default."""
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:|github\.com/")
 _DIGEST = re.compile(r"[^$]*@sha256:[0-9a-f]{64}")
 _WHOLE_VARIABLE = re.compile(rf"\$(?:{NAME.pattern}|\{{[^{{}}]*\}})")
 _SHOWN = 80
 _URL_SAFE = str.maketrans("+/", "-_")
 _LONG = 16
-"""Characters from which a value is looked for inside of words, too."""
+"""Characters above which the search for a value includes the inside of words."""
 
 _PLACES: Parts = {
     "file": {
@@ -88,24 +88,24 @@ class ComposeFile(NamedTuple):
     path: str
 
     def finding(self, message: str, hint: str, line: int | None, *, warning: bool = False) -> Finding:
-        """Return what is wrong at a line of it."""
+        """Return a finding about one of its lines."""
         return Finding(message, hint, self.path, line, "warning" if warning else "error")
 
 
 def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding]:
-    """Return what is wrong with a compose file whatever CVM it is for, in the order of its lines.
+    """Return what is wrong with a compose file for any CVM, in the order of its lines.
 
     Args:
         compose: the file.
-        require_digest: whether an image that is not named by digest is an error, and no warning.
+        require_digest: whether an image without a digest is an error rather than a warning.
 
     Returns:
-        An error for what is no compose file, or takes more than its text; findings about images.
+        Errors if it is not a compose file or needs more than its text. Findings about images.
     """
     try:
         root = _services(parse(compose.text))
     except UnreadableError as error:
-        hint = "give a docker compose file: YAML with services, and without tags"
+        hint = "use a docker compose file: YAML with services and without tags"
         return [compose.finding(f"the compose file cannot be used: {error.problem}", hint, error.line)]
     if too_much := too_large(compose, {}):
         return too_much
@@ -114,30 +114,28 @@ def check(compose: ComposeFile, *, require_digest: bool = False) -> list[Finding
 
 
 def too_large(compose: ComposeFile, app_compose: Mapping[str, Any]) -> list[Finding]:
-    """Return the error for a file that is too large beside the pre-launch script of its app."""
+    """Return the error for a file that is too large together with its app's pre-launch script."""
     script = app_compose.get("pre_launch_script")
     size = len(compose.text.encode()) + (len(script.encode()) if isinstance(script, str) else 0)
     if size <= MAX_BYTES:
         return []
-    message = (
-        f"the compose file and the pre-launch script have {size} bytes, and Phala Cloud takes {MAX_BYTES}"
-    )
-    return [compose.finding(message, "move what is long into an image, or shorten it", None)]
+    message = f"the compose file and the pre-launch script have {size} bytes; Phala Cloud accepts {MAX_BYTES}"
+    return [compose.finding(message, "shorten them, or move long parts into an image", None)]
 
 
 def unresolved(
     compose: ComposeFile, app_compose: Mapping[str, Any], names: Iterable[str], empty: Iterable[str] = ()
 ) -> list[Finding]:
-    """Return what is missing of the variables that the file refers to, and which are referred to nowhere.
+    """Return findings for variables that the file needs and lacks, and for those that it never uses.
 
     Args:
-        compose: the file; one that ``check`` found to be readable.
-        app_compose: the app-compose of which it is to be a part. A script may set what it mentions.
-        names: the names that the CVM is to have.
-        empty: those of them without a value, as far as that is known.
+        compose: the file. ``check`` found it readable.
+        app_compose: the app-compose that it becomes part of. A script may set what it mentions.
+        names: the names that the CVM will have.
+        empty: those of them that are known to have no value.
 
     Returns:
-        An error for each ``${NAME}`` without a default that is not given; else as
+        An error for each missing ``${NAME}`` without a default. Otherwise the findings of
         ``compose_refs.missing_and_unused``.
     """
     given = frozenset(names)
@@ -152,8 +150,8 @@ def unresolved(
             lines[name] = min(line, lines.get(name, line))
     errors = [
         compose.finding(
-            f"the compose file refers to {name}, which is not given",
-            f"give {name}, or write a default: ${{{name}:-default}}",
+            f"the compose file refers to {name}, which is missing",
+            f"add {name}, or write a default: ${{{name}:-default}}",
             line,
         )
         for name, line in sorted(lines.items(), key=lambda one: (one[1], one[0]))
@@ -165,17 +163,17 @@ def unresolved(
 def in_plain_text(
     compose: ComposeFile, environment: Environment, secret_parts: Callable[[str, str], Iterable[str]]
 ) -> list[Finding]:
-    """Return an error for each variable whose value stands in the compose file, which is public.
+    """Return an error for each variable whose value appears in the compose file, which is public.
 
     Args:
-        compose: the file; one that cannot be parsed is searched as text.
-        environment: the variables that are given.
-        secret_parts: what is secret of a variable: called with its name and its value.
+        compose: the file. If it does not parse, its plain text is searched.
+        environment: the variables of this run.
+        secret_parts: returns the secret parts of a variable, from its name and its value.
 
     Returns:
-        Errors with the line and the name, and never the value. Found is also what is written with YAML's
-        or JSON's escapes, with ``$$`` for ``$``, as a part of a URL, or in base64, alone or within more.
-        Nothing of a file that is too large: it is refused for that.
+        Errors with the line and the name but never the value. The search covers the escapes of YAML and
+        JSON, ``$$`` for ``$``, parts of a URL, and base64 alone or within other text. Return nothing for
+        a file that is too large: it is refused anyway.
     """
     if too_large(compose, {}):
         return []
@@ -185,7 +183,7 @@ def in_plain_text(
     except UnreadableError:
         scalars = []
     texts += [(line_of(node), node.value) for node in scalars]
-    whole = "\n".join(text for _, text in texts)  # most spellings stand nowhere: that is seen at once
+    whole = "\n".join(text for _, text in texts)  # rules out most spellings at once
     found = []
     for variable in environment:
         secret = secret_parts(variable.name, variable.value)
@@ -196,17 +194,17 @@ def in_plain_text(
             continue
         numbers = [number for number, text in texts if any(pattern.search(text) for pattern in patterns)]
         if numbers:
-            message = f"the value of {variable.name} stands in the compose file, which is public"
+            message = f"the value of {variable.name} is in the compose file, which is public"
             hint = (
-                f"write ${{{variable.name}}} in its place, and change the secret if the file was shared; "
-                "a setting is named in no-mask"
+                f"write ${{{variable.name}}} instead, and replace the secret if the file was shared; "
+                "if it is a setting, add it to no-mask"
             )
             found.append(compose.finding(message, hint, min(numbers)))
     return found
 
 
 def _services(root: Node | None) -> Node:
-    """Return the root of what is plain YAML with services, or raise UnreadableError."""
+    """Return the root of plain YAML with services, or raise UnreadableError."""
     if root is None or root.id != "mapping":
         raise UnreadableError("it is not a mapping", None if root is None else line_of(root))
     hold_to_plain(root)
@@ -219,20 +217,20 @@ def _services(root: Node | None) -> Node:
     return root
 
 
-# What a CVM does not have
+# Files that a CVM does not have
 
 
 def _checkout(compose: ComposeFile, root: Node) -> Iterator[Finding]:
     for node, part in parts(root, _PLACES):
         if part == "build" and _builds_checkout(node):
             message = "the compose file builds an image from the checkout, which a CVM does not have"
-            hint = "build and push the image before, and name it by digest: image: name@sha256:…"
+            hint = "build and push the image first, and name it by digest: image: name@sha256:…"
             yield compose.finding(message, hint, line_of(node))
         elif what := _path_of(node, part):
             message = f"the compose file {what} of the checkout, which a CVM does not have"
             hint = (
-                "put it into an image, or inline: configs and secrets take `content` or `environment`; "
-                "what the guest has is named by its absolute path"
+                "put it into an image, or inline: configs and secrets accept `content` or `environment`; "
+                "name a file of the guest by its absolute path"
             )
             yield compose.finding(message, hint, line_of(node))
 
@@ -249,7 +247,7 @@ def _builds_checkout(build: Node) -> bool:
 
 
 def _path_of(node: Node, part: str) -> str:
-    """Return what the compose file does with a path of the checkout, or nothing."""
+    """Return what the compose file does with a path of the checkout, or an empty string."""
     text, own = text_of(node), fields(node)
     if part == "mount":
         if text is not None:
@@ -272,7 +270,7 @@ def _is_relative(path: str) -> bool:
 
 
 def _is_the_guests(path: str) -> bool:
-    """Whether a relative path leads to what the guest itself writes beside the compose file."""
+    """Return whether a relative path leads to a file that the guest writes beside the compose file."""
     source = posixpath.normpath(posixpath.join(_FOLDER, path.split(":")[0]))
     return source == _HANDED_OVER or source.startswith(_HANDED_OVER + "/")
 
@@ -288,11 +286,11 @@ def _images(compose: ComposeFile, root: Node, *, require_digest: bool) -> Iterat
             continue
         shown, line = f"{image[:_SHOWN]!a}"[1:-1], line_of(own["image"])
         if not require_digest:
-            if not _WHOLE_VARIABLE.fullmatch(image):  # its value may well have a digest
+            if not _WHOLE_VARIABLE.fullmatch(image):  # its value may have a digest
                 message = f"the image {shown} is named by tag, so its code can change without an update"
                 yield compose.finding(message, _by_digest(image, shown), line, warning=True)
         else:
-            message = f"the image {shown} is not named by digest, as require-digest demands"
+            message = f"require-digest is set, but the image {shown} has no digest"
             yield compose.finding(message, _by_digest(image, shown), line)
 
 
@@ -312,7 +310,7 @@ def _spellings(text: str) -> set[str]:
 
 
 def _base64(text: str) -> Iterator[str]:
-    """Yield what base64 has of a text wherever it stands: after a user's name and a colon, for one."""
+    """Yield the base64 of a text at every offset: it may follow a user name and a colon, for example."""
     data = text.encode()
     yield b64encode(data).decode().rstrip("=")
     for offset in range(3):
@@ -324,7 +322,7 @@ def _base64(text: str) -> Iterator[str]:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Match a value as a word of its own: ``web1`` is not in ``web10``. A long one may be anywhere."""
+    """Match a value as a whole word: ``web1`` is not in ``web10``. A long value may be anywhere."""
     before = r"(?<![A-Za-z0-9])" if text[:1].isalnum() and len(text) < _LONG else ""
     after = r"(?![A-Za-z0-9])" if text[-1:].isalnum() and len(text) < _LONG else ""
     return re.compile(before + re.escape(text) + after)

@@ -1,8 +1,8 @@
-"""The compose hash: the SHA-256 of an app-compose as it was written, which the guest measures.
+"""The compose hash: the SHA-256 of an app-compose as written, which the guest measures.
 
-The API gives the app-compose as JSON, not as the bytes that were hashed, and more than one way
-of writing them is in use. Each is a ``Form`` here; all of them write JSON as JavaScript's
-``JSON.stringify`` does (ECMA-262), with keys sorted at every depth.
+The API returns the app-compose as JSON, not the bytes that were hashed. Several ways of writing them
+are in use, each a ``Form`` here. All write JSON like JavaScript's ``JSON.stringify`` (ECMA-262) with
+keys sorted at every depth.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Form(NamedTuple):
     """A way of writing an app-compose.
 
-    ``style`` is ``compact`` (no white space; npm and PyPI ``dstack-sdk``) or ``pretty`` (an
-    indent of four, and then every ``": `` made ``":``, inside strings too; npm
-    ``@phala/cloud``). ``normalised`` leaves out the other runner's script and an empty
-    ``pre_launch_script``, as each of these can. ``nulls_dropped`` leaves out what is null at
-    the top and in ``docker_config``, as PyPI ``dstack-sdk`` does.
+    ``style`` is ``compact`` (no white space; npm and PyPI ``dstack-sdk``) or ``pretty`` (an indent of
+    four, then every ``": `` becomes ``":``, inside strings too; npm ``@phala/cloud``). ``normalised``
+    leaves out the other runner's script and an empty ``pre_launch_script``: each SDK can do this.
+    ``nulls_dropped`` leaves out nulls at the top and in ``docker_config``, like PyPI ``dstack-sdk``.
     """
 
     style: Literal["compact", "pretty"]
@@ -39,57 +38,62 @@ class Form(NamedTuple):
 
 _STYLES: tuple[Literal["compact", "pretty"], ...] = ("compact", "pretty")
 FORMS = tuple(Form(*choice) for choice in product(_STYLES, (False, True), (False, True)))
-"""Every form, the plainest first."""
+"""Every form, starting with the plainest."""
 
 
 def get_compose_hash(app_compose: Mapping[str, Any], normalize: bool = False) -> str:
     """Return the compose hash as dstack's SDKs define it: SHA-256 of the compact form, 64 hex digits.
 
-    ``normalize`` first leaves out what does not count: ``docker_compose_file`` if the runner is
-    ``bash``, ``bash_script`` if it is ``docker-compose``, and an empty ``pre_launch_script``.
+    Nulls are kept and hashed, as in npm ``@phala/dstack-sdk``. PyPI ``dstack-sdk`` drops those at the
+    top and rejects ``docker_config: null``.
 
-    Nulls are kept and hashed, as npm ``@phala/dstack-sdk`` does; PyPI ``dstack-sdk`` drops
-    those at the top and cannot take ``docker_config: null``. ``app_compose`` is left as it is.
+    Args:
+        app_compose: the app-compose, parsed from JSON. It is not modified.
+        normalize: leave out ``docker_compose_file`` if the runner is ``bash``, ``bash_script`` if it is
+            ``docker-compose``, and an empty ``pre_launch_script``.
 
-    Raises ``InputError`` for what JSON cannot express.
+    Returns:
+        64 lower-case hex digits without ``0x``.
+
+    Raises:
+        InputError: JSON cannot express the app-compose, or its nesting is too deep.
     """
     return _sha256(app_compose, Form("compact", normalised=normalize, nulls_dropped=False))
 
 
 def hash_with(app_compose: Mapping[str, Any], names: Sequence[str], form: Form) -> str:
-    """Return the compose hash (64 hex digits) that the app-compose has with these names, in this order."""
+    """Return the compose hash (64 hex digits) of the app-compose with these names in this order."""
     return _sha256({**app_compose, "allowed_envs": list(names)}, form)
 
 
 def find_form(app_compose: Mapping[str, Any], compose_hash: str) -> Form | None:
     """Return the form under which an app-compose hashes to ``compose_hash`` (hex), or None.
 
-    Where several forms write this app-compose alike, and it is not empty, they also do so after
-    any change of ``allowed_envs``: one is as good as the other.
+    If several forms write a non-empty app-compose alike, they still do after any change of
+    ``allowed_envs``. So any of them will do.
     """
     wanted = compose_hash.lower().removeprefix("0x")
     return next((form for form in FORMS if _sha256(app_compose, form) == wanted), None)
 
 
 def ordered(today: Iterable[str], given: Iterable[str]) -> list[str]:
-    """Return the given names in an order that changes as little as can be of today's compose hash.
+    """Return the given names in the order that keeps today's compose hash if possible.
 
-    Their order is measured. So those that the CVM has stay in its own order, and new ones stand
-    behind, in the order given.
+    The order is measured. So existing names keep the CVM's order, and new ones follow in the order given.
 
     Args:
         today: the names that the CVM has, in its order (``allowed_envs``).
-        given: the names that it is to have, each once.
+        given: the names that it will have.
     """
     new = dict.fromkeys(given)
     return list(dict.fromkeys([*(name for name in today if name in new), *new]))
 
 
 def candidates(app_compose: Mapping[str, Any], names: Sequence[str], form: Form) -> dict[str, str]:
-    """Return the hashes that the app-compose may have once its ``allowed_envs`` are ``names``.
+    """Return the possible hashes of the app-compose after its ``allowed_envs`` become ``names``.
 
-    Maps each hash (64 hex digits) to the order of the names that gives it: ``as sent``, ``kept``
-    (as ``ordered`` has them) or ``sorted``, the first of these where several give the same.
+    The result maps each hash (64 hex digits) to its order of the names: ``as sent``, ``kept`` (that of
+    ``ordered``) or ``sorted``. If several orders give the same hash, the first of these counts.
     """
     allowed = app_compose.get("allowed_envs")
     today = [name for name in allowed if isinstance(name, str)] if isinstance(allowed, list) else []
@@ -98,7 +102,7 @@ def candidates(app_compose: Mapping[str, Any], names: Sequence[str], form: Form)
 
 
 class Written(NamedTuple):
-    """How an app-compose with new names was written: the order of the names, and the form."""
+    """How an app-compose with new names was written: the order of the names and the form."""
 
     order: str
     form: Form
@@ -108,7 +112,7 @@ def recognise(app_compose: Mapping[str, Any], names: Sequence[str], compose_hash
     """Return how the app-compose was written with ``names`` to have this hash, or None.
 
     Args:
-        app_compose: that of before or after the change; its own ``allowed_envs`` are the order to keep.
+        app_compose: that from before or after the change. Its ``allowed_envs`` set the order to keep.
         names: the names in the order sent.
         compose_hash: 64 hex digits, with or without ``0x``.
     """
@@ -120,17 +124,17 @@ def recognise(app_compose: Mapping[str, Any], names: Sequence[str], compose_hash
 
 
 class Measured(NamedTuple):
-    """The document that the guest measures: its hash (64 hex digits), and what it says."""
+    """The document that the guest measures: its hash (64 hex digits) and its content."""
 
     compose_hash: str
     app_compose: dict[str, Any]
 
 
 def measured(text: str) -> Measured:
-    """Return the compose hash of an app-compose given as the very text that the guest measures.
+    """Return the compose hash of an app-compose from the exact text that the guest measures.
 
-    The API has it as the string ``compose_file`` of a CVM's attestation. Unlike an object from
-    the API it cannot have defaults that the document lacks, and needs no form.
+    The API serves it as the string ``compose_file`` of a CVM's attestation. Unlike an object from the
+    API, it has no added defaults and needs no form.
 
     Raises:
         InputError: the text is not a JSON object.
@@ -142,7 +146,8 @@ def measured(text: str) -> Measured:
         content = None
     if not isinstance(content, dict):
         raise InputError(
-            "the measured app-compose is not a JSON object", hint="give the text as the attestation has it"
+            "the measured app-compose is not a JSON object",
+            hint="pass the text from the attestation unchanged",
         )
     return Measured(digest, content)
 
@@ -150,7 +155,7 @@ def measured(text: str) -> Measured:
 def serialise(app_compose: Mapping[str, Any], form: Form) -> bytes:
     """Return the bytes of an app-compose in one form.
 
-    Raises ``InputError`` for what JSON cannot express, or what is nested too deeply.
+    Raise InputError if JSON cannot express it or its nesting is too deep.
     """
     content = dict(app_compose)
     if form.normalised:
@@ -163,7 +168,7 @@ def serialise(app_compose: Mapping[str, Any], form: Form) -> bytes:
         text = _stringify(content, "    " if form.style == "pretty" else "")
     except RecursionError:
         raise InputError(
-            "the app-compose is nested too deeply", hint="an app-compose is a few levels deep"
+            "the app-compose is nested too deeply", hint="pass a genuine app-compose: it has a few levels"
         ) from None
     if form.style == "pretty":
         text = text.replace('": ', '":')
@@ -190,7 +195,7 @@ def _without_nulls(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stringify(value: Any, indent: str, line: str = "\n") -> str:
-    """``JSON.stringify(value, null, indent)`` with sorted keys; ``line`` begins a line at this depth."""
+    """Return ``JSON.stringify(value, null, indent)`` with sorted keys. ``line`` begins a line."""
     if value is None or isinstance(value, (bool, str)):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, (int, float)):
@@ -208,7 +213,7 @@ def _stringify(value: Any, indent: str, line: str = "\n") -> str:
         opening, closing = "[]"
     else:
         raise InputError(
-            f"the app-compose holds a {type(value).__name__}, which is no JSON",
+            f"the app-compose contains a {type(value).__name__}, which JSON cannot express",
             hint="pass it as parsed from JSON: objects, lists, strings, numbers, booleans and null",
         )
     if not items or not indent:
@@ -217,14 +222,14 @@ def _stringify(value: Any, indent: str, line: str = "\n") -> str:
 
 
 def _property_order(key: Any) -> tuple[int, bytes]:
-    """Where JavaScript lists a property that was set in sorted order.
+    """Return the sort key of a property that JavaScript set in sorted order.
 
-    Array indices come first, by number; the others by UTF-16 code units (ECMA-262,
+    Array indices come first by number, then the others by UTF-16 code units (ECMA-262,
     OrdinaryOwnPropertyKeys and SortCompare).
     """
     if not isinstance(key, str):
         raise InputError(
-            f"the app-compose has a key that is a {type(key).__name__}", hint="keys are strings in JSON"
+            f"the app-compose has a key that is a {type(key).__name__}", hint="use strings as keys"
         )
     if _ARRAY_INDEX.fullmatch(key) and int(key) < 2**32 - 1:
         return int(key), b""
@@ -232,14 +237,14 @@ def _property_order(key: Any) -> tuple[int, bytes]:
 
 
 def _number(value: float) -> str:
-    """A number as JavaScript writes the double that it is (ECMA-262, Number::toString)."""
+    """Return a number as JavaScript writes it as a double (ECMA-262, Number::toString)."""
     try:
         double = float(value)
     except OverflowError:
         return "null"
     if not math.isfinite(double):
         return "null"
-    # Python's repr has the same shortest digits, but another notation.
+    # Python's repr has the same shortest digits in another notation.
     mantissa, _, exponent = repr(abs(double)).partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")
@@ -259,7 +264,7 @@ def _number(value: float) -> str:
 
 
 def _well_formed(text: str) -> str:
-    """JSON text with surrogates paired, or escaped where they stand alone, as JavaScript has them."""
+    """Return JSON text with surrogates paired, or escaped if they are alone, as in JavaScript."""
     if not _SURROGATE.search(text):
         return text
     paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

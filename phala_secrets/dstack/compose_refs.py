@@ -1,9 +1,8 @@
 """Which variables an app-compose refers to, and which images it names by tag.
 
-In a compose file, Compose puts variables into values, never into keys or comments, and
-hands those on that are named without a value (Compose Specification, "Interpolation",
-"environment", "args", "secrets", "configs"). Scripts may reach a variable in any way:
-whatever stands in them as a word counts as mentioned.
+Compose substitutes variables in values, never in keys or comments. It passes on those that have a
+name and no value (Compose Specification, "Interpolation", "environment", "args", "secrets",
+"configs"). Scripts may reach a variable in any way, so every word in them counts as mentioned.
 """
 
 from __future__ import annotations
@@ -36,38 +35,38 @@ _NAMES_LISTED = 10
 _IMAGE_SHOWN = 80
 
 _NOT_PULLED = ("build", "if_not_present", "missing", "never")
-"""Pull policies under which ``docker compose pull`` leaves an image that is there."""
+"""Pull policies under which ``docker compose pull`` keeps an existing image."""
 
 _WHOLE_VARIABLE = re.compile(rf"\$(?:{NAME.pattern}|\{{[^{{}}]*\}})")
 
 _FOLDER = "/dstack"
-"""Where the launcher runs Compose, so where relative paths start."""
+"""The folder in which the launcher runs Compose, where relative paths start."""
 _ENVIRONMENT_FILES = ("/dstack/.host-shared/.decrypted-env.json", "/dstack/.host-shared/.decrypted-env")
 
 
 class References(NamedTuple):
-    """The names that an app-compose refers to; or the ``problem`` that kept it from being read."""
+    """The names that an app-compose refers to, or the ``problem`` that makes it unreadable."""
 
     required: frozenset[str] = frozenset()
-    """``${X}``, ``$X``, ``${X:?…}``, and those handed on without a value."""
+    """``${X}``, ``$X``, ``${X:?…}``, and those passed on without a value."""
     demanded: frozenset[str] = frozenset()
-    """Of these ``${X:?…}`` and ``${X?…}``, without which Compose does not start."""
+    """Of these, ``${X:?…}`` and ``${X?…}``: Compose does not start without them."""
     filled: frozenset[str] = frozenset()
-    """Of these ``${X:?…}``, which may not be empty either."""
+    """Of these, ``${X:?…}``, which may not be empty either."""
     optional: frozenset[str] = frozenset()
-    """Those with a default or an alternative alone, and all within one."""
+    """Those that always have a default or an alternative, and all within one."""
     mentioned: frozenset[str] = frozenset()
     """Every word of the scripts that could be a name."""
     hands_on_all: bool = False
     """Whether a service gets one of the guest's own files with all variables."""
     by_tag: tuple[str, ...] = ()
-    """The images that are not named by digest, each once; not those that are built there or never pulled."""
+    """The images without a digest, each once. Images that are built or never pulled do not count."""
     pulls: bool = False
     """Whether each boot pulls the images."""
     problem: str = ""
 
     def use_of(self, name: str) -> str:
-        """Return in words what becomes of a variable in the app; nothing where that cannot be told."""
+        """Return in words how the app uses a variable, or an empty string if that is unknown."""
         if name in self.demanded:
             return "the app does not start without it"
         if name in self.required:
@@ -75,21 +74,21 @@ class References(NamedTuple):
         if name in self.optional:
             return "used by the compose file, which has a default"
         if self.hands_on_all:
-            return "handed on with all others"
+            return "passed on with all others"
         if name in self.mentioned or name in FOR_PHALA:
             return "used by a script"
         return "" if self.problem else "not used by the compose file"
 
 
 def references(app_compose: Mapping[str, Any]) -> References:
-    """Read the compose file and the scripts of an app-compose. Never raises: see ``References.problem``."""
+    """Read the compose file and the scripts of an app-compose. Never raise: see ``References.problem``."""
     scripts = [app_compose.get(field) for field in ("pre_launch_script", "bash_script")]
     mentioned = frozenset(
         word for script in scripts if isinstance(script, str) for word in NAME.findall(script)
     )
     text = app_compose.get("docker_compose_file")
     if not isinstance(text, str):
-        problem = "" if isinstance(scripts[1], str) else "there is none"
+        problem = "" if isinstance(scripts[1], str) else "it is missing"
         return References(mentioned=mentioned, problem=problem)
     try:
         root = parse(text)
@@ -126,10 +125,10 @@ def images(app_compose: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def built_in(name: str) -> bool:
-    """Return whether a compose file may refer to this name though nobody gives it.
+    """Return whether a compose file may refer to this name although no user sets it.
 
-    Phala provides some (``DSTACK_APP_…``, ``DSTACK_GATEWAY_DOMAIN``); the launcher exports
-    ``PCCS_URL``; and the launcher's own names can be given by nobody.
+    Phala provides some (``DSTACK_APP_…``, ``DSTACK_GATEWAY_DOMAIN``), and the launcher exports
+    ``PCCS_URL``. No user can set the launcher's own names.
     """
     return (
         name in ("DSTACK_GATEWAY_DOMAIN", "PCCS_URL")
@@ -140,57 +139,57 @@ def built_in(name: str) -> bool:
 
 
 def missing_and_unused(refs: References, given: Iterable[str], empty: Iterable[str] = ()) -> list[Finding]:
-    """Return a finding for names that are referred to and not given, and for those referred to nowhere.
+    """Return findings for missing names and for unused ones.
 
     Args:
         refs: what the app-compose refers to.
-        given: the names that are given.
-        empty: those of them that are given without a value.
+        given: the names that the CVM will have.
+        empty: those of them without a value.
 
     Returns:
-        An error for names that Compose does not start without; a warning for others that are
-        missing; a notice for unused ones, or where the compose file could not be searched.
+        An error for missing names without which Compose does not start, and a warning for other missing
+        ones. A notice for unused names, or if the compose file is unreadable.
     """
     if refs.problem:
-        message = f"The CVM's compose file could not be searched for variables: {refs.problem}"
+        message = f"The CVM's compose file cannot be searched for variables: {refs.problem}"
         return [Finding(message, severity="notice")]
     names = frozenset(given)
-    # A script may well set what it mentions, in Compose's `.env` for instance.
+    # A script may set what it mentions, for instance in Compose's `.env`.
     fatal = (refs.demanded - names | refs.filled.intersection(empty)) - refs.mentioned
     return [
         *_demanded(name for name in fatal if not built_in(name)),
         *_missing(name for name in refs.required - names - fatal if not built_in(name)),
-        # Compose itself reads COMPOSE_PROFILES and its like.
+        # Compose itself reads COMPOSE_PROFILES and similar names.
         *_unused(refs, (name for name in names - FOR_PHALA if not name.startswith("COMPOSE_"))),
     ]
 
 
 def _demanded(names: Iterable[str]) -> Iterator[Finding]:
     if listed := _listed(names):
-        message = f"The CVM's compose file does not start without variables that are missing: {listed}"
-        yield Finding(message, "Give them a value: `${NAME:?}` and `${NAME?}` demand one.", severity="error")
+        message = f"The CVM's compose file requires variables that are missing: {listed}"
+        yield Finding(message, "Give them a value: `${NAME:?}` and `${NAME?}` require one.", severity="error")
 
 
 def _missing(names: Iterable[str]) -> Iterator[Finding]:
     if listed := _listed(names):
-        message = f"The CVM's compose file refers to variables that are not given: {listed}"
-        yield Finding(message, "Give them, or write a default in the compose file: ${NAME:-default}.")
+        message = f"The CVM's compose file refers to variables that are missing: {listed}"
+        yield Finding(message, "Add them, or write a default in the compose file: ${NAME:-default}.")
 
 
 def _unused(refs: References, names: Iterable[str]) -> Iterator[Finding]:
     used = refs.required | refs.optional | refs.mentioned
     listed = _listed(name for name in names if name not in used)
     if listed and not refs.hands_on_all:
-        message = f"Variables are given that the CVM's app refers to nowhere: {listed}"
+        message = f"The CVM's app never refers to these variables: {listed}"
         hint = (
-            "No container gets them unless the compose file hands them on, under `environment` for instance."
+            "No container gets them unless the compose file passes them on, for instance under `environment`."
         )
         yield Finding(message, hint, severity="notice")
 
 
 def mutable_images(refs: References) -> list[Finding]:
-    """Return the notice for images that are named by tag, where each boot pulls them."""
-    # A whole reference in a variable may well have a digest.
+    """Return the notice for images named by tag that each boot pulls."""
+    # A variable that is the whole reference may have a digest.
     listed = _listed(image[:_IMAGE_SHOWN] for image in refs.by_tag if not _WHOLE_VARIABLE.fullmatch(image))
     if not refs.pulls or not listed:
         return []
@@ -221,11 +220,11 @@ _PARTS: Parts = {
     "name": {},
     "path": {"-": "path", "path": "path", "source": "path"},
 }
-"""What each part of a compose file is made of, as far as it is searched."""
+"""The parts of each part of a compose file, as far as the search goes."""
 
 
 def _searched(root: Node | None) -> tuple[set[str], list[str], list[str]]:
-    """The names that are handed on without a value, the paths of files and mounts, the images by tag."""
+    """Return the names passed on without a value, the paths of files and mounts, and the images by tag."""
     names: set[str] = set()
     paths: list[str] = []
     images: list[str] = []
@@ -265,6 +264,6 @@ def _image_by_tag(service: Node) -> Iterator[str]:
 
 
 def _holds_environment(path: str) -> bool:
-    """Whether a file or mount (``source:target`` or ``source`` alone) has the guest's files in it."""
+    """Return whether a file or mount (``source:target`` or ``source``) contains the guest's files."""
     source = posixpath.normpath(posixpath.join(_FOLDER, path.split(":")[0]))
     return any(posixpath.commonpath((source, file)) == source for file in _ENVIRONMENT_FILES)

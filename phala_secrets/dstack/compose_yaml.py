@@ -1,7 +1,7 @@
-"""Reading a compose file as YAML nodes, which know their lines.
+"""A compose file as YAML nodes, which know their lines.
 
-An alias is its anchor's node again and no tag is acted on, so nothing multiplies and nothing is made
-while it is read. What else a parser that acts would stumble over, ``hold_to_plain`` finds.
+An alias is the node of its anchor, and tags have no effect. So reading multiplies nothing and constructs
+nothing. ``hold_to_plain`` finds everything else that would trip a real parser.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _MAX_CHARACTERS = 1024 * 1024
 _MAX_DEPTH = 64
-"""Levels: a compose file has about ten."""
+"""Levels of nesting: a compose file has about ten."""
 _MAX_NODES = 100_000
-"""Nodes once each alias is written out: 200 KB of plain YAML have fewer."""
+"""Nodes with every alias expanded: 200 KB of plain YAML have fewer."""
 
 _TOKEN = re.compile(
     rf"\$\$|\$(?P<bare>{NAME.pattern})|\$\{{(?P<braced>{NAME.pattern})(?P<operator>:?[-?+])?|(?P<end>\}})"
@@ -32,14 +32,14 @@ _TAGS = frozenset(
     f"tag:yaml.org,2002:{kind}"
     for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp", "binary")
 )
-"""Those of plain data. Compose's own (``!reset``, ``!override``) are for several files."""
+"""The tags of plain data. Compose's own (``!reset``, ``!override``) are for multiple files."""
 
 Parts: TypeAlias = "Mapping[str, Mapping[str, str]]"
-"""What each part of a compose file is made of: its parts by key, ``*`` for any, ``-`` for items of a list."""
+"""The parts of each part of a compose file, by key: ``*`` for any key, ``-`` for the items of a list."""
 
 
 class UnreadableError(Exception):
-    """What keeps a compose file from being read; quotes nothing of it. ``line`` counts from 1."""
+    """The reason why a compose file is unreadable, without a quote from it. ``line`` counts from 1."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem if line is None else f"{problem} (line {line})")
@@ -48,10 +48,10 @@ class UnreadableError(Exception):
 
 
 class Reference(NamedTuple):
-    """A variable in a value. ``position`` is where it begins.
+    """A variable in a value. ``position`` is its index there.
 
-    ``operator`` is ``?`` or ``:?`` where it is demanded, ``default`` where it has a default or is in
-    one, and empty otherwise.
+    ``operator`` is ``?`` or ``:?`` for a required variable and ``default`` for one that has a default
+    or is part of one. Otherwise it is empty.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Reference(NamedTuple):
 
 
 def parse(text: str) -> Node | None:
-    """Return the root, or None of an empty document. Raise UnreadableError."""
+    """Return the root, or None for an empty document. Raise UnreadableError."""
     import yaml
 
     if len(text) > _MAX_CHARACTERS:
@@ -75,15 +75,14 @@ def parse(text: str) -> Node | None:
         pass
     else:
         return node
-    raise UnreadableError("it is not YAML that can be read", line)
+    raise UnreadableError("it is not valid YAML", line)
 
 
 def hold_to_plain(root: Node) -> None:
-    """Raise UnreadableError for what is no plain data.
+    """Raise UnreadableError for anything but plain data.
 
-    That is a tag of its own, a key that is no text or stands twice, a merge of what is no mapping, an
-    alias within its own anchor, and what is nested too deeply or has too many nodes once each alias is
-    written out.
+    That is a custom tag, a key that is duplicate or not text, a merge of anything but mappings, or an
+    alias within its own anchor. Too many levels or expanded nodes count too.
     """
     sizes: dict[int, int] = {}
 
@@ -92,12 +91,12 @@ def hold_to_plain(root: Node) -> None:
             raise UnreadableError("it is nested too deeply", line_of(node))
         known = sizes.get(id(node))
         if known == 0:
-            raise UnreadableError("an alias stands within its own anchor", line_of(node))
+            raise UnreadableError("an alias is within its own anchor", line_of(node))
         if known:
             return known
         sizes[id(node)] = 0
         if node.tag not in _TAGS:
-            raise UnreadableError("it has a tag, which is not read here", line_of(node))
+            raise UnreadableError("it has an unsupported tag", line_of(node))
         total = 1
         for child in _children(node):
             total += size(child, depth + 1)
@@ -110,26 +109,26 @@ def hold_to_plain(root: Node) -> None:
 
 
 def _children(node: Node) -> Iterator[Node]:
-    """The nodes within a node, keys too. Raise UnreadableError for a key that is no text or stands twice."""
+    """Yield the nodes within a node, keys included. Raise UnreadableError for an invalid or duplicate key."""
     if node.id == "sequence":
         yield from node.value
     elif node.id == "mapping":
         seen: set[str] = set()
         for key, value in node.value:
             if key.id != "scalar":
-                raise UnreadableError("a key is not a text", line_of(key))
+                raise UnreadableError("a key is not text", line_of(key))
             if key.value in seen:
-                raise UnreadableError("a key stands twice", line_of(key))
+                raise UnreadableError("a key is duplicate", line_of(key))
             merged = value.value if value.id == "sequence" else [value]
             if key.tag.endswith(":merge") and any(one.id != "mapping" for one in merged):
-                raise UnreadableError("what is merged is not a mapping", line_of(key))
+                raise UnreadableError("a merged value is not a mapping", line_of(key))
             seen.add(key.value)
             yield key
             yield value
 
 
 def values(root: Node | None, *, keys: bool = False) -> Iterator[ScalarNode]:
-    """Every scalar that is a value, once; with ``keys`` those that are keys, too."""
+    """Yield every scalar value once. With ``keys``, yield scalar keys too."""
     seen: set[int] = set()
     waiting = [root] if root else []
     while waiting:
@@ -145,7 +144,7 @@ def values(root: Node | None, *, keys: bool = False) -> Iterator[ScalarNode]:
 
 
 def parts(root: Node | None, table: Parts) -> Iterator[tuple[Node, str]]:
-    """Every part in the table, once; a merged mapping (``<<``) counts as part of its heir."""
+    """Yield every part in the table once. A merged mapping (``<<``) belongs to the mapping that merges it."""
     seen: set[tuple[int, str]] = set()
     waiting = [(root, "file")] if root else []
     while waiting:
@@ -168,24 +167,24 @@ def parts(root: Node | None, table: Parts) -> Iterator[tuple[Node, str]]:
 
 
 def fields(node: Node) -> dict[str, Node]:
-    """The fields of a mapping itself, without those that it inherits; none of anything else."""
+    """Return the fields of a mapping without inherited ones, and no fields for any other node."""
     own = node.value if node.id == "mapping" else ()
     return {key.value: value for key, value in own if key.id == "scalar"}
 
 
 def text_of(node: Node | None) -> str | None:
-    """The text of a scalar, and None of anything else."""
+    """Return the text of a scalar, or None for any other node."""
     return node.value if node is not None and node.id == "scalar" else None
 
 
 def line_of(node: Node, position: int = 0) -> int:
-    """The line of a node, from 1; of a literal block that of the character at ``position``."""
+    """Return the line of a node, from 1. In a literal block it is the line of ``position``."""
     line = int(node.start_mark.line) + 1
     return line + 1 + node.value[:position].count("\n") if getattr(node, "style", None) == "|" else line
 
 
 def interpolated(value: str) -> Iterator[Reference]:
-    """Each variable that Compose puts into ``value``."""
+    """Yield each variable that Compose substitutes in ``value``."""
     depth = 0
     for token in _TOKEN.finditer(value):
         name = token["bare"] or token["braced"]

@@ -1,4 +1,4 @@
-"""The sealed environment: what only the guest can open (dstack, ``docs/encrypted-env-spec.md``).
+"""The sealed environment, which only the guest can open (dstack, ``docs/encrypted-env-spec.md``).
 
 ``{"env": [{"key", "value"}, …]}`` as UTF-8 JSON, under AES-256-GCM with no associated data,
 keyed with the raw X25519 shared secret of a fresh key pair and the app's key.
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 _NONCE_BYTES = 12
 _AROUND_BYTES = 32 + _NONCE_BYTES + 16
-"""The sender's public key, the nonce and the tag: what an envelope has around its plaintext."""
+"""Bytes of an envelope besides its plaintext: the sender's public key, the nonce and the tag."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_UNICODE = "it holds half of a surrogate pair: decode it as UTF-8 where it is read"
-_DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
+_NOT_UNICODE = "decode it as UTF-8 where you read it: it contains half of a surrogate pair"
+_DO_NOT_ENCRYPT = "do not encrypt to this key: no dstack KMS sends one like it"
 
 
 def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
-    """Encrypt names and values, in the order given, to an app's X25519 public key (32 bytes).
+    """Encrypt names and values in this order to an app's X25519 public key (32 bytes).
 
-    Returns the sender's public key (32 bytes) ‖ nonce (12) ‖ ciphertext and tag (n + 16). The
-    key pair and the nonce are new each time.
+    Return the sender's public key (32 bytes) ‖ nonce (12) ‖ ciphertext and tag (n + 16). The key pair
+    and the nonce are new each time.
 
-    Raises ``InputError``, naming the variable, for text that is not Unicode (a lone surrogate),
-    and ``ProofError`` for a key of another length or one that makes the shared secret zero
-    (RFC 7748, section 6.1).
+    Raises:
+        InputError: a text is not Unicode (a lone surrogate). The message names the variable.
+        ProofError: the key has another length, or makes the shared secret zero (RFC 7748, section 6.1).
     """
-    # Imported here: a run that only verifies a key does without.
+    # Imported here: a run that only verifies a key does not need it.
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -46,7 +46,7 @@ def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
         secret = ephemeral.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError:
         raise ProofError(
-            "the app's public key is a point of low order: anybody could read what is encrypted to it",
+            "the app's public key is a point of low order: anyone could read what is encrypted to it",
             hint=_DO_NOT_ENCRYPT,
         ) from None
     nonce = os.urandom(_NONCE_BYTES)
@@ -55,17 +55,17 @@ def seal(variables: Iterable[tuple[str, str]], public_key: bytes) -> bytes:
 
 
 def sealed_size(variables: Iterable[tuple[str, str]]) -> int:
-    """Return how many bytes ``seal`` makes of these variables, without encrypting them."""
+    """Return the size in bytes of what ``seal`` would return for these variables."""
     return _AROUND_BYTES + len(_written(variables).encode("utf-8", "surrogatepass"))
 
 
 def entry_size(name: str, value: str) -> int:
-    """Return how many of these bytes one variable takes, its escapes included."""
+    """Return the bytes that one variable adds to it, escapes included."""
     return sealed_size([(name, value)]) - sealed_size([])
 
 
 def parse_sealed(text: str, what: str) -> str:
-    """What was sealed before as lower-case hex, ``0x`` in front or not; InputError names ``what``."""
+    """Return a ciphertext as lower-case hex, from hex with or without ``0x``. InputError names ``what``."""
     digits = text.removeprefix("0x").lower()
     try:
         size = len(bytes.fromhex(digits)) if digits.isalnum() else 0
@@ -73,7 +73,7 @@ def parse_sealed(text: str, what: str) -> str:
         size = 0
     if size < _AROUND_BYTES:
         raise InputError(
-            f"{what} is not a ciphertext in hex", hint="give what encrypting gave out, as it was"
+            f"{what} is not a ciphertext in hex", hint="pass the ciphertext unchanged from the encryption"
         )
     return digits
 
@@ -81,7 +81,7 @@ def parse_sealed(text: str, what: str) -> str:
 def _plaintext(variables: Iterable[tuple[str, str]]) -> bytes:
     listed = list(variables)
     for position, (name, value) in enumerate(listed, 1):
-        # Looked for beforehand, since an encoding error would hold the whole text.
+        # Check first: an encoding error would contain the whole text.
         if _SURROGATE.search(name):
             raise InputError(f"the name of variable {position} is not Unicode text", hint=_NOT_UNICODE)
         if _SURROGATE.search(value):

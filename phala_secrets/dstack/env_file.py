@@ -1,9 +1,9 @@
 """The guest's environment file: dstack writes it, systemd reads it as the launcher's ``EnvironmentFile``.
 
 The writer is dstack's ``dstack-util/src/parse_env_file.rs``, the reader systemd's
-``src/basic/env-file.c``. Some values do not come out as they went in, and some take their
-neighbours with them. Both steps are modelled in full, and the tests hold them to systemd's own
-parser. Which guest has which writer and reader is in ``generations``.
+``src/basic/env-file.c``. Some values come out changed, and some damage their neighbours. This module
+models both steps in full, and tests compare it with systemd's own parser. ``generations`` says which
+guest has which writer and reader.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-"""What dstack takes for a name, and systemd too."""
+"""What dstack and systemd accept as a name."""
 
 
 # The writer: dstack
 
 
 class Writer(NamedTuple):
-    """How dstack writes a value: what makes it quote one, and what it puts behind a backslash."""
+    """How dstack writes a value: what it quotes, and what it escapes with a backslash."""
 
     quoted: re.Pattern[str]
     escaped: re.Pattern[str]
@@ -34,10 +34,10 @@ class Writer(NamedTuple):
 
 
 NO_BACKSLASH = Writer(re.compile("[ \t|&;<>()$`\\\\\"'\n]"), re.compile(r'[\n"$`]'))
-"""Leaves a backslash as it is, and a carriage return without quotes: v0.5.3 to 2026-08."""
+"""Does not escape a backslash or quote a carriage return: v0.5.3 to 2026-08."""
 
 EVERY_ESCAPE = Writer(re.compile("[\\s|&;<>()$`\\\\\"']"), re.compile(r'[\n"$`\\]'))
-"""Escapes the backslash too, and quotes any white space: merged in 2026-09."""
+"""Escapes the backslash too and quotes any white space: merged in 2026-09."""
 
 
 # The reader: systemd
@@ -51,18 +51,18 @@ _BETWEEN = {
     False: re.compile(r"(?:[ \t\n\r]++|[#;](?:[^\\\n\r]++|\\.)*+)++", re.DOTALL),
     True: re.compile(r"(?:[ \t\n\r]++|[#;](?:[^\\\n\r]++|\\[^\n\r])*+\\?+)++"),
 }
-"""What stands between two assignments, by whether a comment ends at a newline behind a backslash."""
+"""The text between two assignments, by whether a comment ends at a newline after a backslash."""
 
 UNREADABLE = re.compile(
     "[\0\ud800-\udfff\ufdd0-\ufdef"
     + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
     + "]"
 )
-"""What systemd refuses a whole file for: a NUL, and whatever its UTF-8 check does not let pass."""
+"""Characters that make systemd reject the whole file: a NUL, and those that fail its UTF-8 check."""
 
 
 class Assignment(NamedTuple):
-    """A name and a value as systemd reads them; ``start`` is where in the file the name begins."""
+    """A name and a value as systemd reads them. ``start`` is the name's index in the file."""
 
     start: int
     name: str
@@ -70,7 +70,7 @@ class Assignment(NamedTuple):
 
 
 def load(text: str, systemd: int) -> list[Assignment]:
-    """Return what systemd of this version makes of the file: nothing at all if it refuses any of it."""
+    """Return what this version of systemd reads from the file: nothing if it rejects any part."""
     assignments = [] if "\0" in text else list(_assignments(text, systemd))
     if any(UNREADABLE.search(name) or UNREADABLE.search(value) for _, name, value in assignments):
         return []
@@ -119,21 +119,21 @@ class Handover(NamedTuple):
     systemd: int
 
     def lines(self, variables: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the lines of the file, in the order given."""
+        """Return the lines of the file in this order."""
         return [self.writer.line(name, value) for name, value in variables]
 
     def delivered(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Return what the launcher's environment has of the variables.
+        """Return the launcher's environment after the handover.
 
-        It may have variables that nobody gave, where a value breaks out of its line.
+        It may have extra variables if a value breaks out of its line.
         """
         return variables_of(load("".join(self.lines(sorted(variables.items()))), self.systemd))
 
     def carries(self, name: str, value: str) -> bool:
-        """Return whether the variable arrives as it is, if it is the only one."""
+        """Return whether the variable arrives unchanged if it is the only one."""
         return self.delivered({name: value}) == {name: value}
 
 
 def variables_of(assignments: Iterable[Assignment]) -> dict[str, str]:
-    """Return the variables that a service has: of a repeated name the last, without invalid names."""
+    """Return a service's variables: the last one of a repeated name, and no invalid names."""
     return {name: value for _, name, value in assignments if NAME.fullmatch(name)}

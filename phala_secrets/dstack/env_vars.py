@@ -1,4 +1,4 @@
-"""The function that Phala documents for encrypting: plain values in, ciphertext as hex out."""
+"""The encryption function that Phala documents: plain values in, ciphertext as hex out."""
 
 from __future__ import annotations
 
@@ -22,24 +22,33 @@ class EnvVar(Protocol):
 
 
 EnvVars = Mapping[str, str] | Iterable[Mapping[str, str] | tuple[str, str] | EnvVar]
-"""A dict of names and values; or items, each ``{"key", "value"}``, a pair, or an object with both."""
+"""A dict of names and values, or items: each is ``{"key", "value"}``, a pair, or an object with both."""
 
 
 def encrypt_env_vars(env_vars: EnvVars, public_key: str) -> str:
-    """Encrypt variables to an app's X25519 public key (hex, 32 bytes), and return the ciphertext as hex.
+    """Encrypt variables to an app's public key and return the ciphertext as hex. Send nothing.
 
-    The key has to be VERIFIED BEFORE, with ``verify_env_encrypt_public_key``: whoever made it can
-    read what is encrypted to it. Values are taken as they are, in the order given; of a repeated
-    name the last value counts, as it does in the guest. Nothing is sent.
+    VERIFY THE KEY FIRST with ``verify_env_encrypt_public_key``: its maker can read what you encrypt.
 
-    Raises ``InputError`` for what is not a name and a value, ``DeliveryError`` for what the guest
-    would refuse (its rule for names, its limits, a NUL), ``ProofError`` for a malformed key.
+    Args:
+        env_vars: a dict of names and values, or items: each is ``{"key", "value"}``, a pair, or an object
+            with both. Values are encrypted unchanged and in this order. The last value of a repeated
+            name counts, as in the guest.
+        public_key: the app's X25519 key, 32 bytes as hex.
+
+    Returns:
+        The ciphertext as lower-case hex without ``0x``: ephemeral key (32 bytes), nonce (12), AES-256-GCM.
+
+    Raises:
+        InputError: an item is not a name and a value.
+        DeliveryError: the guest would refuse a name, a size or a NUL.
+        ProofError: the key is malformed.
     """
     return seal(read_env_vars(env_vars).as_dict().items(), parse_public_key(public_key)).hex()
 
 
 def read_env_vars(env_vars: EnvVars) -> Environment:
-    """The variables, checked as ``encrypt_env_vars`` says."""
+    """Return the variables, checked as in ``encrypt_env_vars``."""
     values: dict[str, str] = {}
     positions: dict[str, int] = {}
     for position, item in enumerate(env_vars.items() if isinstance(env_vars, Mapping) else env_vars, 1):
@@ -56,8 +65,8 @@ def read_env_vars(env_vars: EnvVars) -> Environment:
     for name, value in values.items():
         if "\0" in value:
             raise DeliveryError(
-                f"the value of {name} has a NUL in it, which no environment can carry",
-                hint="encode it, as base64 for example, and decode it in the guest",
+                f"the value of {name} contains a NUL, which no environment can carry",
+                hint="encode it, for example as base64, and decode it in the guest",
             )
     return environment
 
@@ -76,7 +85,7 @@ def _pair(item: Any, position: int) -> tuple[str, str]:
         )
     if not isinstance(value, str):
         raise InputError(
-            f"item {position} of env_vars has a value that is not text but {type(value).__name__}",
-            hint="a value is a string; nothing is converted on the way",
+            f"item {position} of env_vars has a value of type {type(value).__name__}, not str",
+            hint="convert it to a string",
         )
     return name, value

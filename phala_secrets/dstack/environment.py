@@ -1,4 +1,4 @@
-"""What is to reach the guest: variables in order, each with where it came from."""
+"""The variables for the guest, in order, each with its origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Origin(NamedTuple):
-    """Where a variable came from; ``file`` is as the user wrote it, ``line`` counts from 1."""
+    """The source of a variable. ``file`` is the path as the user wrote it, ``line`` counts from 1."""
 
     label: str
     file: str | None = None
@@ -23,9 +23,9 @@ class Origin(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """One variable of the environment, its value as it is to reach the guest.
+    """One variable of the environment, with the value for the guest.
 
-    ``given`` is the text that the source had, where ``value`` is its base64.
+    If ``value`` is base64, ``given`` is the text from the source.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Variable(NamedTuple):
         return f"Variable({self.name!r}, {self.origin})"
 
     def finding(self, problem: str, hint: str, severity: Literal["error", "warning"] = "error") -> Finding:
-        """Return what is wrong with this variable: its name and origin, and ``problem`` behind them."""
+        """Return a finding about this variable: name, origin and ``problem``."""
         origin = self.origin
         message = f"{self.name} ({origin}) {problem}"
         return Finding(message, hint, origin.file, origin.line, severity, self.name, str(origin))
 
     def misnamed(self, problem: str) -> Finding:
-        """Return what is wrong with its name, and how an app gets the value under this name all the same."""
+        """Return a finding about its name. The hint shows how an app still gets the value under this name."""
         name = self.name
-        hint = f"Call it APP_{name}, and hand it on in the compose file as `{name}: ${{APP_{name}}}`."
+        hint = f"Rename it to APP_{name}, and pass it on in the compose file as `{name}: ${{APP_{name}}}`."
         return self.finding(problem, hint)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Environment:
-    """Variables in order, each name once. Iterates over its variables; its representation has names only."""
+    """Variables in order with unique names. Iteration yields the variables. The repr shows names only."""
 
     variables: tuple[Variable, ...] = ()
     _by_name: dict[str, Variable] = field(init=False, compare=False)
@@ -70,7 +70,7 @@ class Environment:
         return {variable.name: variable.value for variable in self.variables}
 
     def secrets(self) -> list[str]:
-        """All that has to be masked: the values, and what they encode."""
+        """Return everything to mask: the values, and the texts that they encode."""
         return [text for variable in self.variables for text in (variable.value, variable.given) if text]
 
     def __iter__(self) -> Iterator[Variable]:

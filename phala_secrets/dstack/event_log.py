@@ -1,4 +1,4 @@
-"""The event log of a dstack guest, and RTMR3, which it explains.
+"""The event log of a dstack guest, which explains RTMR3.
 
 The guest extends RTMR3 with one digest per event::
 
@@ -6,7 +6,7 @@ The guest extends RTMR3 with one digest per event::
     digest = SHA-384(event type (4, little-endian) ‖ ":" ‖ event ‖ ":" ‖ payload)
 
 (dstack, ``cc-eventlog``.) A log is untrusted until it replays to the RTMR3 of a verified quote. Even
-then it says what the guest's software wrote, so it counts only where the OS is an accepted one.
+then the guest's software wrote it, so it counts only if the OS is accepted.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 RUNTIME_EVENT = 0x08000001
-"""The event type of everything that dstack writes into RTMR3 (``DSTACK_RUNTIME_EVENT_TYPE``)."""
+"""The type of all events that dstack writes into RTMR3 (``DSTACK_RUNTIME_EVENT_TYPE``)."""
 
 RTMR3 = 3
 READY = "system-ready"
-"""The event after which the app runs: from there on its code can add events of any name."""
+"""The event after which the app runs. From then on its code can add events of any name."""
 
 MAX_EVENTS = 4_096
-"""Events of one log: a boot writes about thirty, and an app adds a few."""
+"""Events per log: a boot writes about thirty, and an app adds a few."""
 
 MAX_NAME = 1_024
 MAX_PAYLOAD = 65_536
-"""Bytes of an event's payload: the largest of a boot, a UEFI variable, has a few thousand."""
+"""Bytes of an event's payload: the largest of a boot is a UEFI variable with a few thousand."""
 
 MAX_LOG = 4 * 1024 * 1024
 """Characters of a log that comes as JSON text."""
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _DIGEST = re.compile(r"(?:[0-9a-fA-F]{96})?")
-_REPORT = "do not trust this evidence: it was changed, or is cut short"
+_REPORT = "do not trust this evidence: it was changed or truncated"
 
 
 class Event(NamedTuple):
-    """One event. ``digest`` is as the log has it, 48 bytes, or empty where the log leaves it out."""
+    """One event. ``digest`` is the log's own (48 bytes), or empty if the log leaves it out."""
 
     register: int
     kind: int
@@ -53,42 +53,42 @@ class Event(NamedTuple):
     payload: bytes
 
     def recomputed(self) -> bytes:
-        """Return the digest of what the event says."""
+        """Return the digest of the event's content."""
         message = self.kind.to_bytes(4, "little") + b":" + self.name.encode() + b":" + self.payload
         return hashlib.sha384(message).digest()
 
 
 def parse_event_log(log: Any) -> tuple[Event, ...]:
-    """Return the events of a log: a list as parsed from JSON, or its JSON text.
+    """Return the events of a log, from a list parsed from JSON or from JSON text.
 
     Raises:
-        EvidenceError: it is missing, malformed or too large; the message names the event.
+        EvidenceError: the log is missing, malformed or too large. The message names the event.
     """
     if isinstance(log, str):
         log = _parsed(log)
     if log is None:
-        raise EvidenceError("the evidence has no event log", hint="public_tcbinfo of the app must be true")
+        raise EvidenceError("the evidence has no event log", hint="set public_tcbinfo of the app to true")
     if not isinstance(log, list):
         raise EvidenceError("the event log is not a list", hint=_REPORT)
     if not log:
-        raise EvidenceError("the event log is empty", hint="public_tcbinfo of the app must be true")
+        raise EvidenceError("the event log is empty", hint="set public_tcbinfo of the app to true")
     if len(log) > MAX_EVENTS:
         raise EvidenceError(f"the event log has over {MAX_EVENTS} events", hint=_REPORT)
     return tuple(_event(row, number) for number, row in enumerate(log, 1))
 
 
 def replay(events: Iterable[Event]) -> bytes:
-    """Return the RTMR3 that the events make, with each digest recomputed from its event.
+    """Return the RTMR3 that the events produce, with each digest recomputed from its event.
 
     Raises:
-        EvidenceError: the log has another digest for an event than that of what the event says.
+        EvidenceError: a digest in the log does not match its event.
     """
     register = bytes(48)
     for number, event in enumerate((one for one in events if one.register == RTMR3), 1):
         digest = event.recomputed()
         if event.digest and event.digest != digest:
             raise EvidenceError(
-                f"the event log: RTMR3 event {number} ({event.name[:60]!a}) has a digest that is not its own",
+                f"the event log: the digest of RTMR3 event {number} ({event.name[:60]!a}) does not match it",
                 hint=_REPORT,
             )
         register = hashlib.sha384(register + digest).digest()
@@ -96,11 +96,10 @@ def replay(events: Iterable[Event]) -> bytes:
 
 
 class Claims:
-    """What a guest claimed while it booted: payloads by event name, before ``system-ready`` only.
+    """The claims of a guest while it booted: payloads by event name, only from before ``system-ready``.
 
     Raises:
-        EvidenceError: the log has no ``system-ready``, so that it is not known where the app's own
-            events begin.
+        EvidenceError: the log has no ``system-ready``, so the app's own events may begin anywhere.
     """
 
     def __init__(self, events: Sequence[Event]) -> None:
@@ -112,14 +111,14 @@ class Claims:
                 return
             self._found.setdefault(event.name, []).append(event.payload)
         raise EvidenceError(
-            f"the event log has no {READY}: it is cut short, or the guest has not booted", hint=_REPORT
+            f"the event log has no {READY}: it is truncated, or the guest has not booted", hint=_REPORT
         )
 
     def one(self, name: str) -> bytes:
-        """Return what was claimed under this name.
+        """Return the payload of the claim with this name.
 
         Raises:
-            EvidenceError: it was claimed twice, or not at all.
+            EvidenceError: the claim is missing or appears more than once.
         """
         found = self._found.get(name, [])
         if not found:
@@ -129,13 +128,13 @@ class Claims:
         return found[0]
 
     def optional(self, name: str) -> bytes | None:
-        """Return what was claimed under this name, or None; EvidenceError for two claims."""
+        """Return the payload of the claim with this name, or None. Raise EvidenceError for two claims."""
         return self.one(name) if name in self._found else None
 
 
 def _parsed(text: str) -> Any:
     if len(text) > MAX_LOG:
-        raise EvidenceError(f"the event log has over {MAX_LOG >> 20} MiB", hint=_REPORT)
+        raise EvidenceError(f"the event log is over {MAX_LOG >> 20} MiB", hint=_REPORT)
     try:
         return loads(text)
     except ValueError:
@@ -147,16 +146,16 @@ def _event(row: Any, number: int) -> Event:
         raise _malformed(number, "is not an object")
     register, kind = row.get("imr"), row.get("event_type")
     if type(register) is not int or not 0 <= register <= RTMR3:
-        raise _malformed(number, "has an imr that is not 0 to 3")
+        raise _malformed(number, "has an invalid imr: it must be 0 to 3")
     if type(kind) is not int or not 0 <= kind < 2**32:
         raise _malformed(number, "has an event_type that is not a 32-bit number")
     digest, name, payload = row.get("digest"), row.get("event"), row.get("event_payload")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise _malformed(number, "has a digest that is not 48 bytes of hex")
     if not isinstance(name, str) or len(name) > MAX_NAME or not _encodable(name):
-        raise _malformed(number, "has an event name that is not a short text")
+        raise _malformed(number, "has an invalid name or one that is too long")
     if not isinstance(payload, str) or len(payload) > 2 * MAX_PAYLOAD or not _HEX.fullmatch(payload):
-        raise _malformed(number, "has a payload that is not hex, or too long")
+        raise _malformed(number, "has a payload that is not hex or is too long")
     return Event(register, kind, bytes.fromhex(digest), name, bytes.fromhex(payload))
 
 

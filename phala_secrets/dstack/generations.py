@@ -1,15 +1,15 @@
-"""The generations of dstack's guest: one row for each, chosen by the OS version of the CVM.
+"""The generations of dstack's guest, one row each. The OS version of the CVM selects the row.
 
 To add one, append a row to ``GENERATIONS``:
 
 - ``overwritten``: the variables that the launcher assigns (``app-compose.sh``: every ``NAME=``);
-- ``acting``: those that it reads, or that change what it calls;
-- ``handovers``: each writer (``parse_env_file.rs``) that images of this generation have, with
+- ``acting``: those that it reads, or that affect the programs it calls;
+- ``handovers``: each writer (``parse_env_file.rs``) in images of this generation, with
   their systemd (``systemctl --version`` in the guest).
 
-A row whose writer or launcher is unknown in part lists every possibility: a value has to arrive
-under each handover, and a name has to be free in each list. The simulator has a model of its own:
-add the generation to ``simulator/generations.py`` first.
+If the writer or launcher is partly unknown, the row lists every possibility: a value must arrive by
+each handover, and a name must be free in each list. The simulator has its own model: add the
+generation to ``simulator/generations.py`` first.
 
 Sources: dstack, ``basefiles/app-compose.sh`` (v0.5.3 to v0.5.11) and
 ``os/common/rootfs/app-compose.sh`` (0.6); bash(1), "Shell Variables", which the tests ask bash
@@ -31,36 +31,36 @@ _BASH = frozenset(
         "UID",
     )
 )
-"""What bash has values of its own for, beside all names that begin with BASH."""
+"""Names for which bash has its own values, besides all that begin with BASH."""
 
 COMPOSE_OWN = frozenset(
     ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_ENV_FILES", "COMPOSE_PROJECT_NAME")
 )
-"""What Compose itself reads to decide what it runs: an app cannot have these under another name."""
+"""Names that tell Compose what to run. An app cannot get them under another name."""
 
 _ACTING = COMPOSE_OWN | {
     *("PATH", "HOME", "ENV", "BASH_ENV", "SHELLOPTS", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"),
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
     "DOCKER_API_VERSION",
 }
-"""What acts on bash and on the programs that every launcher calls."""
+"""Names that affect bash or the programs that every launcher calls."""
 
 
 class Generation(NamedTuple):
-    """What one generation of guests does with names and values."""
+    """How one generation of guests treats names and values."""
 
     version: str
-    """The OS version, up to and without the patch level."""
+    """The OS version without the patch level."""
     overwritten: frozenset[str]
     acting: frozenset[str]
     handovers: tuple[Handover, ...]
 
     def acts(self, name: str) -> bool:
-        """Return whether a variable of this name changes what the launcher, or a program it calls, does."""
+        """Return whether a variable of this name affects the launcher or a program that it calls."""
         return name in self.acting
 
     def overwrites(self, name: str) -> bool:
-        """Return whether the launcher, or bash under it, has a value of its own for this name."""
+        """Return whether the launcher or its bash has its own value for this name."""
         return name in self.overwritten or (name.startswith("BASH") and not self.acts(name))
 
 
@@ -81,7 +81,7 @@ GENERATIONS = (
         handovers=(Handover(NO_BACKSLASH, systemd=259), Handover(EVERY_ESCAPE, systemd=259)),
     ),
 )
-"""Every generation that is known, the oldest first."""
+"""Every known generation, oldest first."""
 
 STRICTEST = Generation(
     "any",
@@ -89,7 +89,7 @@ STRICTEST = Generation(
     frozenset().union(*(row.acting for row in GENERATIONS)),
     tuple(dict.fromkeys(handover for row in GENERATIONS for handover in row.handovers)),
 )
-"""What has to hold where the generation is not known: what passes here passes in each of them."""
+"""The rules for an unknown generation: what passes here passes in each of them."""
 
 CERTAIN = Generation(
     "every",
@@ -97,19 +97,19 @@ CERTAIN = Generation(
     frozenset.intersection(*(row.acting for row in GENERATIONS)),
     GENERATIONS[-1].handovers[-1:],
 )
-"""What can be refused before the CVM is known: what fails here fails in each of them.
+"""The rules before the CVM is known: what fails here fails in each of them.
 
-The newest writer is the one that carries most.
+The newest writer carries the most.
 """
 
 _VERSION = re.compile(r"v?([0-9]+\.[0-9]+)(?![0-9])")
 
 
 def generation_of(os_version: str | None) -> Generation:
-    """Return the generation of a CVM with this OS version (``os.version``), else ``STRICTEST``.
+    """Return the generation for an OS version (``os.version``), or ``STRICTEST`` if it is unknown.
 
     Args:
-        os_version: as the API has it, ``0.5.8`` for example; None or empty if it is not known.
+        os_version: from the API, for example ``0.5.8``. None or empty if it is unknown.
     """
     version = _VERSION.match(os_version or "")
     known = {row.version: row for row in GENERATIONS}
@@ -117,12 +117,12 @@ def generation_of(os_version: str | None) -> Generation:
 
 
 def unknown_generation(os_version: str | None) -> Finding | None:
-    """Return the notice for an OS version that no row has; None where it is known, or not stated at all."""
+    """Return the notice for an OS version without a row. Return None if it is known or not stated."""
     if not os_version or generation_of(os_version) is not STRICTEST:
         return None
     shown = os_version if re.fullmatch(r"[\w.+-]{1,40}", os_version, re.ASCII) else "of the CVM"
     return Finding(
-        f"The OS version {shown} is unknown to this release: the strictest rules of all known ones apply",
+        f"This release does not know the OS version {shown} and applies the strictest known rules",
         "Update phala-secrets. Until then, set `guest-check: warn` if a refusal does not fit this version.",
         severity="notice",
     )

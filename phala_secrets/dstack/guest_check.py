@@ -1,8 +1,8 @@
-"""What dstack's guest accepts, and what its launcher would read.
+"""What dstack's guest accepts and what its launcher would read.
 
-The guest holds the variables to limits (dstack, ``dstack-util/src/system_setup.rs`` and
-``parse_env_file.rs``), and hands them to its launcher in a file that not every value survives
-(``env_file``). How, and which names are taken, depends on its generation (``generations``).
+The guest limits the variables (dstack, ``dstack-util/src/system_setup.rs`` and ``parse_env_file.rs``).
+It passes them to its launcher in a file that not every value survives (``env_file``). The details and
+the reserved names depend on its generation (``generations``).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ MAX_VARIABLES = 1024
 MAX_NAME_BYTES = 255
 MAX_VALUE_BYTES = 131072
 MAX_SEALED_BYTES = 262144
-"""The guest copies no more of the sealed environment, and does not boot (``copy(ENCRYPTED_ENV, …)``).
+"""The guest does not boot with a larger sealed environment (``copy(ENCRYPTED_ENV, …)``).
 
-Its limit of 1,048,576 bytes for all names and values lies beyond this one.
+Its limit of 1,048,576 bytes for all names and values is higher than this one.
 """
 
 _MAX_ASSIGNMENT_BYTES = 131071
-"""Linux starts no program with a longer ``NAME=value`` (MAX_ARG_STRLEN, less its NUL; see execve(2))."""
+"""Linux starts no program with a longer ``NAME=value`` (MAX_ARG_STRLEN minus the NUL; see execve(2))."""
 
 EXACT_FILE = "/dstack/.host-shared/.decrypted-env.json"
-"""Where the guest also writes the variables as one JSON object, each value as it was sealed."""
+"""The guest also writes the variables here, as one JSON object with unchanged values."""
 
 _NAMES_LISTED = 5
 _LARGEST_LISTED = 3
@@ -46,15 +46,15 @@ _LARGEST_LISTED = 3
 
 
 def check_limits(environment: Environment) -> None:
-    """Hold the environment to the limits beyond which the guest refuses to boot.
+    """Check the limits above which the guest refuses to boot.
 
-    Raises DeliveryError, with a finding for each variable at fault.
+    Raise DeliveryError with a finding for each variable at fault.
     """
     findings = [finding for variable in environment for finding in _beyond_limits(variable)]
     if len(environment) > MAX_VARIABLES:
-        message = f"{len(environment)} variables are given, and the guest takes {MAX_VARIABLES}"
+        message = f"{len(environment)} variables exceed the guest's limit of {MAX_VARIABLES}"
         findings.append(
-            Finding(message, "Put several into one, or fetch them at run time.", severity="error")
+            Finding(message, "Combine several into one, or fetch them at run time.", severity="error")
         )
     findings += _beyond_the_envelope(environment)
     if findings:
@@ -69,11 +69,11 @@ def check_limits(environment: Environment) -> None:
 
 
 def check_sealed(encrypted_env: str) -> None:
-    """Hold an environment that was sealed before (hex) to the guest's limit. Raises DeliveryError."""
+    """Raise DeliveryError if a sealed environment (hex) exceeds the guest's limit."""
     size = len(encrypted_env) // 2
     if size > MAX_SEALED_BYTES:
         raise DeliveryError(
-            f"the sealed environment has {size} bytes, and the guest takes {MAX_SEALED_BYTES}",
+            f"the sealed environment has {size} bytes; the guest's limit is {MAX_SEALED_BYTES}",
             hint="seal fewer or smaller values: above this size the guest does not boot",
         )
 
@@ -87,7 +87,7 @@ def _beyond_the_envelope(environment: Environment) -> Iterator[Finding]:
     entries = sorted((-entry_size(one.name, one.value), one.name[:MAX_NAME_BYTES]) for one in named)
     largest = ", ".join(f"{name} ({-bytes_} bytes)" for bytes_, name in entries[:_LARGEST_LISTED])
     yield Finding(
-        f"The sealed environment has {size} bytes, and the guest takes {MAX_SEALED_BYTES}. "
+        f"The sealed environment has {size} bytes; the guest's limit is {MAX_SEALED_BYTES}. "
         f"The largest variables: {largest}",
         "Fetch the largest ones at run time: above this size the guest does not boot.",
         severity="error",
@@ -97,16 +97,16 @@ def _beyond_the_envelope(environment: Environment) -> Iterator[Finding]:
 def _beyond_limits(variable: Variable) -> Iterator[Finding]:
     name, origin, size = variable.name, variable.origin, _size(variable.value)
     if not NAME.fullmatch(name):
-        problem = f"A name from {origin} is not one that the guest takes"
-        hint = "A name has letters, digits and underscores, and does not begin with a digit."
+        problem = f"A name from {origin} is invalid for the guest"
+        hint = "Use letters, digits and underscores, and do not begin with a digit."
         yield Finding(problem, hint, origin.file, origin.line, "error")
     elif len(name) > MAX_NAME_BYTES:
-        problem = f"A name from {origin} has {len(name)} bytes, and the guest takes {MAX_NAME_BYTES}"
+        problem = f"A name from {origin} has {len(name)} bytes; the guest's limit is {MAX_NAME_BYTES}"
         yield Finding(problem, "Shorten it.", origin.file, origin.line, "error")
     elif size > MAX_VALUE_BYTES:
         yield variable.finding(
-            f"has {size} bytes, and the guest takes {MAX_VALUE_BYTES}",
-            "Split it over several variables, or fetch it at run time.",
+            f"has {size} bytes; the guest's limit is {MAX_VALUE_BYTES}",
+            "Split it into several variables, or fetch it at run time.",
         )
 
 
@@ -118,22 +118,22 @@ def _size(text: str) -> int:
 
 
 class Fallen(NamedTuple):
-    """A variable whose value does not arrive as given, and the names of sound ones that fall with it."""
+    """A variable whose value does not arrive unchanged, and the sound ones that fall with it."""
 
     variable: Variable
     neighbours: tuple[str, ...]
 
 
 def delivered(variables: Mapping[str, str], handover: Handover = STRICTEST.handovers[0]) -> dict[str, str]:
-    """Return what the launcher's environment has of ``variables`` once written and read in the guest."""
+    """Return the launcher's environment after the guest wrote and read ``variables``."""
     return handover.delivered(variables)
 
 
 def fallen(environment: Environment, generation: Generation = STRICTEST) -> list[Fallen]:
-    """Return each variable whose value does not arrive as given, in the order of the guest's file.
+    """Return each variable whose value does not arrive unchanged, in the order of the guest's file.
 
-    Where a generation has several ways to hand variables over, a value has to arrive by each.
-    Invalid names are left to ``check_limits``.
+    If a generation has several handovers, a value must arrive by each. ``check_limits`` handles
+    invalid names.
     """
     named = (variable for variable in environment if NAME.fullmatch(variable.name))
     ordered = sorted(named, key=lambda variable: variable.name)
@@ -149,7 +149,7 @@ def fallen(environment: Environment, generation: Generation = STRICTEST) -> list
 
 
 def _fallen(ordered: Sequence[Variable], handover: Handover) -> dict[str, list[str]]:
-    """The names whose values do not arrive by one handover, each with those that fall with it."""
+    """Return the names whose values do not survive one handover, each with those that fall with it."""
     lines = handover.lines((variable.name, variable.value) for variable in ordered)
     assignments = load("".join(lines), handover.systemd)
     arrived = variables_of(assignments)
@@ -192,9 +192,9 @@ def review(environment: Environment, generation: Generation = STRICTEST) -> list
     """Return an error for each variable that would not arrive, or would change what the guest runs.
 
     Args:
-        environment: the variables, within ``check_limits``.
-        generation: that of the CVM (``generations.generation_of``). ``STRICTEST`` where it is not
-            known, ``CERTAIN`` for what can be refused before it is.
+        environment: the variables, which passed ``check_limits``.
+        generation: the CVM's (``generations.generation_of``). ``STRICTEST`` if it is unknown, ``CERTAIN``
+            before the CVM is known.
     """
     findings = [
         _explained(variable, neighbours, generation)
@@ -204,7 +204,7 @@ def review(environment: Environment, generation: Generation = STRICTEST) -> list
         findings += _named_badly(variable, generation)
         size = _size(f"{variable.name}={variable.value}")
         if size > _MAX_ASSIGNMENT_BYTES:
-            hint = f"Linux starts no program that has more than {_MAX_ASSIGNMENT_BYTES} in one variable."
+            hint = f"Shorten it: Linux starts no program with over {_MAX_ASSIGNMENT_BYTES} bytes in one."
             findings.append(variable.finding(f"has {size} bytes with its name", hint))
     return findings
 
@@ -212,7 +212,7 @@ def review(environment: Environment, generation: Generation = STRICTEST) -> list
 def _named_badly(variable: Variable, generation: Generation) -> Iterator[Finding]:
     acting = "changes what the guest's launcher does"
     if variable.name in COMPOSE_OWN:
-        hint = "Leave it out, and write it in the compose file (`name`, `include`, `env_file`)."
+        hint = "Leave it out, and set it in the compose file (`name`, `include`, `env_file`)."
         yield variable.finding(acting, f"{hint} Renaming does not help: Compose itself reads it.")
     elif generation.acts(variable.name):
         yield variable.misnamed(acting)
@@ -222,7 +222,7 @@ def _named_badly(variable: Variable, generation: Generation) -> Iterator[Finding
 
 def _explained(variable: Variable, neighbours: Sequence[str], generation: Generation) -> Finding:
     reason = next(reason for pattern, reason in _REASONS if pattern.search(variable.value))
-    problem = f"{reason}: the guest would not read it as given"
+    problem = f"{reason}: the guest would read another value"
     if neighbours:
         more = len(neighbours) - _NAMES_LISTED
         listed = ", ".join(neighbours[:_NAMES_LISTED]) + (f" and {more} more" if more > 0 else "")
@@ -232,19 +232,19 @@ def _explained(variable: Variable, neighbours: Sequence[str], generation: Genera
 
 
 def _remedies(variable: Variable, handovers: Sequence[Handover]) -> Iterator[str]:
-    """The ways on, the line to copy at the end."""
+    """Yield the remedies. The line to copy comes last."""
     name, value = variable.name, variable.value
     bare = value.rstrip("\r\n")
     if bare != value and all(handover.carries(name, bare) for handover in handovers):
-        yield "remove the end of line, if it was only pasted along"
+        yield "remove the line ending if it was pasted by accident"
     if "\n" in bare and variable.origin.line is not None:  # only dotenv text has lines
         yield "use single quotes, which keep \\n as two characters, if the app expects those"
     if all(_contained(name, value, handover) for handover in handovers):
         yield (
-            f"mount the guest's own {EXACT_FILE} read-only, which has each value as it was sealed, "
+            f"mount the guest's own {EXACT_FILE} read-only, which has each value unchanged, "
             "and set `guest-check: warn`"
         )
-    if "\0" in value:  # which no shell variable can hold either
+    if "\0" in value:  # no shell variable can hold it either
         decoding = f'printf %s "${name}" | base64 -d > {name.lower()}.bin'
     else:
         decoding = f'export {name}="$(printf %s "${name}" | base64 -d)"'
@@ -252,6 +252,6 @@ def _remedies(variable: Variable, handovers: Sequence[Handover]) -> Iterator[str
 
 
 def _contained(name: str, value: str, handover: Handover) -> bool:
-    """Whether only this value suffers, whatever stands beside it."""
+    """Return whether this value alone changes, whatever its neighbours are."""
     arrived = handover.delivered({name: value, f"{name}_": "sound"})
     return arrived.keys() == {name, f"{name}_"} and arrived[f"{name}_"] == "sound"

@@ -1,4 +1,4 @@
-"""Ids that dstack defines: app ids (20 bytes) and hashes (32 bytes), as hex."""
+"""Ids that dstack defines: app ids (20 bytes) and hashes (32 bytes), in hex."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ _HASH = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 
 
 def bare(text: str | None) -> str:
-    """Return hex in lower case without ``0x``, and nothing for None."""
+    """Return hex in lower case without ``0x``, or an empty string for None."""
     return (text or "").lower().removeprefix("0x")
 
 
 def parse_app_id(text: str, what: str = "app-id") -> str:
-    """40 lower-case hex digits from an app id, with or without ``0x`` or ``app_``."""
+    """Return the 40 lower-case hex digits of an app id, from text with or without ``0x`` or ``app_``."""
     match = APP_ID.fullmatch(text.strip())
     if not match:
         raise InputError(
-            f"{what}: {text[:60]!a} is not an app id", hint="an app id is 40 hex digits, 0x in front or not"
+            f"{what}: {text[:60]!a} is not an app id", hint="use 40 hex digits, with or without 0x"
         )
     return match[1].lower()
 
 
 def parse_hash(text: str, what: str) -> str:
-    """64 lower-case hex digits from a 32-byte hash with or without ``0x``; InputError names ``what``."""
+    """Return 64 lower-case hex digits, from a hash with or without ``0x``. InputError names ``what``."""
     match = _HASH.fullmatch(text.strip())
     if not match:
         raise InputError(
-            f"{what}: {text[:80]!a} is not 32 bytes of hex", hint="give 64 hex digits, 0x in front or not"
+            f"{what}: {text[:80]!a} is not 32 bytes of hex", hint="use 64 hex digits, with or without 0x"
         )
     return match[1].lower()

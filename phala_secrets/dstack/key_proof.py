@@ -4,8 +4,8 @@ The KMS root (secp256k1) signs the Keccak-256 of ::
 
     "dstack-env-encrypt-pubkey" ‖ ":" ‖ app id (20) ‖ [timestamp (8, big-endian)] ‖ public key (32)
 
-``signature_v1`` is over the form with the timestamp, the legacy ``signature`` over the
-one without (dstack, ``kms/src/crypto.rs``).
+``signature_v1`` covers the form with the timestamp, the legacy ``signature`` the one without (dstack,
+``kms/src/crypto.rs``).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 MAX_AGE = 300
-"""Seconds that a v1 signature is accepted after it was made, as in dstack's SDKs."""
+"""Maximum age of a v1 signature in seconds, as in dstack's SDKs."""
 
 MAX_AHEAD = 60
-"""Seconds that the clock of the KMS may be ahead of ours, as in dstack's SDKs."""
+"""Seconds that the KMS's clock may be ahead of the local one, as in dstack's SDKs."""
 
 _PREFIX = b"dstack-env-encrypt-pubkey:"
 _HEX = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2})*)")
@@ -53,19 +53,18 @@ _SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD03
 
 _YEAR_10000 = 253402300800
 
-_DO_NOT_ENCRYPT = "do not encrypt to this key: it is not what a KMS of dstack's answers"
+_DO_NOT_ENCRYPT = "do not encrypt to this key: no dstack KMS sends one like it"
 
 
 class EnvEncryptPublicKey(str):
-    """An app's X25519 public key (hex) together with what the KMS signed it with.
+    """An app's X25519 public key (hex) with the KMS's signatures, which are NOT VERIFIED yet.
 
-    It is the hex string that it prints as: it compares, hashes and serialises as one, and
-    goes wherever a hex key goes. What it carries is not verified yet:
-    ``verify_env_encrypt_public_key`` does that.
+    It is a hex string: it prints, compares, hashes and serialises as one and works wherever a hex key
+    does. ``verify_env_encrypt_public_key`` verifies the signatures.
 
-    ``app_id`` is the app that the key was asked for, ``signature`` the legacy signature and
-    ``signature_v1`` the one over ``timestamp`` (Unix seconds): hex, and ``None`` where the
-    answer had none.
+    ``app_id`` is the app that the key was requested for. ``signature`` is the legacy signature and
+    ``signature_v1`` the one over ``timestamp`` (Unix seconds). Both are hex, or None if the response had
+    none.
     """
 
     __slots__ = ("app_id", "signature", "signature_v1", "timestamp")
@@ -92,15 +91,15 @@ class EnvEncryptPublicKey(str):
         return key
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]:
-        """What copies and pickles are made from: the key and its proof."""
+        """Return what copies and pickles need: the key and its proof."""
         return (str(self),), {name: getattr(self, name) for name in self.__slots__}
 
     def __getstate__(self) -> None:
-        """Nothing beyond that."""
+        """Return no further state."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
-        """A string to pydantic, except that a key which carries its proof keeps it."""
+        """Return the schema of a string that keeps the proof of a key."""
         from pydantic_core import core_schema
 
         def keep(value: Any, as_text: Callable[[Any], str]) -> EnvEncryptPublicKey:
@@ -110,10 +109,10 @@ class EnvEncryptPublicKey(str):
 
 
 class Proof(NamedTuple):
-    """A key, the app it is for, and who signed that. Whether to trust the signer is another question.
+    """A key, its app and the signer of both. The signer may be untrusted.
 
     ``public_key`` is 32 bytes (X25519), ``app_id`` 20 bytes, ``signer`` compressed SEC1 hex
-    (66 digits, no ``0x``), ``timestamp`` in Unix seconds, with v1 only.
+    (66 digits, no ``0x``), ``timestamp`` in Unix seconds (v1 only).
     """
 
     public_key: bytes
@@ -132,24 +131,24 @@ def prove(
     timestamp: int | None = None,
     now: float | None = None,
 ) -> Proof:
-    """Return who signed this key for this app, which is NOT to say that the signer is trusted.
+    """Return the signer of this key for this app. It is NOT necessarily trusted.
 
-    Any 65 well-formed bytes recover to *some* signer, so the caller has to compare ``signer``
-    with one that it trusts.
+    Any 65 well-formed bytes recover to *some* signer, so the caller must compare ``signer`` with one
+    that it trusts.
 
-    Keys, ids and signatures are bytes, or hex of either case with or without ``0x``; ``app_id``
-    may begin with ``app_`` as well. A signature is r ‖ s ‖ recovery id, the id 0–3, or 27–30
-    as some libraries write it. ``now`` is our clock in Unix seconds.
+    Keys, ids and signatures are bytes, or hex in either case with or without ``0x``. ``app_id`` may begin
+    with ``app_``. A signature is r ‖ s ‖ recovery id. The id is 0–3, or 27–30 as some libraries write it.
+    ``now`` is the local clock in Unix seconds.
 
-    Where ``signature_v1`` or ``timestamp`` is there, v1 decides alone: both have to be there,
-    at most ``MAX_AGE`` old and ``MAX_AHEAD`` ahead. A v1 that fails never falls back to the
-    legacy signature, which does not expire.
+    If ``signature_v1`` or ``timestamp`` is present, v1 alone decides: both are required, at most
+    ``MAX_AGE`` old and ``MAX_AHEAD`` ahead. A failed v1 never falls back to the legacy signature, which
+    does not expire.
 
-    A high s is accepted. The KMS makes none (k256 normalises them away), but (r, n − s) with
-    the other recovery id has the very same signer, so nobody gains by it, and the verifiers in
-    dstack's SDKs take it too.
+    A high s is accepted. The KMS makes none, since k256 normalises them. But (r, n − s) with the other
+    recovery id has the same signer, so it gains an attacker nothing. The verifiers in dstack's SDKs
+    accept it too.
 
-    Raises ``ProofError``.
+    Raise ProofError.
     """
     key = parse_public_key(public_key)
     app = _parse_app_id(app_id)
@@ -171,23 +170,30 @@ def verify_env_encrypt_public_key(
     trusted_signers: str | Iterable[str] | None = None,
     now: float | None = None,
 ) -> str:
-    """Return who signed the key; without ``trusted_signers``, COMPARE IT with a signer that you trust.
+    """Return the signer of an app's key. Without ``trusted_signers``, COMPARE IT with one that you trust.
 
-    ``public_key`` is an ``app_env_encrypt_pubkey``, which carries its proof, or a bare key with
-    the proof in the other arguments, as hex or bytes; these replace what the key carries. With
-    ``timestamp`` and no ``signature_v1``, ``signature`` is the v1 signature, as in dstack's
-    SDKs; without either it is the legacy one.
+    The KMS root (secp256k1) signs the Keccak-256 of a prefix, the app id and the key (dstack,
+    ``kms/src/crypto.rs``). Any well-formed signature recovers to *some* signer.
 
-    ``trusted_signers`` are secp256k1 public keys, one or several: SEC1 hex of 33 or 65 bytes,
-    with or without ``0x``; in one string they stand apart by commas or white space. ``now`` is
-    our clock in Unix seconds.
+    Args:
+        public_key: an ``app_env_encrypt_pubkey``, which carries its proof, or a bare X25519 key (32
+            bytes, or hex) with the proof in the other arguments. These replace what the key carries.
+        signature: 65 bytes, or hex. With ``timestamp`` and without ``signature_v1`` it is the v1
+            signature, as in dstack's SDKs. Otherwise it is the legacy one.
+        app_id: the app, 20 bytes, or hex with or without ``0x`` or ``app_``.
+        timestamp: when the v1 signature was made, in Unix seconds. At most 300 old and 60 ahead.
+        signature_v1: the v1 signature, 65 bytes, or hex.
+        trusted_signers: one or more secp256k1 public keys: SEC1 hex of 33 or 65 bytes, with or without
+            ``0x``. In one string, separate them with commas or white space.
+        now: the local clock in Unix seconds.
 
-    The signer comes back as compressed SEC1 hex, 66 digits without ``0x``. ``prove`` has the
-    rules.
+    Returns:
+        The signer: compressed SEC1 hex, 66 digits without ``0x``.
 
-    Raises ``ProofError`` if the key is malformed, its proof is missing or does not hold, it was
-    given out for another app than ``app_id``, or its signer is not among ``trusted_signers``;
-    ``InputError`` if one of these is malformed, or there is none in them.
+    Raises:
+        ProofError: the key is malformed, its proof is missing or invalid, the key is for another app
+            than ``app_id``, or its signer is not in ``trusted_signers``.
+        InputError: ``trusted_signers`` is empty or malformed.
     """
     trusted = None if trusted_signers is None else parse_signers(trusted_signers)
     if timestamp is not None and signature_v1 is None:
@@ -199,8 +205,8 @@ def verify_env_encrypt_public_key(
             timestamp = public_key.timestamp
     if app_id is None:
         raise ProofError(
-            "the key does not say which app it is for, so there is nothing to verify",
-            hint="pass app_env_encrypt_pubkey as the client returned it, or app_id and the signature",
+            "the key does not name its app, so there is nothing to verify",
+            hint="pass app_env_encrypt_pubkey from the client, or app_id and the signature",
         )
     proof = prove(
         public_key, app_id, signature=signature, signature_v1=signature_v1, timestamp=timestamp, now=now
@@ -208,19 +214,19 @@ def verify_env_encrypt_public_key(
     if trusted is not None and proof.signer not in trusted:
         raise ProofError(
             f"the key is signed by {proof.signer}, which is not a trusted signer",
-            hint="do not encrypt to this key, unless the KMS root is known to have changed",
+            hint="do not encrypt to this key unless you know that the KMS root has changed",
         )
     return proof.signer
 
 
 def parse_public_key(text: str | bytes) -> bytes:
-    """Return the 32 bytes of an X25519 public key, given as hex with or without ``0x``, or as bytes.
+    """Return the 32 bytes of an X25519 public key, from hex with or without ``0x`` or from bytes.
 
-    Refused are a u-coordinate that is not reduced or has the unused high bit set (X25519 takes
-    these for another spelling of a key, RFC 7748, section 5; no KMS writes them), and points of
-    low order, whose shared secret anybody knows.
+    Refuse a u-coordinate that is not reduced or has the unused high bit set. X25519 treats these as
+    other spellings of a key (RFC 7748, section 5), but no KMS writes them. Refuse points of low order
+    too: anyone knows their shared secret.
 
-    Raises ``ProofError``.
+    Raise ProofError.
     """
     raw = _hex_bytes(text)
     if raw is None:
@@ -232,7 +238,7 @@ def parse_public_key(text: str | bytes) -> bytes:
         raise ProofError("the app's public key is not in canonical form", hint=_DO_NOT_ENCRYPT)
     if u in _LOW_ORDER:
         raise ProofError(
-            "the app's public key is a point of low order: anybody could read what is encrypted to it",
+            "the app's public key is a point of low order: anyone could read what is encrypted to it",
             hint=_DO_NOT_ENCRYPT,
         )
     return raw
@@ -241,10 +247,10 @@ def parse_public_key(text: str | bytes) -> bytes:
 def parse_signer(text: str) -> str:
     """Return a secp256k1 public key as compressed SEC1 hex: 66 digits, no ``0x``.
 
-    ``text`` is 33 or 65 bytes of SEC1 as hex of either case, with or without ``0x``. The error
-    says what is wrong, and quotes nothing: it may be a private key pasted by mistake.
+    ``text`` is 33 or 65 bytes of SEC1 in hex of either case, with or without ``0x``. The error quotes
+    nothing: the text may be a private key that was pasted by mistake.
 
-    Raises ``InputError``.
+    Raise InputError.
     """
     raw = _hex_bytes(text.strip())
     if raw is None:
@@ -260,22 +266,22 @@ def parse_signer(text: str) -> str:
 
 def _bad_signer(what: str) -> InputError:
     return InputError(
-        f"the signer {what}", hint="give the KMS root's secp256k1 public key: 33 or 65 bytes of SEC1 as hex"
+        f"the signer {what}", hint="use the KMS root's secp256k1 public key: 33 or 65 bytes of SEC1 in hex"
     )
 
 
 def parse_signers(signers: str | Iterable[str]) -> frozenset[str]:
-    """Return secp256k1 public keys, one or several, as ``parse_signer`` does.
+    """Return one or more secp256k1 public keys in the form of ``parse_signer``.
 
-    In one string they stand apart by commas or white space. None at all is an error: an empty
-    pin must not count as no pin. Raises ``InputError``.
+    Commas or white space separate them in one string. Raise InputError if there are none: an empty
+    pin must not count as no pin.
     """
     listed = signers.replace(",", " ").split() if isinstance(signers, str) else signers
     parsed = frozenset(parse_signer(signer) for signer in listed)
     if not parsed:
         raise InputError(
-            "trusted_signers is empty, so no signer could be trusted",
-            hint="name at least one KMS root, or leave it out and compare the signer yourself",
+            "trusted_signers is empty, so no signer is trusted",
+            hint="pass at least one KMS root, or leave it out and compare the signer yourself",
         )
     return parsed
 
@@ -283,24 +289,24 @@ def parse_signers(signers: str | Iterable[str]) -> frozenset[str]:
 def _parse_app_id(text: str | bytes) -> bytes:
     raw = _hex_bytes(text.removeprefix("app_") if isinstance(text, str) else text)
     if raw is None or len(raw) != 20:
-        raise ProofError("the app id is not 20 bytes of hex", hint="an app id is 40 hex digits")
+        raise ProofError("the app id is not 20 bytes of hex", hint="use 40 hex digits")
     return raw
 
 
 def _same_app(carried: str | None, asked: str | bytes | None) -> str | bytes | None:
-    """The app a key is for, which what it carries and what the caller says have to agree on."""
+    """Return the app of a key. Raise ProofError if the caller names another one than the key."""
     if carried is not None and asked is not None and _parse_app_id(carried) != _parse_app_id(asked):
         raise ProofError(
-            "the key was given out for another app than app_id",
+            "the key is for another app than app_id",
             hint="fetch the key of the app that you encrypt for",
         )
     return carried if asked is None else asked
 
 
 def _fresh(timestamp: int | None, now: float) -> int:
-    """The time a v1 signature says it was made, if that is recent by our clock."""
+    """Return the timestamp of a v1 signature if it is recent by the local clock."""
     if timestamp is None:
-        raise ProofError("the key has a signature_v1, but no timestamp", hint=_DO_NOT_ENCRYPT)
+        raise ProofError("the key has a signature_v1 but no timestamp", hint=_DO_NOT_ENCRYPT)
     if type(timestamp) is not int:
         raise ProofError("the timestamp of the key's signature is not an integer", hint=_DO_NOT_ENCRYPT)
     if not 0 <= timestamp < _YEAR_10000:
@@ -311,9 +317,9 @@ def _fresh(timestamp: int | None, now: float) -> int:
     if -MAX_AHEAD <= age <= MAX_AGE:
         return timestamp
     raise ProofError(
-        f"the key's signature is from {_utc(timestamp)}, and by the clock here it is {_utc(now)}: "
+        f"the key's signature is from {_utc(timestamp)}, but the local clock says {_utc(now)}: "
         + (f"more than {MAX_AGE} s old" if age > 0 else f"more than {MAX_AHEAD} s ahead"),
-        hint="set the clock of this machine; if it is right, the answer is not of now and not to be trusted",
+        hint="set the clock of this machine; if it is right, do not trust this old response",
     )
 
 
@@ -322,9 +328,9 @@ def _utc(moment: float) -> str:
 
 
 def _recover(message: bytes, signature: str | bytes | None, name: str) -> str:
-    """The signer of a message, as compressed SEC1 hex; ``name`` is the field the signature is from."""
+    """Return the signer of a message as compressed SEC1 hex. ``name`` is the field of the signature."""
     if not signature:
-        raise ProofError(f"the key comes without a {name}", hint=_DO_NOT_ENCRYPT)
+        raise ProofError(f"the key has no {name}", hint=_DO_NOT_ENCRYPT)
     raw = _hex_bytes(signature)
     if raw is None:
         raise ProofError(f"the {name} is not hex", hint=_DO_NOT_ENCRYPT)
@@ -343,11 +349,11 @@ def _recover(message: bytes, signature: str | bytes | None, name: str) -> str:
     try:
         return recovery.recover(keccak_256(message).digest(), raw[:64], recovery_id).hex()
     except ValueError:
-        raise ProofError(f"no public key could have made the {name}", hint=_DO_NOT_ENCRYPT) from None
+        raise ProofError(f"the {name} matches no public key", hint=_DO_NOT_ENCRYPT) from None
 
 
 def _hex_bytes(text: object) -> bytes | None:
-    """Bytes, given as such or as hex with or without ``0x``, else None."""
+    """Return the bytes of hex (with or without ``0x``) or of bytes, or None for anything else."""
     if isinstance(text, bytes):
         return text
     # bytes.fromhex alone would skip white space.

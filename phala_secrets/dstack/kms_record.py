@@ -1,11 +1,11 @@
-"""A KMS's bootstrap record: its CA key and its root, bound to a quote of the VM that made them.
+"""A KMS's bootstrap record: its CA key and its root, bound to a quote of the VM that created them.
 
-At bootstrap a KMS has a quote made with the report data ::
+At bootstrap a KMS gets a quote with the report data ::
 
     Keccak-256("dstack-kms-genereted-keys-v1:" ‖ hex(CA key, SPKI) ‖ ";" ‖ hex(root, compressed) ‖ ";")
 
-padded with zeros to 64 bytes; that is dstack's spelling (``kms/src/onboard_service.rs``). The record is
-in ``kmsInfo()`` of a KMS contract and, for the Cloud KMS, published by Phala.
+padded with zeros to 64 bytes, in dstack's own spelling (``kms/src/onboard_service.rs``). ``kmsInfo()`` of
+a KMS contract has the record. Phala publishes that of the Cloud KMS.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PREFIX = "dstack-kms-genereted-keys-v1:"
 _SPKI = re.compile(
     r"(?:0x)?(3059301306072a8648ce3d020106082a8648ce3d03010703420004[0-9a-f]{128})", re.IGNORECASE
 )
-"""An uncompressed P-256 key as SubjectPublicKeyInfo (RFC 5480): 91 bytes, of which 64 are the point."""
+"""An uncompressed P-256 key as SubjectPublicKeyInfo (RFC 5480): 91 bytes, the last 64 are the point."""
 
 _HEX = re.compile(r"0x((?:[0-9a-fA-F]{2})*)")
-_HINT = "give the record as the KMS contract or Phala publishes it"
+_HINT = "use the record that the KMS contract or Phala publishes"
 
 
 class KmsRecord(NamedTuple):
-    """A record: CA key (SPKI hex), root (compressed SEC1 hex), and the evidence beside them, unparsed."""
+    """A record: CA key (SPKI hex), root (compressed SEC1 hex) and the unparsed evidence."""
 
     ca: str
     root: str
@@ -39,23 +39,23 @@ def parse_ca(text: Any, what: str = "the CA key of the KMS") -> str:
     """Return a KMS's CA key as 182 lower-case hex digits of SPKI, P-256.
 
     Raises:
-        InputError: it is something else; nothing of it is quoted.
+        InputError: it is anything else. The message quotes nothing.
     """
     match = _SPKI.fullmatch(text.strip()) if isinstance(text, str) else None
     if not match:
         raise InputError(
-            f"{what} is not a P-256 key in SPKI form", hint="give 91 bytes as hex, which begin with 3059"
+            f"{what} is not a P-256 key in SPKI form", hint="use 91 bytes in hex that begin with 3059"
         )
     return match[1].lower()
 
 
 def is_kms_record(content: Any) -> bool:
-    """Return whether parsed JSON is meant as a KMS's bootstrap record."""
+    """Return whether parsed JSON looks like a KMS's bootstrap record."""
     return isinstance(content, dict) and bool(_NAMES["root"] & content.keys())
 
 
 def parse_kms_record(content: Any) -> KmsRecord:
-    """Return a bootstrap record, with the names of the publication or those of ``kmsInfo()``.
+    """Return a bootstrap record, from JSON with the published names or those of ``kmsInfo()``.
 
     Raises:
         EvidenceError: a field is missing or malformed.
@@ -102,7 +102,7 @@ def _field(content: dict[str, Any], names: set[str]) -> Any:
 
 
 def _unpacked(log: Any) -> Any:
-    """Return the event log, which the contract has as bytes of JSON text."""
+    """Return the event log, which the contract stores as bytes of JSON text."""
     if isinstance(log, str) and len(log) <= 2 * MAX_LOG and (match := _HEX.fullmatch(log)):
         return bytes.fromhex(match[1]).decode(errors="replace")
     return log

@@ -5,26 +5,26 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 
 MOST_LINES = 400
-"""Lines of a diff that are given out: more than a person reads, and less than a log takes."""
+"""Lines of a diff: more than a person reads and less than a log can hold."""
 
 _CONTEXT = 3
 _LONGEST = 2_000
-"""Lines of either text up to which they are compared one by one, so that no text takes minutes."""
+"""Lines per text up to which they are compared one by one, so that no text takes minutes."""
 
 
 def line_diff(before: str, after: str) -> list[str]:
-    """Return what changed, line by line, each with ``-``, ``+`` or a space in front.
+    """Return the changed lines, each with ``-``, ``+`` or a space in front.
 
-    ``@@ -1,5 +1,6 @@`` begins each part, as in ``diff -u``; three lines around a change stand beside
-    it. Nothing for texts that are alike. A last line that has no end, and ends of another kind, show as
-    a changed line. Beyond ``MOST_LINES`` a last line says how many more there are.
+    As in ``diff -u``, ``@@ -1,5 +1,6 @@`` begins each part, and three lines of context surround a change.
+    Return nothing for equal texts. A missing or different line ending shows as a changed line. If there
+    are over ``MOST_LINES``, the last line says how many more there are.
     """
     old, new = before.split("\n"), after.split("\n")
     if before == after:
         return []
     lines: list[str] = []
     if max(len(old), len(new)) > _LONGEST:
-        return [f"@@ -1,{len(old)} +1,{len(new)} @@", "  (too long to be compared line by line)"]
+        return [f"@@ -1,{len(old)} +1,{len(new)} @@", "  (too long to compare line by line)"]
     for group in SequenceMatcher(None, old, new).get_grouped_opcodes(_CONTEXT):
         first, last = group[0], group[-1]
         lines.append(f"@@ -{first[1] + 1},{last[2] - first[1]} +{first[3] + 1},{last[4] - first[3]} @@")

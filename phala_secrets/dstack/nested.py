@@ -1,4 +1,4 @@
-"""JSON of others, whose depth is counted before it is decoded."""
+"""Untrusted JSON: its depth is checked before it is decoded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from typing import Any
 
 DEEPEST = 100
-"""Levels. Python 3.11 decodes by recursion in C, and overflows its stack where a process has a high
+"""Levels of nesting. Python 3.11 decodes by recursion in C. Its stack overflows if the process has a high
 recursion limit, which importing eth_account sets."""
 
 _MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]+|[\]}]+', re.DOTALL)
 
 
 def loads(text: str | bytes, **options: Any) -> Any:
-    """Return decoded JSON, of bytes in UTF-8.
+    """Return decoded JSON, from text or from bytes in UTF-8.
 
     Raises:
-        ValueError: It is not JSON, or nested more than 100 levels deep.
+        ValueError: it is not JSON, or more than 100 levels deep.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")

@@ -1,9 +1,8 @@
-"""A TDX quote: what it says, and whether Intel's keys vouch for it.
+"""A TDX quote: its content, and whether Intel's keys vouch for it.
 
 The layout is Intel's (*TDX DCAP: Quote Generation Library and Quote Verification Library*, appendix 3):
-a header of 48 bytes, in version 5 six bytes of type and size, then the TD report. ``verify_quote`` is the
-one place that loads ``dcap-qvl``, which checks the signatures, the certificates, the revocation lists
-and the TCB level.
+a header of 48 bytes, in version 5 six bytes of type and size, then the TD report. Only this module loads
+``dcap-qvl``, which checks signatures, certificates, revocation lists and the TCB level.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from phala_secrets.dstack.collateral import Collateral
 
 MAX_QUOTE = 64 * 1024
-"""Bytes of a quote: those of dstack have about 5,000."""
+"""Bytes of a quote: dstack's have about 5,000."""
 
 _HEADER = 48
 _REPORT = 584
 _TDX = 0x81
 _REPORT_TYPES = {2: _REPORT, 3: 648}
-"""Of a version 5 quote: the bytes of a TD report 1.0 and 1.5, which begin alike."""
+"""Bytes of the TD reports 1.0 and 1.5 in a version 5 quote. Both begin alike."""
 
 _HEX = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})+)")
 _FMSPC = re.compile(r"[0-9A-Fa-f]{12}")
@@ -34,7 +33,7 @@ _UNTRUSTED = "do not trust this evidence"
 
 
 class Quote(NamedTuple):
-    """What a quote says, all of it unproven until ``verify_quote`` took its bytes (``raw``)."""
+    """The content of a quote. All of it is unproven until ``verify_quote`` accepts its bytes (``raw``)."""
 
     raw: bytes
     attributes: bytes
@@ -44,9 +43,9 @@ class Quote(NamedTuple):
 
     @property
     def debug(self) -> bool:
-        """Whether it is of a debug VM, whose memory the host can read.
+        """Whether this is a debug VM, whose memory the host can read.
 
-        TDATTRIBUTES.TUD, bits 7:0: bit 0 is debug, and the others are reserved for the like.
+        TDATTRIBUTES.TUD, bits 7:0: bit 0 is debug, the others are reserved for similar modes.
         """
         return self.attributes[0] != 0
 
@@ -57,33 +56,33 @@ class Quote(NamedTuple):
 
 
 class Platform(NamedTuple):
-    """What collateral to ask for: the FMSPC (12 hex digits), and ``platform`` or ``processor``."""
+    """The collateral to request: the FMSPC (12 hex digits), and ``platform`` or ``processor``."""
 
     fmspc: str
     ca: str
 
 
 class Verdict(NamedTuple):
-    """What the verification says of the platform: its TCB status, and Intel's advisories on it."""
+    """The verdict on the platform: its TCB status and Intel's advisories."""
 
     status: str
     advisories: tuple[str, ...]
 
 
 def parse_quote(quote: Any) -> Quote:
-    """Return what a quote says, given in hex (with or without ``0x``) or as bytes.
+    """Return the content of a quote, from hex (with or without ``0x``) or bytes.
 
     Raises:
-        EvidenceError: it is missing, malformed, too large, or not of TDX.
+        EvidenceError: it is missing, malformed, too large, or not a TDX quote.
     """
     raw = _bytes(quote)
     if len(raw) < _HEADER + 6:
         raise EvidenceError(f"the quote has {len(raw)} bytes, which is too short", hint=_UNTRUSTED)
     version, tee = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[4:8], "little")
     if version not in (4, 5):
-        raise EvidenceError(f"the quote has the version {version}, not 4 or 5", hint=_UNTRUSTED)
+        raise EvidenceError(f"the quote has version {version}, not 4 or 5", hint=_UNTRUSTED)
     if tee != _TDX:
-        raise EvidenceError("the quote is not of TDX", hint=_UNTRUSTED)
+        raise EvidenceError("the quote is not a TDX quote", hint=_UNTRUSTED)
     begin, length = _HEADER, _REPORT
     if version == 5:
         kind, length = int.from_bytes(raw[48:50], "little"), int.from_bytes(raw[50:54], "little")
@@ -104,33 +103,33 @@ def parse_quote(quote: Any) -> Quote:
 
 
 def platform_of(quote: Quote) -> Platform:
-    """Return what collateral the quote needs, from the PCK certificate inside it.
+    """Return the collateral that the quote needs, from its PCK certificate.
 
     Raises:
-        EvidenceError: it holds no certificate that says so.
+        EvidenceError: the certificate is missing or names no platform.
     """
     dcap = _library()
-    with _refusals("the quote cannot be read"):
+    with _refusals("the quote is unreadable"):
         parsed = dcap.parse_quote(quote.raw)
         platform = Platform(str(parsed.fmspc()).upper(), str(parsed.ca()))
     if not _FMSPC.fullmatch(platform.fmspc) or platform.ca not in ("platform", "processor"):
-        raise EvidenceError("the quote names no platform that Intel has", hint=_UNTRUSTED)
+        raise EvidenceError("the quote names an unknown platform", hint=_UNTRUSTED)
     return platform
 
 
 def verify_quote(quote: Quote, collateral: Collateral, now: int, root: bytes | None = None) -> Verdict:
-    """Return what Intel's collateral says of a quote, whose signature and certificates hold.
+    """Verify a quote with Intel's collateral and return the verdict on its platform.
 
-    A TCB status other than ``UpToDate`` is a result and no error.
+    A TCB status other than ``UpToDate`` is a result, not an error.
 
     Args:
         quote: the quote.
         collateral: certificates, revocation lists, TCB info and QE identity for its platform.
         now: the time to verify at, in Unix seconds.
-        root: the root certificate (DER) to accept in place of Intel's.
+        root: a root certificate (DER) that replaces Intel's.
 
     Raises:
-        EvidenceError: a signature, a certificate, a list or a date is not as it must be.
+        EvidenceError: a signature, a certificate, a list or a date is invalid.
     """
     dcap = _library()
     with _refusals("the quote does not verify"):
@@ -147,12 +146,12 @@ def verify_quote(quote: Quote, collateral: Collateral, now: int, root: bytes | N
             and bytes(read.report_data) == quote.report_data
         )
     if not same:
-        raise EvidenceError("the quote is read in two ways, so neither counts", hint=_UNTRUSTED)
+        raise EvidenceError("two parsers read the quote differently", hint=_UNTRUSTED)
     return Verdict(str(report.status), tuple(str(one) for one in report.advisory_ids))
 
 
 def need_library() -> None:
-    """Raise InputError unless what verifies quotes is installed."""
+    """Raise InputError unless the library that verifies quotes is installed."""
     _library()
 
 
@@ -161,7 +160,7 @@ def _library() -> Any:
         import dcap_qvl
     except ImportError:
         raise InputError(
-            "attestation takes the package dcap-qvl, which is not installed",
+            "attestation needs the package dcap-qvl, which is not installed",
             hint=install_extra("attest"),
         ) from None
     return dcap_qvl
@@ -169,21 +168,21 @@ def _library() -> Any:
 
 def _bytes(quote: Any) -> bytes:
     if not quote:
-        raise EvidenceError("the evidence has no quote", hint="the CVM may not have been attested yet")
+        raise EvidenceError("the evidence has no quote", hint="run again later if the CVM has just started")
     if isinstance(quote, bytes):
         raw = quote
     elif isinstance(quote, str) and len(quote) <= 2 * MAX_QUOTE + 2 and (match := _HEX.fullmatch(quote)):
         raw = bytes.fromhex(match[1])
     else:
-        raise EvidenceError("the quote is not hex, or too long", hint=_UNTRUSTED)
+        raise EvidenceError("the quote is not hex or is too long", hint=_UNTRUSTED)
     if len(raw) > MAX_QUOTE:
-        raise EvidenceError(f"the quote has over {MAX_QUOTE >> 10} KiB", hint=_UNTRUSTED)
+        raise EvidenceError(f"the quote is over {MAX_QUOTE >> 10} KiB", hint=_UNTRUSTED)
     return raw
 
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """Turn what the library raises into an EvidenceError; a panic of its Rust is a refusal, too."""
+    """Turn the library's errors into EvidenceError, including a panic of its Rust code."""
     try:
         yield
     except BaseException as error:
@@ -198,11 +197,11 @@ _PLAIN = {
     "CertRevoked": "a certificate was revoked",
     "TCBInfo expired": "the TCB info has expired",
 }
-"""What the library means by some of its names."""
+"""The library's error names in plain words."""
 
 
 def _said(error: BaseException) -> str:
-    """Return what the library says, as one line of printable ASCII: it may quote the evidence."""
+    """Return the library's message as one line of printable ASCII: it may quote the evidence."""
     text = " ".join(str(error).split()).removeprefix("Verification failed: ")[:200]
     plain = next((f"{words}: " for name, words in _PLAIN.items() if name in text), "")
     return plain + ascii(text)[1:-1]

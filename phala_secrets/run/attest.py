@@ -16,7 +16,7 @@ from phala_secrets import flow
 from phala_secrets.chain import rpc
 from phala_secrets.cloud import attest, known, requests
 from phala_secrets.cloud.call import Within
-from phala_secrets.cloud.trust import kms_contract
+from phala_secrets.cloud.chain_root import kms_contract
 from phala_secrets.dstack.attestation import Attestation, Expected, Link
 from phala_secrets.dstack.compose_hash import candidates
 from phala_secrets.dstack.event_log import Claims, parse_event_log
@@ -268,7 +268,7 @@ def _accepted_cas(run: Run, target: Target) -> dict[str, str]:
     if wanted.kms_cas:
         return dict.fromkeys(wanted.kms_cas, "trusted-kms-ca")
     if key.chain_id and policy.rpc_url:
-        contract = kms_contract(key.chain_id, policy)
+        contract = kms_contract(key.chain_id, policy.kms_contract)
         ca = run.client.send(requests.rpc(policy.rpc_url, rpc.kms_ca(contract)))
         return {ca: f"the KMS contract {contract}"}
     if key.signer == known.published.root:
@@ -280,7 +280,7 @@ def _with_os_image(run: Run, target: Target, found: Attestation) -> Attestation:
     """Return an attestation with what the KMS contract says of the OS image, if it can be asked."""
     chain_id, policy = target.key.chain_id, run.job.policy
     if found.os_image and chain_id and policy.rpc_url:
-        asked = rpc.os_image_allowed(kms_contract(chain_id, policy), found.os_image)
+        asked = rpc.os_image_allowed(kms_contract(chain_id, policy.kms_contract), found.os_image)
         with suppress(PhalaSecretsError):  # nothing rests on it
             return replace(found, os_image_allowed=run.client.send(requests.rpc(policy.rpc_url, asked)))
     return found

@@ -33,9 +33,9 @@ def _names(group: list[Target], *, done: bool, alone: bool) -> Names:
         return Names((), f"{_variables(len(plan.names))}: {stay}", title)
     use, lost = _use(target), "dropped" if done else "would be dropped"
     lines = [Line("+", name, note=use(name)) for name in plan.added]
-    lines += [Line("~", name, "sent again", use(name)) for name in plan.kept]
+    lines += [Line("~", name, "sent anew", use(name)) for name in plan.kept]
     lines += [Line("-", name, lost, use(name)) for name in plan.removed]
-    counts = [(len(plan.added), "added" if done else "to add"), (len(plan.kept), "sent again")]
+    counts = [(len(plan.added), "added" if done else "to add"), (len(plan.kept), "sent anew")]
     told = ", ".join(f"{number} {what}" for number, what in counts if number)
     count = f"{_variables(len(plan.names))}: {told}" if told else "no variable"
     return Names(lines, count + (f"; {len(plan.removed)} {lost}" if plan.removed else ""), title)

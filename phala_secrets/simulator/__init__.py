@@ -1,8 +1,7 @@
 """A Phala Cloud on loopback that behaves: real keys, real signatures, a guest that decrypts.
 
-For tests, for `phala-secrets simulate`, and for trying things out with no account. It is a second
-opinion on the rest of this package: its guest, its envelopes and its signatures are written from the
-specifications alone.
+It serves tests, `phala-secrets simulate`, and trials without an account. It is a second opinion on the
+rest of this package: its guest, its envelopes and its signatures follow the specifications alone.
 
 ::
 

@@ -55,7 +55,7 @@ def _get_revision(cloud: Cloud, request: Request, app: str, revision_id: str) ->
 
 
 def _revisions_of(cloud: Cloud, app: str) -> list[tuple[Cvm, Revision]]:
-    """Newest first, of all the CVMs of the app."""
+    """Return the revisions of all the app's CVMs, newest first."""
     with cloud.changed:
         found = [(cvm, one) for cvm in _cvms_of(cloud, app) for one in cvm.revisions]
     found.reverse()  # of the same moment, the later one first

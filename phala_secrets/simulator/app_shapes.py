@@ -1,4 +1,4 @@
-"""What an app looks like in responses."""
+"""An app in responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def app_kms(cvm: Cvm) -> dict[str, Any]:
-    """``GET /apps/{app_id}/kms-info``."""
+    """Return the body of ``GET /apps/{app_id}/kms-info``."""
     if not cvm.kms.is_on_chain:
         return {"is_onchain_kms": False, "is_contract": False}
     contract = cvm.deployer_type != "eoa"
@@ -28,7 +28,7 @@ def app_kms(cvm: Cvm) -> dict[str, Any]:
 
 
 def is_allowed(cvm: Cvm, compose_hash: str, device_id: str, registry: Registry) -> dict[str, Any]:
-    """``POST /apps/{app_id}/is-allowed``: what the app's contract says."""
+    """Return the body of ``POST /apps/{app_id}/is-allowed``: the verdict of the app's contract."""
     any_device = registry.allows_any_device()
     device = None if any_device else registry.allows_device(device_id)
     hash_allowed = registry.allows_hash(compose_hash)

@@ -1,4 +1,4 @@
-"""Whether a compose hash was approved: asked of the chain by JSON-RPC, or of the cloud's own settings."""
+"""Approvals of compose hashes: from the chain by JSON-RPC, or from the cloud's own settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALLOW_ANY_DEVICE = "0x3440a16a"
 
 
 class Registry(Protocol):
-    """What an app's contract has approved. Hashes and device ids are 32 bytes as hex."""
+    """The approvals of an app's contract. Hashes and device ids are 32 bytes in hex."""
 
     def allows_hash(self, compose_hash: str) -> bool: ...
 
@@ -40,13 +40,13 @@ class Registry(Protocol):
 
 
 def ask(world: World, cvm: Cvm) -> Registry:
-    """Return the registry of the CVM's app: on its chain where there is an RPC, on paper otherwise."""
+    """Return the registry of the CVM's app: on its chain if there is an RPC, otherwise on paper."""
     rpc_url = world.rpc_urls.get(cvm.kms.chain_id)
     return _Paper(world) if rpc_url is None else _Contract(rpc_url, f"0x{cvm.app_id}")
 
 
 def verify(world: World, cvm: Cvm, compose_hash: str, transaction_hash: str) -> None:
-    """Raise a 467 unless the transaction approved the hash, a 468 unless hash and device are allowed now."""
+    """Raise a 467 unless the transaction approved the hash, a 468 unless hash and device are allowed."""
     registry = ask(world, cvm)
     try:
         if transaction_hash != ALREADY_REGISTERED:
@@ -74,7 +74,7 @@ def _verify_devices(registry: Registry, devices: Sequence[str], *, every: bool) 
 
 
 class _Paper:
-    """Approvals as the cloud's settings have them."""
+    """Approvals from the cloud's settings."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -89,14 +89,14 @@ class _Paper:
         return device_id in (self._world.approved_devices or ())
 
     def verify_transaction(self, compose_hash: str, transaction_hash: str) -> None:
-        """A good transaction approves whatever hash it is shown for."""
+        """Approve any hash that comes with a good transaction. Raise a 467 for another transaction."""
         if transaction_hash not in self._world.approved_transactions:
             raise refused(467, "The transaction could not be verified")
         self._world.approved_hashes.add(compose_hash)
 
 
 class _Contract:
-    """The app's contract, asked over http."""
+    """The app's contract, over http."""
 
     def __init__(self, rpc_url: str, address: str) -> None:
         self._rpc_url = rpc_url

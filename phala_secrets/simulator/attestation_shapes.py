@@ -1,4 +1,4 @@
-"""What the evidence of a CVM looks like in responses."""
+"""The evidence of a CVM in responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def attestation(cloud: Cloud, cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}/attestation``; what the app does not make public is null."""
+    """Return the body of ``GET /cvms/{id}/attestation``. Non-public parts are null."""
     online = cvm.is_online
     measured = cvm.measured if online and cloud.attestation_compose_file else None
     public = bool(cvm.app_compose["public_tcbinfo"])
@@ -32,7 +32,7 @@ def attestation(cloud: Cloud, cvm: Cvm) -> dict[str, Any]:
 
 
 def attestations(cloud: Cloud, cvms: list[Cvm]) -> dict[str, Any]:
-    """``GET /apps/{app}/attestations``: those of the CVMs that run. The KMS's own guest is not simulated."""
+    """Return the body of ``GET /apps/{app}/attestations`` for running CVMs, without the KMS's own guest."""
     first = cvms[0]
     found = [(cvm, _shown(cloud, cvm)) for cvm in cvms if cvm.is_online and cvm.app_compose["public_tcbinfo"]]
     return {
@@ -54,7 +54,7 @@ def attestations(cloud: Cloud, cvms: list[Cvm]) -> dict[str, Any]:
 
 
 def _shown(cloud: Cloud, cvm: Cvm) -> Evidence | None:
-    """Of the newest boot, once the CVM has had the time to attest; until then that of the one before."""
+    """Return the evidence of the newest boot that has had time to attest."""
     by_now = cloud.clock.monotonic() - cloud.attests_after
     ready = [boot for boot in cvm.boots if boot.moment <= by_now or boot.number == 0]
     return evidence(cloud.tee, cvm, ready[-1]) if ready else None

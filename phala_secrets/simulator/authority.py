@@ -1,6 +1,6 @@
-"""Who vouches for simulated quotes: a root, the certificates below it, and their revocation lists.
+"""The authority for simulated quotes: a root, its certificates, and their revocation lists.
 
-What Intel is to real ones. Keys and certificates follow from a seed, so that a root can be kept in a file.
+It plays Intel's part. Keys and certificates follow from a seed, so that a file can hold the root.
 """
 
 from __future__ import annotations

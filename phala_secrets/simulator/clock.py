@@ -1,4 +1,4 @@
-"""The simulator's one clock: everything that reads the time, or lets it pass, does so here."""
+"""The simulator's only clock, which reads the time and lets it pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the simulator asks of a clock. Tests replace the real one to move the time themselves."""
+    """A clock for the simulator. Tests replace the real one to move the time themselves."""
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
@@ -25,8 +25,8 @@ class Clock(Protocol):
     def wait(self, condition: threading.Condition, seconds: float) -> bool:
         """Wait, with ``condition`` held, until it is notified or ``seconds`` have passed.
 
-        Return whether it was notified. A caller has to look again either way: a clock that somebody
-        else moves may return earlier.
+        Return whether it was notified. A caller must check again in any case: a clock moved by a test may
+        return earlier.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The state of a simulated Phala Cloud: who may ask, which KMSes and CVMs there are, what was asked."""
+"""The state of a simulated Phala Cloud: its login, its KMSes and CVMs, and the requests so far."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ _DEPLOYER = "0x71c7656ec7ab88b098defb751b7401b5f6d8976f"
 
 
 class Cloud(World):
-    """A Phala Cloud. Every attribute may be changed at any time; `World` has the settings.
+    """A Phala Cloud. A test may change every attribute at any time. `World` has the settings.
 
-    ``restart_seconds`` is how long an update takes; for the first third of it the CVM still shows
-    its old status unless ``stale_seconds`` says otherwise. ``seed`` makes the keys and the identifiers
-    the same every time. ``rpc_urls`` are JSON-RPC endpoints by chain id, on loopback: approvals on
-    these chains are looked up there. ``clock`` is the machine's own unless given.
+    An update takes ``restart_seconds``. During its first third, or ``stale_seconds``, the CVM still shows
+    its old status. ``seed`` makes keys and identifiers reproducible. ``rpc_urls`` are JSON-RPC endpoints
+    on loopback by chain id, which hold the approvals on these chains. ``clock`` defaults to the machine's.
     """
 
     def __init__(
@@ -60,29 +59,29 @@ class Cloud(World):
         self.v1_signatures = v1_signatures
         self.rpc_urls = dict(rpc_urls or {})
         self.tamper: Callable[[Request, Answer], Answer] = _as_it_is
-        """Called with each answer before it is sent; what it returns is sent instead."""
+        """Called with each response before it is sent. Its result is sent instead."""
         self.kmses: list[Kms] = []
         self.cvms: list[Cvm] = []
         self.requests: deque[Request] = deque(maxlen=_KEPT_REQUESTS)
-        """What was asked, oldest first."""
+        """The requests so far, oldest first."""
         self.limits = Limits(self)
         self._seed = seed or os.urandom(32)
         self.tee = Tee(self._derive("tee", 32), self.now)
-        """The hardware that all CVMs run on, and the PCCS that vouches for it."""
+        """The hardware of all CVMs, and the PCCS that vouches for it."""
         self.github = GitHub(self._derive("github", 32), self.now)
-        """GitHub, whose tokens are taken in the place of the API key."""
+        """GitHub, whose tokens may replace the API key."""
         self.tokens = Tokens(self.github, self.now)
         self._app_nonce = 0
         self.add_kms(CENTRAL)
 
     def reset_requests(self) -> None:
-        """Forget what was asked."""
+        """Forget the requests so far."""
         self.requests.clear()
 
     def add_kms(
         self, slug: str, chain_id: int = 0, contract_address: str = CENTRAL, *, nodes: int = 1
     ) -> Kms:
-        """A KMS contract with its own root; on chain with a ``chain_id`` and a ``contract_address``."""
+        """Add a KMS contract with its own root. ``chain_id`` and ``contract_address`` put it on chain."""
         kms = Kms(
             slug,
             self._derive(f"kms {slug}", 32),
@@ -108,12 +107,11 @@ class Cloud(World):
         app_compose: Mapping[str, Any] | None = None,
         os_version: str = DEFAULT_OS,
     ) -> Cvm:
-        """A CVM that runs with ``environment``.
+        """Add a CVM that runs with ``environment``.
 
-        ``app_id`` (40 hex digits) may be that of another CVM, which makes it a replica;
-        ``allowed_envs`` are the environment's names unless given; ``device_id`` is of the machine it
-        runs on; ``app_compose`` adds fields to the app-compose, or overrides them; ``os_version`` decides
-        what its guest is like.
+        The ``app_id`` (40 hex digits) of another CVM makes it a replica. ``allowed_envs`` defaults to the
+        environment's names. ``device_id`` is its machine. ``app_compose`` adds or overrides fields of the
+        app-compose. ``os_version`` selects the guest.
         """
         with self.changed:
             number = len(self.cvms) + 1
@@ -131,7 +129,7 @@ class Cloud(World):
             return cvm
 
     def find_kms(self, reference: str) -> Kms:
-        """Return the KMS by slug or id of a contract or of one of its nodes; 404 otherwise."""
+        """Return the KMS with a contract or node of this slug or id. Raise a 404 otherwise."""
         with self.changed:
             for kms in self.kmses:
                 if kms.is_called(reference) or kms.node(reference) is not None:
@@ -139,7 +137,7 @@ class Cloud(World):
         raise _no_kms(reference)
 
     def find_contract(self, reference: str) -> Kms:
-        """Return the KMS contract with this slug or id; 404 otherwise, for one of its nodes as well."""
+        """Return the KMS contract with this slug or id. Raise a 404 otherwise, also for a node."""
         with self.changed:
             for kms in self.kmses:
                 if kms.is_called(reference):
@@ -147,7 +145,7 @@ class Cloud(World):
         raise _no_kms(reference)
 
     def find_node(self, reference: str) -> tuple[Kms, KmsNode]:
-        """Return the node with this id or slug, and its KMS; 404 otherwise, for a contract as well."""
+        """Return the node with this id or slug, and its KMS. Raise a 404 otherwise, also for a contract."""
         with self.changed:
             for kms in self.kmses:
                 node = kms.node(reference)
@@ -156,7 +154,7 @@ class Cloud(World):
         raise _no_kms(reference)
 
     def find_cvm(self, reference: str) -> Cvm:
-        """By ``cvm_…`` id, UUID, ``app_…``, ``instance_…`` or name; 404 when unknown, 409 when ambiguous."""
+        """Return a CVM by any id or by name. Raise a 404 if it is unknown, a 409 if it is ambiguous."""
         with self.changed:
             found = list(filter(_called(reference), self.cvms))
         if not found:
@@ -177,7 +175,7 @@ class Cloud(World):
         return found[0]
 
     def cvms_of(self, app_id: str) -> list[Cvm]:
-        """The CVMs of an app; 404 when it has none."""
+        """Return the CVMs of an app. Raise a 404 if it has none."""
         with self.changed:
             found = [cvm for cvm in self.cvms if cvm.app_id == app_id]
         if not found:
@@ -192,11 +190,11 @@ class Cloud(World):
         return [{"app_id": self._derive(f"next app {nonce}", 20).hex(), "nonce": nonce} for nonce in nonces]
 
     def admit(self, request: Request) -> None:
-        """Refuse a request with 429 or 401 where that is due."""
+        """Raise a 429 or 401 if the request must be refused."""
         self.limits.take_request()
         given = request.headers.get("x-api-key")
         if given is None and request.path.endswith("/attestations"):
-            return  # anybody may ask for these
+            return  # this route needs no key
         if given is None and "authorization" in request.headers:
             self.tokens.admit(request)
             return
@@ -228,7 +226,7 @@ def _no_kms(reference: str) -> RefusalError:
 
 
 def _called(reference: str) -> Callable[[Cvm], bool]:
-    """Whether a CVM is meant by ``reference``."""
+    """Return the predicate for the CVMs that ``reference`` names."""
     kind, _, rest = reference.lower().partition("_")
     if _UUID.fullmatch(reference):
         vm_uuid = str(uuid.UUID(reference))

@@ -26,7 +26,7 @@ DEFAULT_COMPOSE = "services:\n  app:\n    image: nginx\n"
 def app_compose(
     name: str, docker_compose_file: str, allowed_envs: Sequence[str], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """An ``app-compose.json`` with the fields that the service writes; ``more`` adds to them or overrides."""
+    """Return an ``app-compose.json`` with the service's fields. ``more`` adds or overrides fields."""
     return {
         "allowed_envs": list(allowed_envs),
         "docker_compose_file": docker_compose_file,
@@ -50,7 +50,7 @@ def app_compose(
 
 
 def measured(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
-    """Return the app-compose as it is written in ``form``: the text whose bytes the guest measures."""
+    """Return the app-compose in ``form``: the text whose bytes the guest measures."""
     content = _normalise(compose) if normalised else dict(compose)
     if form == "compact":
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -58,7 +58,7 @@ def measured(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str
 
 
 def compose_hash(compose: Mapping[str, Any], form: Form, *, normalised: bool) -> str:
-    """Return the SHA-256, as hex, of the app-compose as it is written in ``form``."""
+    """Return the SHA-256 (hex) of the app-compose in ``form``."""
     return hashlib.sha256(measured(compose, form, normalised=normalised).encode()).hexdigest()
 
 
@@ -68,7 +68,7 @@ def with_defaults(compose: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str]:
-    """``allowed_envs`` after an update, in the order in which it is written down."""
+    """Return ``allowed_envs`` after an update, in its written order."""
     names = list(dict.fromkeys(sent))
     if order == "sorted":
         return sorted(names)
@@ -79,7 +79,7 @@ def new_names(old: Sequence[str], sent: Sequence[str], order: Order) -> list[str
 
 
 def _normalise(compose: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the script of the runner that is not used, and without an empty ``pre_launch_script``."""
+    """Return the content without the unused runner's script and without an empty ``pre_launch_script``."""
     content = dict(compose)
     if compose.get("runner") == "bash":
         content.pop("docker_compose_file", None)

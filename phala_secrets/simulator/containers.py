@@ -16,9 +16,9 @@ _SERVICE_LABEL = "dstack"  # the project's name in the guest, from the folder of
 
 @dataclass(slots=True)
 class Container:
-    """A container; ``exit_code`` counts where it ``exited`` or is ``restarting``.
+    """A container. ``exit_code`` counts if it ``exited`` or is ``restarting``.
 
-    ``seconds`` is how long it has been in its condition; ``None`` is as long as the CVM runs.
+    It has been in its condition for ``seconds``. None means as long as the CVM runs.
     """
 
     name: str
@@ -60,7 +60,7 @@ def of_compose(docker_compose_file: str) -> list[Container]:
 
 @lru_cache(maxsize=64)
 def _services(docker_compose_file: str) -> list[tuple[str, Condition, str]]:
-    """Return the name, condition and image of each service. Reading YAML is slow, and files come again."""
+    """Return the name, condition and image of each service. Cached, since reading YAML is slow."""
     try:
         services: dict[str, dict[str, Any]] = yaml.safe_load(docker_compose_file)["services"]
         return [
@@ -72,7 +72,7 @@ def _services(docker_compose_file: str) -> list[tuple[str, Condition, str]]:
 
 
 def _span(seconds: float) -> str:
-    """A duration as docker prints it."""
+    """Return a duration as docker prints it."""
     if seconds < 1:
         return "Less than a second"
     length, unit = next((length, unit) for length, unit in _UNITS if seconds >= length)

@@ -1,7 +1,7 @@
-"""A confidential VM: what it is, what it was given, and how it restarts.
+"""A confidential VM: its identity, its environment, and its restarts.
 
-Nothing runs in the background: a CVM knows when its operation began, and whoever looks at it sees
-what that makes of it by now.
+Nothing runs in the background: a CVM knows when its operation began and derives its present state from
+that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _USER = "simulator"
 
 @dataclass(slots=True)
 class _Shown:
-    """What the last boot, or what took its place, left behind."""
+    """The state that the last boot or its replacement left behind."""
 
     status: str
     boot_error: str | None = None
@@ -43,32 +43,32 @@ class _Shown:
 
 
 class Cvm:
-    """One CVM of a cloud; made by `Cloud.add_cvm`. What has no underscore is a test's to change."""
+    """One CVM of a cloud, from `Cloud.add_cvm`. A test may change any attribute without an underscore."""
 
     def __init__(self, world: World, kms: Kms, identity: Identity, plan: Plan) -> None:
         self.kms = kms
         self.identity = identity
         self.app_compose = app_compose(identity.name, plan.docker_compose_file, plan.allowed_envs, plan.more)
         self.os_version = plan.os_version
-        """``os.version``: one of `OS_VERSIONS`; an unknown one has a guest like the newest."""
+        """``os.version``: one of `OS_VERSIONS`. An unknown one behaves like the newest."""
         self.devices = [Device(identity.device_id)]
         self.restart_seconds: float | None = None
-        """How long an update takes; ``None`` for the cloud's figure."""
+        """Duration of an update. None for the cloud's."""
         self.required: list[str] = []
-        """Variables without which the app fails: the CVM shows ``error`` then."""
+        """Variables without which the app fails and the CVM shows ``error``."""
         self.logins_fail = False
         """Whether registries refuse the credentials of the pre-launch script."""
         self.containers: list[Container] | None = of_compose(plan.docker_compose_file)
-        """What ``/composition`` shows while the CVM runs; ``None`` where nothing is visible."""
+        """The containers in ``/composition`` while the CVM runs. None if they are not visible."""
         self.looks: deque[list[Container] | None] = deque()
-        """What the next looks at ``/composition`` show, one each, before ``containers`` does."""
+        """The results of the next requests to ``/composition``, one each, before ``containers``."""
         self.deployer_type = "eoa"
-        """Who owns the app on chain: ``eoa``, ``safe``, …"""
+        """The kind of owner on chain: ``eoa``, ``safe``, …"""
         self.pending: dict[str, Pending] = {}
-        """What waits for an approval, by the compose hash that it would make."""
+        """The updates that wait for an approval, by compose hash."""
         self.firmware = Firmware()
         self.boots: list[Boot] = []
-        """Those that ended with a guest that runs, oldest first."""
+        """The successful boots, oldest first."""
         self._world = world
         self._operations: list[Operation] = []
         self._revisions: list[Revision] = []
@@ -99,7 +99,7 @@ class Cvm:
 
     @property
     def device_id(self) -> str:
-        """Of the machine it runs on: 32 bytes as hex; the first where there are several."""
+        """The id of its first machine, 32 bytes in hex."""
         return self.devices[0].device_id
 
     @property
@@ -125,18 +125,18 @@ class Cvm:
 
     @property
     def sealed(self) -> str:
-        """The envelope it was given last, as hex."""
+        """The last envelope, in hex."""
         return self._sealed.hex()
 
     @property
     def environment(self) -> dict[str, str] | None:
-        """What ``docker compose`` sees in the guest now; ``None`` when it does not run."""
+        """The environment of ``docker compose`` in the guest. None if it does not run."""
         started = self._look().started
         return None if started is None else dict(started.environment)
 
     @property
     def decrypted_json(self) -> str | None:
-        """The text of ``.decrypted-env.json`` in the guest now; ``None`` when it does not run."""
+        """The text of ``.decrypted-env.json`` in the guest. None if it does not run."""
         started = self._look().started
         return None if started is None else started.decrypted_json
 
@@ -147,7 +147,7 @@ class Cvm:
 
     @property
     def exited_at(self) -> datetime | None:
-        """Since when it has not run."""
+        """The time since which it has not run."""
         return self._look().exited_at
 
     @property
@@ -157,28 +157,28 @@ class Cvm:
 
     @property
     def operations(self) -> list[Operation]:
-        """All of them, oldest first."""
+        """All operations, oldest first."""
         with self._world.changed:
             self._settle()
             return list(self._operations)
 
     @property
     def operation(self) -> Operation | None:
-        """The one in progress."""
+        """The operation in progress."""
         with self._world.changed:
             self._settle()
             return self._running_operation()
 
     @property
     def revisions(self) -> list[Revision]:
-        """What was accepted, oldest first."""
+        """The accepted changes, oldest first."""
         return list(self._revisions)
 
     @property
     def status(self) -> str:
         """``running``, ``restarting``, ``starting``, ``stopped``, ``error``, …
 
-        Just after an operation began it is still what it was before.
+        Just after an operation began it is still the old one.
         """
         with self._world.changed:
             operation = self.operation
@@ -197,13 +197,13 @@ class Cvm:
 
     @property
     def is_online(self) -> bool:
-        """Whether its guest can be asked."""
+        """Whether its guest is reachable."""
         with self._world.changed:
             return self.operation is None and self._shown.status == "running"
 
     @property
     def next_change(self) -> float | None:
-        """When, of the clock's `monotonic`, it will look different by itself; ``None`` when it rests."""
+        """When its state changes next, in the clock's `monotonic`. None if it is at rest."""
         with self._world.changed:
             operation = self.operation
             if operation is None:
@@ -211,7 +211,7 @@ class Cvm:
             return self._stale_until(operation) if self._is_stale(operation) else operation.ends
 
     def look_at_containers(self) -> list[Container] | None:
-        """Return what one look at the containers shows."""
+        """Return the containers for one request."""
         with self._world.changed:
             return self.looks.popleft() if self.looks else self.containers
 
@@ -220,28 +220,28 @@ class Cvm:
         self._failure = reason
 
     def fail(self, reason: str) -> None:
-        """Be in ``error`` from now on, with ``reason`` for a ``boot_error``, until the next boot."""
+        """Put it into ``error`` until the next boot, with ``reason`` as the ``boot_error``."""
         self._rest("error", reason)
 
     def stop(self) -> None:
-        """Be stopped from now on."""
+        """Stop it."""
         self._rest("stopped", None)
 
     def lose_environment(self) -> None:
-        """Have no ciphertext from now on, as a CVM that was deployed without one; it boots again at once."""
+        """Drop the ciphertext, as in a CVM deployed without one, and boot again at once."""
         with self._world.changed:
             self._sealed = b""
             self._shown = self._boot(self._world.clock.monotonic(), self._world.now())
             self._world.changed.notify_all()
 
     def update(self, sealed: bytes, allowed_envs: Sequence[str]) -> Operation:
-        """Take a new environment, and restart. The caller has seen to it that no operation runs."""
+        """Take a new environment and restart. The caller ensures that no operation runs."""
         return self.change({"allowed_envs": list(allowed_envs)}, sealed, "update_envs")
 
     def change(self, changes: Mapping[str, Any], sealed: bytes | None, operation_type: str) -> Operation:
-        """Take ``changes`` of the app-compose, a new environment where there is one, and restart once.
+        """Take ``changes`` of the app-compose and a new environment, if any. Restart once.
 
-        The caller has seen to it that no operation runs.
+        The caller ensures that no operation runs.
         """
         with self._world.changed:
             if sealed is not None:
@@ -266,10 +266,10 @@ class Cvm:
         effect: Effect = "boot",
         changes: Mapping[str, Any] | None = None,
     ) -> Operation:
-        """Begin an operation of any type, which stands in the way of others for ``seconds``.
+        """Begin an operation of any type, which blocks others for ``seconds``.
 
-        ``by`` is the user, ``effect`` what its end does to the guest, and ``changes`` fields of the
-        app-compose that it brings along. ``seconds`` is how long an update takes unless given.
+        ``by`` is the user, ``effect`` the effect of its end on the guest, and ``changes`` are new fields of
+        the app-compose. ``seconds`` defaults to the duration of an update.
         """
         with self._world.changed:
             if self.operation is not None:
@@ -300,7 +300,7 @@ class Cvm:
             return operation
 
     def finish(self) -> None:
-        """Bring the operation in progress to its end at once."""
+        """End the operation in progress at once."""
         with self._world.changed:
             operation = self.operation
             if operation is not None:
@@ -341,7 +341,7 @@ class Cvm:
         return self._world.clock.monotonic() < self._stale_until(operation)
 
     def _settle(self) -> None:
-        """Apply what has become due, as of the moment when it did."""
+        """Apply an operation that has ended, as of its end."""
         operation = self._running_operation()
         if operation is None or self._world.clock.monotonic() < operation.ends:
             return

@@ -1,4 +1,4 @@
-"""What a CVM looks like in responses, by version of the API."""
+"""A CVM in responses, by version of the API."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CREATED_AT = "2026-06-01T00:00:00+00:00"
 
 
 def cvm_detail(cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}`` from 2026-01-21."""
+    """Return the body of ``GET /cvms/{id}`` from 2026-01-21."""
     return {**cvm_row(cvm), "compose_file": None}
 
 
 def cvm_row(cvm: Cvm) -> dict[str, Any]:
-    """A CVM in a list, from 2026-01-21."""
+    """Return a CVM in a list, from 2026-01-21."""
     operation = cvm.operation if cvm.in_progress else None
     compose = cvm.app_compose
     return {
@@ -93,7 +93,7 @@ def cvm_row(cvm: Cvm) -> dict[str, Any]:
 
 
 def legacy_detail(cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}`` of 2025-10-28."""
+    """Return the body of ``GET /cvms/{id}`` of 2025-10-28."""
     return {
         "id": cvm.identity.number,
         "teepod_id": 1,
@@ -127,7 +127,7 @@ def legacy_detail(cvm: Cvm) -> dict[str, Any]:
 
 
 def legacy_row(cvm: Cvm) -> dict[str, Any]:
-    """A CVM in a list of 2025-10-28."""
+    """Return a CVM in a list of 2025-10-28."""
     detail = legacy_detail(cvm)
     kept = (
         "name status in_progress listed dapp_dashboard_url syslog_endpoint project_id project_type kms_info "
@@ -152,7 +152,7 @@ def legacy_row(cvm: Cvm) -> dict[str, Any]:
 
 
 def cvm_state(cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}/state``: what is not known is left out."""
+    """Return the body of ``GET /cvms/{id}/state`` without unknown fields."""
     status = cvm.status
     state: dict[str, Any] = {
         "id": cvm.vm_uuid,
@@ -170,7 +170,7 @@ def cvm_state(cvm: Cvm) -> dict[str, Any]:
 
 
 def vm_record(cvm: Cvm, *, string_id: bool) -> dict[str, Any]:
-    """What the routes that start and stop a CVM return; the ``id`` is a number in older versions."""
+    """Return the body of the routes that start and stop a CVM. Older versions have a number as ``id``."""
     detail = legacy_detail(cvm)
     kept = "name status teepod_id teepod app_id vm_uuid instance_id base_image vcpu memory disk_size"
     compose = cvm.app_compose
@@ -190,7 +190,7 @@ def vm_record(cvm: Cvm, *, string_id: bool) -> dict[str, Any]:
 
 
 def composition(cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}/composition`` (``get_cvm_containers_stats.ts`` of the SDK)."""
+    """Return the body of ``GET /cvms/{id}/composition`` (``get_cvm_containers_stats.ts`` of the SDK)."""
     compose = cvm.app_compose
     online = cvm.is_online
     containers = cvm.look_at_containers() if online else None

@@ -1,4 +1,4 @@
-"""From a request to the endpoint that carries it out."""
+"""The dispatch of a request to its endpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUTES = (*kms_endpoints.ROUTES, *cvm_endpoints.ROUTES, *app_endpoints.ROUTES)
 
 
 def respond(cloud: Cloud, request: Request) -> Answer | Stream:
-    """Carry a request out; raises `RefusalError`, and an OSError where the connection is to break."""
+    """Carry out a request. Raise `RefusalError`, or OSError to break the connection."""
     if request.path == TOKEN_PATH:
         return cloud.github.respond(request)
     cloud.admit(request)

@@ -22,13 +22,13 @@ _COMMENTS_END_AT_A_BACKSLASHED_NEWLINE = 254
 
 
 class EnvFileError(ValueError):
-    """systemd would refuse the whole file: a NUL, or text that it does not count as UTF-8."""
+    """systemd would reject the whole file: it has a NUL or text that is not UTF-8."""
 
 
 def read_environment(text: str, systemd: int = 252) -> dict[str, str]:
-    """The environment of a service with this file; of a repeated name the last value counts.
+    """Return the environment of a service with this file. The last value of a repeated name counts.
 
-    ``systemd`` is the version that reads. Raises `EnvFileError`.
+    ``systemd`` is the version of the reader. Raise `EnvFileError`.
     """
     if "\0" in text:
         raise EnvFileError("a NUL in the environment file")
@@ -41,7 +41,7 @@ def read_environment(text: str, systemd: int = 252) -> dict[str, str]:
 
 
 def _is_utf8(text: str) -> bool:
-    """``utf8_is_valid`` of ``src/basic/utf8.c``, which takes no surrogates and no noncharacters."""
+    """Return ``utf8_is_valid`` of ``src/basic/utf8.c``: false for surrogates and noncharacters."""
     return text.isascii() or not any(
         0xD800 <= code <= 0xDFFF or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE
         for code in map(ord, text)

@@ -1,4 +1,4 @@
-"""Why a guest does not come up."""
+"""The failure of a boot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guest runs below the app, and what is kept of its boots."""
+"""The software of a guest below the app, and the record of its boots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AppEvent = tuple[str, bytes]
 
 @dataclass(slots=True)
 class Boot:
-    """One boot: when it was (of the clock's `monotonic`), what was measured, and its fresh key."""
+    """One boot: its time (the clock's `monotonic`), its compose hash, and its number."""
 
     moment: float
     compose_hash: str
@@ -19,14 +19,14 @@ class Boot:
 
 @dataclass(slots=True)
 class Firmware:
-    """What a guest runs below the app. What makes no difference to an honest boot is a test's to change."""
+    """The software of a guest below the app. A test may change it."""
 
     os: str = ""
-    """What MRTD, RTMR1 and RTMR2 are made of; empty for dstack's own image of the CVM's version."""
+    """The source of MRTD, RTMR1 and RTMR2. Empty for dstack's own image of the CVM's version."""
     debug: bool = False
     early_events: list[AppEvent] = field(default_factory=list)
-    """Events before ``system-ready``, as an OS of somebody's own may write them."""
+    """Events before ``system-ready``, as a foreign OS may write them."""
     app_events: list[AppEvent] = field(default_factory=list)
-    """Events behind ``system-ready``: those of the app."""
+    """Events after ``system-ready``, which the app writes."""
     claims: dict[str, bytes] = field(default_factory=dict)
-    """Payloads that replace dstack's own, by event, as an OS of somebody's own may write them."""
+    """Payloads that replace dstack's own, by event, as a foreign OS may write them."""

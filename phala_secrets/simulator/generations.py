@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# What bash 5.2 makes of its own names when they come from outside; None: it does not hand them on.
+# The values that bash 5.2 gives to its own names from outside. None: it does not pass them on.
 _BASH: dict[str, str | None] = {
     "IFS": " \t\n",
     "PWD": "/dstack",
@@ -41,11 +41,11 @@ _LAUNCHER: dict[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How one generation of the guest hands variables on.
+    """How one generation of the guest passes variables on.
 
-    ``overwritten`` are the names that do not arrive as sent, with what arrives; ``None`` is nothing.
-    ``systemd`` is the version that reads the file. ``escapes_backslash`` and ``quotes_any_space`` are
-    about the writer of that file.
+    ``overwritten`` maps the names that do not arrive unchanged to what arrives. None is nothing.
+    ``systemd`` is the version that reads the file. ``escapes_backslash`` and ``quotes_any_space`` describe
+    the writer of that file.
     """
 
     overwritten: Mapping[str, str | None]

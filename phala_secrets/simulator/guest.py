@@ -1,4 +1,4 @@
-"""The guest: opens what was sealed for its app, and hands it to ``docker compose`` as dstack does."""
+"""The guest: it decrypts its app's environment and passes it to ``docker compose``, like dstack."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _QUOTED = frozenset(" \t\n|&;<>()$`\\\"'")
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a guest that came up made of the sealed environment.
+    """The environment of a guest that came up.
 
     ``environment`` is what ``docker compose`` gets; ``decrypted_json`` is the exact text of
     ``.decrypted-env.json``.
@@ -48,7 +48,7 @@ class Started:
 
 
 def seal(environment: Mapping[str, str], public_key: X25519PublicKey) -> bytes:
-    """An envelope for ``public_key``: the sender's key (32 bytes), the nonce (12), ciphertext and tag."""
+    """Return an envelope for ``public_key``: sender's key (32 bytes), nonce (12), ciphertext and tag."""
     text = json.dumps({"env": [{"key": name, "value": value} for name, value in environment.items()]})
     sender, nonce = X25519PrivateKey.generate(), os.urandom(12)
     sealed = AESGCM(sender.exchange(public_key)).encrypt(nonce, text.encode(), None)
@@ -88,7 +88,7 @@ def boot(
 
 
 def _open(sealed: bytes, key: X25519PrivateKey) -> list[tuple[str, str]]:
-    """The pairs in the envelope, in their order."""
+    """Return the pairs in the envelope, in order."""
     try:
         secret = key.exchange(X25519PublicKey.from_public_bytes(sealed[:32]))
         content = json.loads(AESGCM(secret).decrypt(sealed[32:44], sealed[44:], None))
@@ -110,7 +110,7 @@ def _pair(entry: Any) -> tuple[str, str]:
 
 
 def _accept(pairs: list[tuple[str, str]], allowed: frozenset[str]) -> dict[str, str]:
-    """What dstack accepts: within its limits, of the allowed names, of a repeated one the last.
+    """Return what dstack accepts: allowed names within its limits, and the last value of each.
 
     From ``dstack-util/src/parse_env_file.rs``; lengths are of UTF-8, and the total counts every
     occurrence of an allowed name.
@@ -144,7 +144,7 @@ def _utf8_length(text: str) -> int:
 
 
 def _write(environment: Mapping[str, str], generation: Generation) -> str:
-    """The file that dstack writes for systemd."""
+    """Return the file that dstack writes for systemd."""
     return "".join(f"{name}={_quote(environment[name], generation)}\n" for name in sorted(environment))
 
 
@@ -158,7 +158,7 @@ def _quote(value: str, generation: Generation) -> str:
 
 
 def _enter_bash(environment: Mapping[str, str], generation: Generation) -> dict[str, str]:
-    """What the launcher, a bash script that keeps some names to itself, hands on."""
+    """Return what the launcher passes on: it is a bash script and keeps some names."""
     _check_lengths(environment)
     handed_on: dict[str, str] = {}
     for name, value in environment.items():
@@ -169,7 +169,7 @@ def _enter_bash(environment: Mapping[str, str], generation: Generation) -> dict[
 
 
 def _check_lengths(environment: Mapping[str, str]) -> None:
-    """Linux starts no program with a longer assignment."""
+    """Raise `BootFailedError` for an assignment with which Linux starts no program."""
     for name, value in environment.items():
         if len(f"{name}={value}".encode()) > _MAX_ASSIGNMENT_BYTES:
             raise BootFailedError(f"app-compose.service: {name}: argument list too long")

@@ -1,4 +1,4 @@
-"""What names a CVM, where it runs, and what it is made of."""
+"""The ids of a CVM, its machine, and its plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phala_secrets.simulator.generations import DEFAULT_OS
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What names a CVM: ``id`` (``cvm_…``), ``vm_uuid`` with dashes, app and instance id of 40 hex digits."""
+    """The ids of a CVM: ``id`` (``cvm_…``), ``vm_uuid`` with dashes, app and instance id (40 hex digits)."""
 
     number: int
     id: str

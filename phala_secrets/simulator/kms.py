@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CENTRAL = "phala"
-"""Slug of the central KMS, and what stands for its contract's address."""
+"""The slug of the Cloud KMS, also in place of its contract's address."""
 
 NodeState = Literal["up", "down", "reset"]
 
@@ -35,14 +35,14 @@ class KmsNode:
     url: str
     state: NodeState = "up"
     unknown_apps: set[str] = field(default_factory=set)
-    """Apps that it does not know, by id: 404 for their keys."""
+    """Ids of unknown apps: their keys give a 404."""
 
 
 class Kms:
-    """A KMS contract. Its attributes are a test's to change.
+    """A KMS contract. A test may change its attributes.
 
-    ``chain_id`` is 0 and ``contract_address`` is `CENTRAL` for the central KMS. ``seed`` is any
-    secret: the root and the apps' keys follow from it.
+    For the Cloud KMS ``chain_id`` is 0 and ``contract_address`` is `CENTRAL`. The root and the apps' keys
+    follow from ``seed``, any secret.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class Kms:
         self.contract_address = contract_address
         self.version = "v0.5.8 (git:simulator)"
         self.online = True
-        """Whether its nodes answer; otherwise asking for a key gives 500."""
+        """Whether its nodes respond. If not, a request for a key gives a 500."""
         self.recovery_base = 0
-        """Added to the recovery id: 27 is what some libraries write."""
+        """Offset of the recovery id: some libraries write 27."""
         self.tamper: Callable[[dict[str, Any]], dict[str, Any]] = dict
-        """Called with each answer about a key before it is sent; what it returns is sent instead."""
+        """Called with each key response before it is sent. Its result is sent instead."""
         self.app_keys: dict[str, X25519PrivateKey] = {}
-        """The keys by app id, as they are asked for; a test may put another one there."""
+        """The keys requested so far, by app id. A test may replace one."""
         self._seed = seed
         self._root = _derive(seed, b"root")
         self.id = "kc_" + _derive(seed, b"contract").hex()[:8]
         self.nodes = [
             KmsNode(
                 "kms_" + _derive(seed, b"node%d" % number).hex()[:8],
-                # The name of the central KMS is good for a node as well.
+                # The name of the Cloud KMS works for a node too.
                 slug if number == 1 and slug == CENTRAL else f"{slug}-{number}",
                 f"https://{slug}-{number}.kms.invalid:9201",
             )
@@ -76,7 +76,7 @@ class Kms:
 
     @property
     def kms_type(self) -> str:
-        """``phala``, ``ethereum`` or ``base``: what a CVM shows, and no way to find the KMS."""
+        """``phala``, ``ethereum`` or ``base``, as a CVM shows it. It does not identify the KMS."""
         return _TYPES.get(self.chain_id, "base")
 
     @property
@@ -97,26 +97,26 @@ class Kms:
         return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()
 
     def is_called(self, reference: str) -> bool:
-        """Whether the contract has this id or slug."""
+        """Return whether the contract has this id or slug."""
         return reference in (self.id, self.slug)
 
     def node(self, reference: str) -> KmsNode | None:
-        """The node with this id or slug."""
+        """Return the node with this id or slug."""
         return next((node for node in self.nodes if reference in (node.id, node.slug)), None)
 
     def app_key(self, app_id: str) -> X25519PrivateKey:
-        """The private key of an app (40 hex digits)."""
+        """Return the private key of an app (40 hex digits)."""
         if app_id not in self.app_keys:
             secret = _derive(self._seed, b"app:" + bytes.fromhex(app_id))
             self.app_keys[app_id] = X25519PrivateKey.from_private_bytes(secret)
         return self.app_keys[app_id]
 
     def app_public_key(self, app_id: str) -> str:
-        """The public key of an app: 32 bytes as hex."""
+        """Return the public key of an app: 32 bytes in hex."""
         return self.app_key(app_id).public_key().public_bytes_raw().hex()
 
     def sign(self, app_id: str, public_key: str, timestamp: int | None = None) -> str:
-        """The root's signature over an app's key, 65 bytes as hex.
+        """Return the root's signature over an app's key, 65 bytes in hex.
 
         With a ``timestamp`` (seconds since the epoch) it is ``signature_v1``, without one the legacy
         signature. ``public_key`` is hex.
@@ -127,7 +127,7 @@ class Kms:
         return (signature + bytes([recovery_id + self.recovery_base])).hex()
 
     def answer(self, app_id: str, timestamp: int | None) -> dict[str, Any]:
-        """An app's key with its proof; without ``timestamp`` the legacy one alone."""
+        """Return an app's key with its proof. Without ``timestamp``, include the legacy signature only."""
         public_key = self.app_public_key(app_id)
         answer: dict[str, Any] = {"public_key": public_key, "signature": self.sign(app_id, public_key)}
         if timestamp is not None:

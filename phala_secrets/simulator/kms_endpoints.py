@@ -54,7 +54,7 @@ def _get_chain(cloud: Cloud, _request: Request, chain: str) -> Answer:
 
 
 def _get_key(cloud: Cloud, _request: Request, reference: str, app: str) -> Answer:
-    """A key comes from a node: neither a contract nor a ``kms_type`` will do."""
+    """Serve a key from a node. A contract or a ``kms_type`` does not serve keys."""
     app_id = app_id_of(app)
     if app_id is None:
         raise RefusalError(400, "Invalid app_id: 40 hex digits, with or without 0x")

@@ -1,4 +1,4 @@
-"""What a KMS looks like in responses: up to 2026-05-22 a node, from 2026-06-23 a contract."""
+"""A KMS in responses: up to 2026-05-22 a node, from 2026-06-23 a contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHAINS = {"phala": 0, "ethereum": 1, "base": 8453, "anvil": 31337}
 
 
 def kms_node(kms: Kms, node: KmsNode) -> dict[str, Any]:
-    """A KMS up to 2026-05-22: one of its nodes."""
+    """Return a KMS up to 2026-05-22: one of its nodes."""
     return {
         "id": node.id,
         "slug": node.slug,
@@ -27,7 +27,7 @@ def kms_node(kms: Kms, node: KmsNode) -> dict[str, Any]:
 
 
 def kms_contract(kms: Kms) -> dict[str, Any]:
-    """A KMS from 2026-06-23: a contract, with the root's public key."""
+    """Return a KMS from 2026-06-23: a contract with the root's public key."""
     return {
         "id": kms.id,
         "slug": kms.slug,
@@ -41,7 +41,7 @@ def kms_contract(kms: Kms) -> dict[str, Any]:
 
 
 def kms_contract_node(kms: Kms, node: KmsNode) -> dict[str, Any]:
-    """A node in the list of a contract's nodes."""
+    """Return a node in the list of a contract's nodes."""
     return {
         "id": node.id,
         "slug": node.slug,
@@ -52,7 +52,7 @@ def kms_contract_node(kms: Kms, node: KmsNode) -> dict[str, Any]:
 
 
 def kms_inspection(kms: Kms, node: KmsNode) -> dict[str, Any]:
-    """What a node says of itself."""
+    """Return a node's report about itself."""
     contract = kms_node(kms, node)
     return {
         "id": node.id,
@@ -83,7 +83,7 @@ def kms_inspection(kms: Kms, node: KmsNode) -> dict[str, Any]:
 
 
 def on_chain_contract(kms: Kms, chain_name: str, devices: list[str]) -> dict[str, Any]:
-    """A contract in the detail of a chain; ``devices`` are the ids of its machines."""
+    """Return a contract in the detail of a chain. ``devices`` are the ids of its machines."""
     return {
         "contract_address": kms.contract_address,
         "chain_id": kms.chain_id,

@@ -1,4 +1,4 @@
-"""The lies of an API, or of somebody in its place: what each says, and how the simulator tells it."""
+"""The lies of an API or of an impersonator: what each says, and how the simulator tells it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FOR_EVER = 1e9
 
 
 class Lie(NamedTuple):
-    """A lie. ``tell`` has a cloud tell it; ``on_chain`` is whether it is about an app on chain alone."""
+    """A lie. ``tell`` makes a cloud tell it. ``on_chain`` is whether it needs an app on chain."""
 
     what: str
     tell: Callable[[Cloud], None]
@@ -27,12 +27,12 @@ class Lie(NamedTuple):
 
 
 def tell(cloud: Cloud, name: str) -> None:
-    """Have a cloud tell the lie of this name from now on."""
+    """Make a cloud tell the lie of this name."""
     LIES[name].tell(cloud)
 
 
 def _forge_keys(cloud: Cloud) -> None:
-    """Put a KMS of the liar's own in the place of each. What the guests use stays the genuine one."""
+    """Replace each KMS with a forged one. The guests keep the genuine one."""
     for index, genuine in enumerate(cloud.kmses):
         forger = Kms(
             genuine.slug,
@@ -79,10 +79,10 @@ def _show_old_evidence(cloud: Cloud) -> None:
 
 
 LIES = {
-    "forged-key": Lie("a key of the liar's own, signed by a root that the liar publishes", _forge_keys),
+    "forged-key": Lie("a forged key, signed by a root that the API publishes as its own", _forge_keys),
     "swapped-key": Lie("another key under the genuine signature", _swap_keys),
     "other-app": Lie("the CVM's name belongs to another app", _move_names),
-    "other-code": Lie("an approval is asked for other code", _ask_for_other_code, on_chain=True),
-    "old-evidence": Lie("evidence of the boot before", _show_old_evidence),
+    "other-code": Lie("an approval request for other code", _ask_for_other_code, on_chain=True),
+    "old-evidence": Lie("evidence of the previous boot", _show_old_evidence),
 }
-"""Each lie by its name."""
+"""The lies by name."""

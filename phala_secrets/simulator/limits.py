@@ -1,4 +1,4 @@
-"""How much one user may ask: requests a second, and streams at once."""
+"""The limits of one user: requests per second and open streams."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Limits:
-    """What the user has used up."""
+    """The user's current use."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.open_streams = 0
-        """How many streams are open."""
+        """The number of open streams."""
         self._tokens: float | None = None
         self._tokens_at = 0.0
 
     def take_request(self) -> None:
-        """Take a request out of the bucket; 429 when it is empty."""
+        """Take a request out of the bucket. Raise a 429 if it is empty."""
         limit = self._world.rate_limit
         if limit is None:
             return
@@ -38,7 +38,7 @@ class Limits:
             raise RefusalError(429, "Rate limit exceeded", headers=headers)
 
     def open_stream(self) -> None:
-        """Take one of the user's streams; 429 when all are taken."""
+        """Take one of the user's streams. Raise a 429 if all are taken."""
         with self._world.changed:
             if self.open_streams >= self._world.max_streams:
                 raise RefusalError(429, f"Too many streams: at most {self._world.max_streams} a user")

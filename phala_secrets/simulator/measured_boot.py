@@ -1,7 +1,7 @@
-"""What a guest measures while it boots, and the quote that its agent then gets.
+"""A guest's measurements while it boots, and the quote of its agent.
 
-Written from dstack's ``cc-eventlog`` and ``dstack-util``: the events in their order, and how each is
-extended into a register.
+It follows dstack's ``cc-eventlog`` and ``dstack-util``: the order of the events, and how each extends a
+register.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RUNTIME = 0x08000001
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the guest's agent hands out: a quote, the log behind it, and the registers (hex)."""
+    """The evidence from the guest's agent: a quote, its log, and the registers (hex)."""
 
     quote: bytes
     event_log: list[dict[str, Any]]
@@ -57,12 +57,12 @@ def os_measurements(cvm: Cvm) -> str:
 
 
 def os_of(cvm: Cvm) -> str:
-    """Return what the guest's image is called here."""
+    """Return the name of the guest's image."""
     return cvm.firmware.os or f"dstack {cvm.os_version}"
 
 
 def _firmware_events(cvm: Cvm) -> list[dict[str, Any]]:
-    """Of RTMR0 (the virtual hardware), RTMR1 (the kernel) and RTMR2 (command line and initrd)."""
+    """Return the events of RTMR0 (virtual hardware), RTMR1 (kernel) and RTMR2 (command line, initrd)."""
     image = os_of(cvm)
     return [
         _measured(0, 0x8000000B, "hardware 1 vCPU 2048 MiB"),

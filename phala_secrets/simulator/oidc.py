@@ -1,6 +1,6 @@
-"""Keyless login: GitHub, which hands a job its tokens, and how the service checks them.
+"""Keyless login: GitHub, which issues a job's tokens, and the service's checks.
 
-Signed with a key of its own, so no token of here is good anywhere else, nor one from elsewhere here.
+Tokens have the simulator's own key, so they work nowhere else and foreign ones do not work here.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ class GitHub:
         self.repository = "octo-org/octo-app"
         self.ref = "refs/heads/main"
         self.lifetime = 300.0
-        """Seconds that a token is good for."""
+        """Lifetime of a token in seconds."""
         self.clock_offset = 0.0
         """Seconds by which GitHub's clock is ahead of the service's."""
         self.request_token = hmac.digest(seed, b"request token", "sha256").hex()
-        """What the job asks with."""
+        """The job's request token."""
         self.claims: dict[str, Any] = {}
-        """Claims that a token has in place of its own; one that is ``None`` is left out."""
+        """Claims that replace a token's own. None leaves one out."""
         self.issued: list[str] = []
-        """The tokens that were handed out, oldest first."""
+        """The issued tokens, oldest first."""
 
     @cached_property
     def key(self) -> ec.EllipticCurvePrivateKey:
-        """What tokens are signed with."""
+        """The key that signs tokens."""
         return p256(self._seed, "github")
 
     def respond(self, request: Request) -> Answer:
-        """Hand out a token for the ``audience`` that is asked for; raise a 401 for another's request."""
+        """Issue a token for the requested ``audience``. Raise a 401 without the request token."""
         given = request.headers.get("authorization", "").partition(" ")
         if given[0].lower() != "bearer" or not hmac.compare_digest(given[2], self.request_token):
             raise RefusalError(401, "Not authorized")
@@ -89,24 +89,24 @@ class GitHub:
 
 
 class Tokens:
-    """The service's side: whose tokens it takes, for which workspace, on which routes."""
+    """The service's side: the tokens that it accepts, by workspace and route."""
 
     def __init__(self, github: GitHub, now: Callable[[], datetime]) -> None:
         self._github = github
         self._now = now
         self.audiences: set[str] = set()
-        """The URLs of this service: what a token has to be for."""
+        """The URLs of this service, one of which must be a token's audience."""
         self.trusted: dict[str, list[str]] = {github.repository: ["octo"]}
         """The workspaces that trust a repository."""
         self.workspace = "octo"
-        """The one that the CVMs here are in."""
+        """The workspace of the CVMs."""
         self.refused_routes = ""
-        """A regular expression: on which of ``METHOD /path`` a token counts for nothing (*inferred*)."""
+        """A regular expression for each ``METHOD /path`` that rejects tokens (*inferred*)."""
         self.refusal = 403
-        """With which status (*inferred*): 401 or 403."""
+        """The status of such a rejection (*inferred*): 401 or 403."""
 
     def admit(self, request: Request) -> None:
-        """Refuse a request whose token is not good, or not good for this."""
+        """Refuse a request whose token is invalid or insufficient."""
         scheme, _, token = request.headers["authorization"].partition(" ")
         if scheme.lower() != "bearer":
             raise RefusalError(401, "Not authenticated")
@@ -117,7 +117,7 @@ class Tokens:
         self._admit_to(claims, request.headers.get("x-phala-workspace"))
 
     def _claims(self, token: str) -> dict[str, Any]:
-        """Return what a token says, once it is known to be GitHub's, for us, and of now; 401 otherwise."""
+        """Return the claims of a current token of GitHub for this service. Raise a 401 otherwise."""
         claims = _signed_by(self._github.key.public_key(), token)
         now = self._now().timestamp()
         if claims.get("iss") != ISSUER:
@@ -134,7 +134,7 @@ class Tokens:
         return claims
 
     def _admit_to(self, claims: dict[str, Any], workspace: str | None) -> None:
-        """Find the workspace that is meant; 403 for a foreign repository, or where several are possible."""
+        """Return the requested workspace. Raise a 403 for a foreign repository or an ambiguous request."""
         trusting = self.trusted.get(str(claims.get("repository")), [])
         if not trusting:
             raise RefusalError(403, "Repository is not trusted")

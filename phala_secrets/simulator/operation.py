@@ -1,4 +1,4 @@
-"""What happens to a CVM: what waits for an approval, an operation, a revision of what was accepted."""
+"""The changes of a CVM: an update that waits for approval, an operation, an accepted revision."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Operation:
 
     @property
     def target(self) -> str:
-        """The status that it is to end with."""
+        """The status at its end."""
         return "running" if self.effect == "boot" else "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What was accepted for a CVM, and when; it says nothing of whether that runs."""
+    """An accepted change of a CVM. It need not run yet."""
 
     revision_id: str
     operation_type: str

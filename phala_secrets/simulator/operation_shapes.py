@@ -1,4 +1,4 @@
-"""What happened to a CVM, in responses: operations and revisions."""
+"""Operations and revisions of a CVM in responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def operation(cvm: Cvm, one: Operation) -> dict[str, Any]:
-    """An operation in ``GET /cvms/{id}/operations``."""
+    """Return an operation in ``GET /cvms/{id}/operations``."""
     events = [{"event_type": "started", "timestamp": stamp(one.started_at), "state": "in_progress"}]
     duration = None
     if one.completed_at is not None:
@@ -38,7 +38,7 @@ def operation(cvm: Cvm, one: Operation) -> dict[str, Any]:
 
 
 def operation_status(cvm: Cvm) -> dict[str, Any]:
-    """``GET /cvms/{id}/operation-status``."""
+    """Return the body of ``GET /cvms/{id}/operation-status``."""
     operations = cvm.operations
     latest = operations[-1] if operations else None
     return {
@@ -55,7 +55,7 @@ def operation_status(cvm: Cvm) -> dict[str, Any]:
 
 
 def revision(cvm: Cvm, one: Revision) -> dict[str, Any]:
-    """A revision in ``GET /apps/{app_id}/revisions``."""
+    """Return a revision in ``GET /apps/{app_id}/revisions``."""
     return {
         "revision_id": one.revision_id,
         "app_id": cvm.app_id,
@@ -71,7 +71,7 @@ def revision(cvm: Cvm, one: Revision) -> dict[str, Any]:
 
 
 def revision_detail(cvm: Cvm, one: Revision, *, raw: bool) -> dict[str, Any]:
-    """One revision with its app-compose, as text where ``raw``, and its ciphertext."""
+    """Return one revision with its app-compose (as text if ``raw``) and its ciphertext."""
     return {
         **revision(cvm, one),
         "compose_file": one.measured if raw else one.app_compose,

@@ -1,7 +1,6 @@
 """A chain on paper: JSON-RPC on loopback, a KMS contract, and a contract for each app.
 
-It is written from the contracts' ABI alone, mines whatever is sent at once, and has no mind of its own
-about fees and nonces.
+It follows the contracts' ABI alone. It mines any transaction at once and does not check fees or nonces.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _MAX_BODY = 1024 * 1024
 
 
 class InOrder(set[str]):
-    """A set that remembers in which order it was filled, as the events of a contract do."""
+    """A set in insertion order, like the events of a contract."""
 
     def __init__(self, given: Iterable[str] = ()) -> None:
         super().__init__()
@@ -61,7 +60,7 @@ class AppContract:
     owner: str = _NOBODY
 
     def call(self, data: str) -> str:
-        """Return what a view gives. ``data`` is selector and argument, as hex."""
+        """Return the result of a view. ``data`` is selector and argument in hex."""
         selector, word = data[:8], data[8:]
         match selector:
             case "2f6622e5":
@@ -76,7 +75,7 @@ class AppContract:
 
 
 class PaperChain:
-    """A chain, from ``with`` on. ``port`` 0 is a free one. Everything may be changed at any time."""
+    """A chain that runs within ``with``. ``port`` 0 is a free one. A test may change everything."""
 
     def __init__(self, chain_id: int = BASE, kms: str = BASE_KMS, port: int = 0) -> None:
         self.chain_id = chain_id
@@ -99,14 +98,14 @@ class PaperChain:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def hold(self, cvm: Cvm) -> None:
-        """Have a CVM's KMS and its app on it: the present app-compose approved, the device allowed."""
+        """Add a CVM's KMS and its app, with the present app-compose approved and the device allowed."""
         self.root, self.ca = cvm.kms.root_public_key, bytes.fromhex(cvm.kms.ca_public_key)
         contract = self.contracts.setdefault(cvm.app_id, AppContract())
         contract.approved.add(cvm.compose_hash)
         contract.devices.add(cvm.device_id)
 
     def respond(self, request: dict[str, Any]) -> Any:
-        """Return the response to a request of JSON-RPC."""
+        """Return the response to a JSON-RPC request."""
         try:
             result = self._result(request)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from phala_secrets.simulator.cvm import Cvm
 
 MOST_BYTES = 200 * 1024
-"""Of compose file and pre-launch script together."""
+"""Bytes of compose file and pre-launch script together."""
 
 _TEXTS = ("docker_compose_file", "pre_launch_script")
 _SWITCHES = ("public_logs", "public_sysinfo", "public_tcbinfo")
@@ -88,7 +88,7 @@ def _hash_with(cvm: Cvm, update: Pending) -> str:
 
 
 def _more(cloud: Cloud, cvm: Cvm, update: Pending, *, prepare_only: bool) -> dict[str, Any]:
-    """What a 465 of this route has besides: what the chain says, and credentials to commit with."""
+    """Return the extra details of this route's 465: the chain's state and the commit credentials."""
     registry = approval.ask(cloud, cvm)
     hash_allowed = registry.allows_hash(_hash_with(cvm, update))
     device_allowed = registry.allows_any_device() or registry.allows_device(cvm.device_id)

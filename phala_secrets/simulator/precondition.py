@@ -1,4 +1,4 @@
-"""A 465: what has to be registered on chain first, and what waits until it is."""
+"""A 465: what must be registered on chain first, and the update that waits for it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _TEXTS = {
 
 
 def expiry(cloud: Cloud) -> datetime:
-    """Return until when an update that is asked for now may wait."""
+    """Return when an update requested now expires."""
     return cloud.now() + timedelta(seconds=cloud.approval_seconds)
 
 
 def ask(cloud: Cloud, cvm: Cvm, update: Pending, more: Mapping[str, Any] | None = None) -> RefusalError:
-    """Have an update wait for its approval. Return the 465 that says so; its details have ``more``."""
+    """Make an update wait for its approval. Return the 465, whose details include ``more``."""
     with cloud.changed:
         compose_hash = cvm.hash_with(**{"allowed_envs": cvm.allowed_envs, **update.changes})
         # A newer preparation takes the place of an older one, which is a 466 from now on.
@@ -58,7 +58,7 @@ def ask(cloud: Cloud, cvm: Cvm, update: Pending, more: Mapping[str, Any] | None 
 
 
 def waiting(cloud: Cloud, cvm: Cvm, compose_hash: str) -> Pending:
-    """Return the update that waits with this hash; raise a 466 where there is none, or none any more."""
+    """Return the update that waits with this hash. Raise a 466 if it is missing or expired."""
     with cloud.changed:
         update = cvm.pending.get(_bare(compose_hash))
     if update is None or cloud.now() >= update.expires:
@@ -67,7 +67,7 @@ def waiting(cloud: Cloud, cvm: Cvm, compose_hash: str) -> Pending:
 
 
 def settle(cloud: Cloud, cvm: Cvm, compose_hash: str, transaction_hash: str) -> None:
-    """See to it that the hash is approved, or raise a 467 or 468. Then it waits no longer."""
+    """Verify the approval of the hash, or raise a 467 or 468. Then it waits no longer."""
     approval.verify(cloud, cvm, _bare(compose_hash), transaction_hash)
     with cloud.changed:
         cvm.pending.clear()

@@ -1,4 +1,4 @@
-"""Phala's default pre-launch script, as far as variables are concerned.
+"""The variables of Phala's default pre-launch script.
 
 The launcher sources it before it starts the containers. The rules are those of v0.0.20.
 """
@@ -29,9 +29,9 @@ _ROOT_ACCESS = ("DSTACK_ROOT_PASSWORD", "DSTACK_ROOT_PUBLIC_KEY", "DSTACK_AUTHOR
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What the launcher has before it: the app-compose's script and compose file, and who it is.
+    """The launcher's input: the app-compose's script and compose file, and the app's identity.
 
-    ``logins_fail`` tells whether registries refuse the credentials that they get.
+    ``logins_fail`` is whether registries reject the credentials.
     """
 
     script: str = ""
@@ -42,7 +42,7 @@ class Launch:
 
 
 def source(launch: Launch, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment after the script, or raise `BootFailedError`; others change nothing."""
+    """Return the environment after Phala's script, or raise `BootFailedError`. Ignore other scripts."""
     after = dict(environment)
     if _MARK not in launch.script:
         return after
@@ -65,11 +65,11 @@ def source(launch: Launch, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _overwrite(environment: dict[str, str], values: Mapping[str, str]) -> None:
-    """Assign as a shell does: a variable is handed on only where it came from outside."""
+    """Assign like a shell: only a variable from outside is passed on."""
     environment.update({name: value for name, value in values.items() if name in environment})
 
 
 def _verify_ghcr(docker_compose_file: str) -> None:
-    """The script asks ghcr.io about each image as it is written, so a variable in one is no image."""
+    """Look up each image on ghcr.io as written: one with a variable fails the boot."""
     if _GHCR_TEMPLATE.search(docker_compose_file):
         raise BootFailedError("GHCR token exchange failed")

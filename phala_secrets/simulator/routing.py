@@ -1,4 +1,4 @@
-"""What a route is, and what several routes have in common."""
+"""Routes, and what they have in common."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def capture(pattern: Sequence[str], segments: Sequence[str]) -> list[str] | None
 
 
 def app_id_of(text: str) -> str | None:
-    """Return an app id in lower case, without ``0x``; ``None`` where it is none."""
+    """Return an app id in lower case without ``0x``, or None for anything else."""
     matched = _APP_ID.fullmatch(text)
     return matched[1].lower() if matched else None
 
 
 def page_of(request: Request, items: list[Any], most: int) -> dict[str, Any]:
-    """Return the page of ``items`` that is asked for, of ``most`` items at the most."""
+    """Return the requested page of ``items``, with at most ``most`` of them."""
     page = integer(request, "page", 1, 1, _MOST_PAGES)
     page_size = integer(request, "page_size", 20, 1, most)
     start = (page - 1) * page_size

@@ -20,7 +20,7 @@ _SHOWN = 160
 
 
 def serve(stage: Stage, out: TextIO | None = None) -> None:
-    """Run a simulator until interrupted. Say on ``out`` (standard output) how to use it, and each request."""
+    """Run a simulator until interrupted. Print its usage and each request to ``out`` (standard output)."""
     out = out or sys.stdout
 
     def say(text: str) -> None:
@@ -28,7 +28,7 @@ def serve(stage: Stage, out: TextIO | None = None) -> None:
         out.flush()
 
     def trace(method: str, path: str, status: int, seconds: float) -> None:
-        with suppress(OSError):  # nobody reads it, and the request is answered all the same
+        with suppress(OSError):  # no reader: serve the request anyway
             say(f"{_shown(method):<6}{_shown(path)}  {status}  {seconds * 1000:.0f} ms")
 
     def trace_rpc(method: str) -> None:
@@ -49,13 +49,13 @@ def serve(stage: Stage, out: TextIO | None = None) -> None:
 
 
 def describe(ready: Scene, root: str = "") -> str:
-    """Return how to use a stage that is set. Variables, pins and the command can be pasted.
+    """Return the usage of a stage, with variables, pins and a command to paste.
 
-    ``root`` is a file with the root of its quotes; without one, nothing is said of attestation.
+    ``root`` is a file with the root of its quotes. Without it, leave out attestation.
     """
     cloud, simulator = ready.cloud, ready.simulator
     lines = [
-        "A simulated Phala Cloud. Nothing leaves this machine; Ctrl-C stops it.",
+        "A simulated Phala Cloud. Nothing leaves this machine. Press Ctrl-C to stop it.",
         "",
         f"export PHALA_CLOUD_API_PREFIX={simulator.url}",
         f"export PHALA_CLOUD_API_KEY={quote(cloud.api_key)}",
@@ -75,22 +75,22 @@ def describe(ready: Scene, root: str = "") -> str:
         ]
     lines += [
         "",
-        "Paste the lines that begin with export into another terminal, and then this one:",
+        "Paste the lines that begin with export into another terminal, then this one:",
         "",
         f"  GREETING=hello phala-secrets update {ready.which} --secrets GREETING",
         "",
-        "What it is asked:",
+        "Requests:",
     ]
     return "\n".join(lines)
 
 
 def _chain(chain: PaperChain) -> list[str]:
-    """What points a run at the chain, and the key of who owns the apps there."""
+    """Return the variables that point a run at the chain, with the owner's key."""
     return [f"export ETH_RPC_URL={chain.url}", f"export OWNERS_KEY=0x{OWNERS_KEY}"]
 
 
 def _attestation(ready: Scene, root: str) -> list[str]:
-    """What points a run at the simulated TEE."""
+    """Return the variables that point a run at the simulated TEE."""
     cloud = ready.cloud
     measured = dict.fromkeys(os_measurements(cvm) for cvm in cloud.cvms)
     authorities = dict.fromkeys(cvm.kms.ca_public_key for cvm in cloud.cvms)
@@ -103,5 +103,5 @@ def _attestation(ready: Scene, root: str) -> list[str]:
 
 
 def _shown(text: str) -> str:
-    """Return what a client sent as it can be printed in one line."""
+    """Return untrusted text of a client, escaped for one line."""
     return ascii(text)[1:-1][:_SHOWN]

@@ -1,4 +1,4 @@
-"""HTTP on loopback: reads requests, writes answers, and nothing else."""
+"""HTTP on loopback: it reads requests and writes responses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def serve(self) -> None:
-        """Read one request, of whatever method, and answer it."""
+        """Read one request of any method and respond."""
         simulator = self.server.simulator
         self.began = simulator.cloud.clock.monotonic()
         self.request_id = uuid.uuid4().hex
@@ -87,11 +87,11 @@ class Handler(BaseHTTPRequestHandler):
         self.handle_request(request)
 
     def handle_request(self, request: Request) -> None:
-        """Carry a request out, and answer it."""
+        """Carry out a request and respond."""
         self.respond(self.carry_out(request))
 
     def carry_out(self, request: Request) -> Answer | Stream:
-        """Have the cloud carry a request out, which takes the simulator's latency."""
+        """Let the cloud carry out a request after the simulator's latency."""
         simulator = self.server.simulator
         answer = self._answer(simulator.cloud, request)
         if simulator.latency:
@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         return answer
 
     def respond(self, answer: Answer | Stream) -> None:
-        """Send an answer, or follow a stream to its end."""
+        """Send a response, or follow a stream to its end."""
         if isinstance(answer, Stream):
             self.send_stream(answer)
         else:
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         return answer if isinstance(answer, Stream) else cloud.tamper(request, answer)
 
     def _read_body(self, limit: int) -> bytes | None:
-        """The body; ``None`` where it was refused, which ends the connection."""
+        """Return the body, or None if it was refused, which ends the connection."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > limit:
             self.close_connection = True
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(length)) if length != "0" else b""
 
     def _peek(self, cloud: Cloud, path: str) -> Answer:
-        """What the guest of a CVM got; for eyes on this machine, so not for a page of another origin."""
+        """Return the environment of a guest, to users of this machine and not to pages of another origin."""
         host = self.headers.get("Host", "").rsplit(":", 1)[0]
         if host not in _LOOPBACK:
             return Answer({"detail": "Loopback only"}, 403)
@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
             )
 
     def send_answer(self, answer: Answer) -> None:
-        """Write an answer, its body as JSON unless it is bytes."""
+        """Write a response, with its body as JSON unless it is bytes."""
         body = answer.body
         if not isinstance(body, bytes):
             body = json.dumps(body, separators=(",", ":")).encode()
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.head(answer.status, headers) + body)
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
-        """The status line and the headers, up to the blank line; the answer is recorded and traced."""
+        """Return status line and headers up to the blank line. Record and trace the response."""
         simulator, now = self.server.simulator, self.server.simulator.cloud.clock.monotonic()
         if self.recorded is not None:
             self.recorded.status, self.recorded.ended = status, now
@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def reader_is_gone(self) -> bool:
-        """Whether the reader of a stream hung up; there is nothing else that it could send."""
+        """Return whether the reader of a stream hung up: it sends nothing else."""
         readable, _, _ = select.select([self.connection], [], [], 0)
         return bool(readable)
 
@@ -221,7 +221,7 @@ class Server(ThreadingHTTPServer):
         self.connections_changed = threading.Condition()
 
     def server_bind(self) -> None:
-        """Bind without the look-up of our own host name that the base class makes."""
+        """Bind without the base class's lookup of the host name."""
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
@@ -238,7 +238,7 @@ class Server(ThreadingHTTPServer):
             self.connections_changed.wait_for(lambda: not self.connections, _CLOSE_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing where a connection broke; a fault of ours is printed as ever."""
+        """Ignore a broken connection. Print any other error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -246,12 +246,12 @@ class Server(ThreadingHTTPServer):
 class Simulator:
     """A Phala Cloud on loopback, from here until `close`; also a context manager.
 
-    ``cloud`` is its state (a new one unless given), ``port`` 0 takes a free one, ``latency`` is in
-    seconds of the cloud's clock, added to every answer, and ``tls`` a server's context, for https.
+    ``cloud`` is its state (default: a new one). ``port`` 0 takes a free one. ``latency`` in seconds of the
+    cloud's clock is added to every response. ``tls`` is a server's context, for https.
     """
 
     handler: type[Handler] = Handler
-    """What serves a connection; a subclass may have one that spoils answers."""
+    """The handler of a connection. A subclass may spoil responses."""
 
     def __init__(
         self,
@@ -276,7 +276,7 @@ class Simulator:
 
     @property
     def token_url(self) -> str:
-        """What a job asks for its tokens (``ACTIONS_ID_TOKEN_REQUEST_URL``)."""
+        """The URL of a job's tokens (``ACTIONS_ID_TOKEN_REQUEST_URL``)."""
         return f"{self.origin}{TOKEN_PATH}?api-version=2.0"
 
     @property

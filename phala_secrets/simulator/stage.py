@@ -1,4 +1,4 @@
-"""What `phala-secrets simulate` has on its stage: CVMs, what is the matter with them, and a chain."""
+"""The stage of `phala-secrets simulate`: CVMs, their problems, and a chain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED = b"phala-secrets simulate"
 """Keys and ids are the same every time, so that a workflow can pin them."""
 
 OWNERS_KEY = keccak_256(b"the owner of every simulated app").hexdigest()
-"""The private key of the apps' owner. Anybody can have it, so nothing real may ever belong to it."""
+"""The private key of the apps' owner. It is public, so it must never own anything real."""
 
 SERVICES = ("web", "worker")
 _SAMPLE = {"GREETING": "hello from before"}
@@ -36,7 +36,7 @@ _VARIABLES = (
     *("GREETING", "DATABASE_URL", "API_TOKEN", "API_SECRET", "SETTINGS", "TOWNS", "SHELL_WORDS", "TABBED"),
     *("EMPTY", "EXPORTED", "TLS_KEY"),
 )
-"""Those of the demo, and of the pages in docs/."""
+"""The CVMs of the demo and of the pages in docs/."""
 
 COMPOSE = "services:\n" + "".join(
     f"  {service}:\n    image: ghcr.io/my-org/{service}@sha256:{digit * 64}\n    environment:\n"
@@ -64,7 +64,7 @@ class Stage:
 
 
 class Scene:
-    """A stage that is set: from ``with`` on it can be reached. ``chain`` is None without ``on_chain``."""
+    """A stage that is reachable within ``with``. ``chain`` is None without ``on_chain``."""
 
     def __init__(self, stage: Stage, clock: Clock | None = None) -> None:
         self.cloud = Cloud(stage.api_key, restart_seconds=stage.boot_seconds, seed=SEED, clock=clock)
@@ -87,9 +87,9 @@ class Scene:
                 ).app_id
         first = self.cloud.cvms[0]
         self.pins = {"APP_ID": first.app_id, "KMS_ROOT": first.kms.root_public_key}
-        """What an honest API shows of the first CVM."""
+        """The pins of the first CVM, from an honest API."""
         self.roots = {one.slug: one.root_public_key for one in self.cloud.kmses}
-        """The root of each KMS, by slug, as an honest API shows it."""
+        """The root of each KMS, by slug, from an honest API."""
         self.which = f"--cvm {quote(first.name)}" if stage.replicas == 1 else f"--app {first.app_id}"
         """How a command names the first CVM, or all of its app."""
         self._register()
@@ -100,7 +100,7 @@ class Scene:
         self._open = ExitStack()
 
     def _register(self) -> None:
-        """Have the apps on the chain."""
+        """Put the apps on the chain."""
         if self.chain is None:
             return
         self.cloud.rpc_urls[BASE] = self.chain.url
@@ -110,7 +110,7 @@ class Scene:
             contract.owner = owner()
 
     def _trouble(self, stage: Stage) -> None:
-        """Have the matter with each CVM that the stage asks for."""
+        """Give each CVM the problem that the stage requests."""
         for cvm in self.cloud.cvms:
             if stage.boot_error:
                 cvm.boot_fails(stage.boot_error)
@@ -143,4 +143,4 @@ def _bound(make: Callable[[int], T], port: int) -> T:
         return make(port)
     except OSError as error:
         message = f"cannot listen on port {port}: {error.strerror}"
-        raise InputError(message, hint="choose another one, or 0 for one that is free") from error
+        raise InputError(message, hint="choose another port, or 0 for a free one") from error

@@ -19,9 +19,9 @@ _PAUSE = 0.25  # seconds between looks at whether the reader, or the server, has
 class Stream:
     """An open stream: ``state`` at once, at each change and every ``interval`` seconds, until the end.
 
-    The end is ``complete`` when the CVM shows the status ``target``, even if it is the one from
-    before an update, or ``timeout`` after ``timeout`` seconds. Making one raises a 429 where the user
-    has too many; `close` gives the place free.
+    It ends with ``complete`` when the CVM shows the status ``target``, even the old one from before an
+    update, or with ``timeout`` after ``timeout`` seconds. The constructor raises a 429 if the user has too
+    many. `close` frees the place.
     """
 
     def __init__(self, cloud: Cloud, cvm: Cvm, target: str, interval: float, timeout: float) -> None:
@@ -37,7 +37,7 @@ class Stream:
         self._cloud.limits.close_stream()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Each event as it goes over the wire; empty where there was nothing new for a while."""
+        """Yield each event as sent, or an empty one if nothing happened for a while."""
         deadline = self._now() + self._timeout
         shown, due = None, 0.0
         while self._now() < deadline:
@@ -58,7 +58,7 @@ class Stream:
         return state, state["status"]
 
     def _wait(self, until: float) -> bool:
-        """Wait for a change, or until the next event is due; false when it was but a pause."""
+        """Wait for a change or the next event. Return False after a mere pause."""
         with self._cloud.changed:
             next_change = self._cvm.next_change
             until = until if next_change is None else min(until, next_change)

@@ -1,6 +1,6 @@
-"""A TEE that behaves: quotes as Intel's hardware makes them, and a PCCS with what they are verified with.
+"""A TEE that behaves: quotes like those of Intel's hardware, and a PCCS with their collateral.
 
-Written from Intel's specifications (quote version 4, the API of a PCCS), with a root of its own.
+It follows Intel's specifications (quote version 4, the API of a PCCS) with its own root.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _QE_DATA = bytes(range(32))
 
 @dataclass(slots=True)
 class Measured:
-    """What a quote is about: registers of 48 bytes, 64 bytes of report data, and the VM's attributes."""
+    """The content of a quote: registers of 48 bytes, 64 bytes of report data, and the VM's attributes."""
 
     mrtd: bytes
     rtmrs: tuple[bytes, bytes, bytes, bytes]
@@ -38,21 +38,21 @@ class Measured:
 
 
 class Tee:
-    """The hardware, its vendor, and the PCCS. What has no underscore is a test's to change."""
+    """The hardware, its vendor and the PCCS. A test may change attributes without an underscore."""
 
     def __init__(self, seed: bytes, now: Callable[[], datetime]) -> None:
         self.status = "UpToDate"
-        """The TCB status of the platform, as TCB info has it."""
+        """The TCB status of the platform in the TCB info."""
         self.advisories: list[str] = []
         self.revoked = False
         """Whether the platform's certificate is on the PCK CA's list."""
         self.collateral_age = timedelta(days=1)
-        """How long ago lists and TCB info were issued; they are good for 30 days."""
+        """The age of lists and TCB info, which last 30 days."""
         self.collateral_fmspc = _FMSPC
-        """The platform that the PCCS has a TCB info for, whatever it is asked."""
+        """The platform of the PCCS's TCB info, whatever the request."""
         self.pccs_is_down = False
         self.asked: list[str] = []
-        """The paths that the PCCS was asked for."""
+        """The paths of the requests to the PCCS."""
         self._seed = seed
         self._now = now
 
@@ -113,7 +113,7 @@ class Tee:
         return Answer({"detail": "Not Found"}, 404)
 
     def _signed(self, name: str, content: dict[str, Any], headers: dict[str, str]) -> Answer:
-        """The signature is over the object's bytes, which are not those that we would write."""
+        """Return a signed object. The signature covers its exact bytes, in a spelling of its own."""
         text = json.dumps(content, separators=(",", ":"))
         signature = self.authority.sign("TCB Signing", text.encode()).hex()
         return Answer(f'{{"{name}": {text}, "signature": "{signature}"}}'.encode(), headers=headers)
@@ -161,7 +161,7 @@ def _dates(since: datetime) -> dict[str, str]:
 
 
 def _identity(since: datetime) -> dict[str, Any]:
-    """The identity of the quoting enclave."""
+    """Return the identity of the quoting enclave."""
     return {
         "id": "TD_QE",
         "version": 2,
@@ -178,13 +178,13 @@ def _identity(since: datetime) -> dict[str, Any]:
 
 
 def _header() -> bytes:
-    """Version 4, ECDSA with P-256, TDX, and the vendor id of Intel's quoting enclave."""
+    """Return a header: version 4, ECDSA with P-256, TDX, and the vendor id of Intel's quoting enclave."""
     vendor = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
     return bytes([4, 0, 2, 0, 0x81, 0, 0, 0]) + bytes(4) + vendor + bytes(20)
 
 
 def _report(measured: Measured) -> bytes:
-    """The TD report, 584 bytes."""
+    """Return the TD report, 584 bytes."""
     attributes = bytes([1 if measured.debug else 0, 0, 0, 0x10, 0, 0, 0, 0])
     xfam = bytes.fromhex("e702060000000000")
     seam = hashlib.sha384(b"simulated TDX module").digest()
@@ -202,7 +202,7 @@ def _report(measured: Measured) -> bytes:
 
 
 def _enclave_report(key_hash: bytes) -> bytes:
-    """The quoting enclave's own report, 384 bytes, which binds the attestation key."""
+    """Return the quoting enclave's report, 384 bytes, which binds the attestation key."""
     attributes = bytes.fromhex("1500000000000000e700000000000000")
     return (
         _SVNS

@@ -82,7 +82,7 @@ def sealed_of(content: dict[str, Any]) -> bytes:
 
 
 def names_of(content: dict[str, Any], field: str) -> list[str] | None:
-    """Return the names of a body, ``None`` where it has none; raise a 422 for what is no list of them."""
+    """Return the names of a body, or None without any. Raise a 422 for anything but a list of names."""
     names = content.get(field)
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise invalid(("body", field), "Input should be a valid list of strings", "list_type")
@@ -90,7 +90,7 @@ def names_of(content: dict[str, Any], field: str) -> list[str] | None:
 
 
 def text_of(content: dict[str, Any], name: str) -> str | None:
-    """Return a text of a body, ``None`` where it has none; raise a 422 for anything else."""
+    """Return a text of a body, or None without one. Raise a 422 for anything else."""
     value = content.get(name)
     if value is not None and not isinstance(value, str):
         raise invalid(("body", name), "Input should be a valid string", "string_type")

@@ -19,15 +19,15 @@ def version(request: Request) -> str:
 
 
 def is_legacy(request: Request) -> bool:
-    """Whether CVMs have the shape from before 2026."""
+    """Return whether CVMs have the shape from before 2026."""
     return version(request) == LEGACY
 
 
 def is_contract_keyed(request: Request) -> bool:
-    """Whether ``/kms`` is about contracts; otherwise it is about nodes."""
+    """Return whether ``/kms`` lists contracts rather than nodes."""
     return version(request) >= _CONTRACTS_SINCE
 
 
 def has_string_ids(request: Request) -> bool:
-    """Whether the ``id`` of a VM record is a string (``js/src/types/cvm_info.ts`` of the SDK)."""
+    """Return whether the ``id`` of a VM record is a string (``js/src/types/cvm_info.ts`` of the SDK)."""
     return version(request) >= _STRING_IDS_SINCE

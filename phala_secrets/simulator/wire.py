@@ -1,4 +1,4 @@
-"""What passes through the server: a request, an answer, a refusal."""
+"""The server's data: a request, a response, a refusal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Request:
-    """One request as it was read, and what came of it.
+    """One request and its outcome.
 
     ``path`` is below the API's prefix and still percent-encoded; header names are in lower case.
-    ``started`` and ``ended`` are seconds of the clock's `monotonic`: when it was read, and when its
-    answer began; until then ``ended`` and ``status`` are 0. ``connection`` is the port it came from, which
-    tells whether connections were reused.
+    ``started`` and ``ended`` are in seconds of the clock's `monotonic`: when the request was read and when
+    its response began. Until then ``ended`` and ``status`` are 0. ``connection`` is the client's port,
+    which shows whether connections were reused.
     """
 
     method: str
@@ -49,10 +49,10 @@ class Answer:
 
 
 class RefusalError(PhalaSecretsError):
-    """The API says no, in one of the two shapes it has for that.
+    """A refusal of the API, in one of its two shapes.
 
-    With an ``error_code`` it is a structured error, without one ``{"detail": message}``. A message that
-    is an object is the body itself.
+    With an ``error_code`` it is a structured error, otherwise ``{"detail": message}``. An object as the
+    message is the body itself.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RefusalError(PhalaSecretsError):
         self.headers = headers or {}
 
     def answer(self, request_id: str) -> Answer:
-        """What the client reads."""
+        """Return the response."""
         if isinstance(self.detail, dict):
             return Answer(self.detail, self.status, self.headers)
         if self.error_code is None:
@@ -91,7 +91,7 @@ class RefusalError(PhalaSecretsError):
 
 
 def invalid(where: Sequence[str], message: str, kind: str = "value_error") -> RefusalError:
-    """422 in FastAPI's shape: ``where`` is the path to the culprit (``("body", "encrypted_env")``)."""
+    """Return FastAPI's 422. ``where`` is the invalid field's path (``("body", "encrypted_env")``)."""
     return RefusalError(422, [{"loc": list(where), "msg": message, "type": kind}])
 
 
@@ -107,7 +107,7 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 
 def integer(request: Request, name: str, default: int, low: int, high: int) -> int:
-    """The query parameter ``name``, from ``low`` to ``high``; raises a 422 otherwise."""
+    """Return the query parameter ``name``, from ``low`` to ``high``. Raise a 422 otherwise."""
     text = request.query.get(name, [str(default)])[-1]
     try:
         number = int(text)
@@ -119,7 +119,7 @@ def integer(request: Request, name: str, default: int, low: int, high: int) -> i
 
 
 def boolean(request: Request, name: str) -> bool | None:
-    """The query parameter ``name``, or ``None`` when it is not given; raises a 422 otherwise."""
+    """Return the query parameter ``name``, or None without it. Raise a 422 for an invalid one."""
     if name not in request.query:
         return None
     text = request.query[name][-1].lower()

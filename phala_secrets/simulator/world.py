@@ -1,7 +1,7 @@
 """The settings of a simulated Phala Cloud, its clock, and the lock over its state.
 
-A CVM and a stream see this much of the cloud that they are in. A fact that nobody states is *inferred*:
-it has a setting, and a story about it runs under each value.
+A CVM and a stream see this much of their cloud. A fact without a source is *inferred*: it has a
+setting, and its test runs under each value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class RateLimit:
     """A bucket of ``burst`` requests that fills up by ``per_second``; then 429.
 
-    ``retry_after`` tells whether the response says, in whole seconds, when to come again.
+    ``retry_after`` is whether the response has a ``Retry-After`` in whole seconds.
     """
 
     per_second: float
@@ -35,7 +35,7 @@ class World:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.changed = threading.Condition(threading.RLock())
-        """Held while state is read or changed; notified when a CVM changes by itself or otherwise."""
+        """Held while state is read or changed. Notified when a CVM changes."""
         self.clock_offset = 0.0
         """Seconds by which the service's clock is ahead: in ``Date``, and in what its KMSes sign."""
 

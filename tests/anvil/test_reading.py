@@ -45,7 +45,7 @@ def test_a_kms_without_a_root_proves_nothing(chain: Chain) -> None:
 
 
 def test_an_address_without_a_contract_is_said_to_be_one(chain: Chain) -> None:
-    with pytest.raises(AnswerError, match="there is no contract"):
+    with pytest.raises(AnswerError, match="no contract at this address"):
         Driver(chain.url).ask(rpc.kms_root("0x" + "11" * 20))
 
 

@@ -129,7 +129,7 @@ def test_an_rpc_of_another_chain_is_told_as_that(update: Callable[..., Done], wa
         if way == "ETH_RPC_URL":
             given = {"environ": {"ETH_RPC_URL": other.url}}
         done = update(**given)
-        assert refused(done, "rpc-url is of chain 1", "on chain 8453"), done.log
+        assert refused(done, "rpc-url is for chain 1", "on chain 8453"), done.log
 
 
 def meddled(method: str, meddle: Meddle) -> Meddle:
@@ -185,7 +185,7 @@ def test_an_api_that_calls_the_app_central_does_not_talk_its_way_out(
 ) -> None:
     chain.place_kms(kms.root_public_key, apps=[app])
     cvm.kms = cloud.find_kms("phala")
-    assert refused(update(rpc_url=chain.url), "no KMS contract on chain")
+    assert refused(update(rpc_url=chain.url), "no KMS contract for the app")
     # A variable that is there for other tools is no promise; what is left is said to be the API's word.
     done = update(environ={"ETH_RPC_URL": chain.url})
     assert done.code == 0, done.log

@@ -44,7 +44,7 @@ def test_a_check_that_is_given_empty_is_an_error(run: Command, cvm: Cvm, cloud: 
 
 
 @pytest.mark.parametrize("commas", [",", " , ,", ",\n,"])
-def test_two_expressions_with_a_comma_between_them_that_come_to_nothing_are_no_app_id(
+def test_two_empty_expressions_with_a_comma_are_no_app_id(
     step: Step, cvm: Cvm, cloud: Cloud, commas: str
 ) -> None:
     done = step(env="OLD=2", app_id=commas)

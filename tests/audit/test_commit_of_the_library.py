@@ -34,7 +34,7 @@ def test_a_patch_that_another_run_prepared_is_not_called_ours(simulator: Simulat
             "wait": True,
         }
         if meddles:
-            with pytest.raises(AnswerError, match="may be what another run prepared"):
+            with pytest.raises(AnswerError, match="may have committed another run"):
                 client.patch_cvm("my-app", **commit)
         else:
             client.patch_cvm("my-app", **commit)
@@ -68,7 +68,7 @@ def test_envs_that_another_run_prepared_are_not_called_ours(
         sealed = {"encrypted_env": asked.encrypted_env, "env_keys": ["OLD", "TOKEN"]}
         commit |= {"envs": OURS} if envs else sealed
         if meddles:
-            with pytest.raises(AnswerError, match="may be what another run prepared"):
+            with pytest.raises(AnswerError, match="may have committed another run"):
                 client.update_cvm_envs("my-app", **commit)
         else:
             assert client.update_cvm_envs("my-app", **commit).status == "in_progress"
@@ -83,7 +83,7 @@ def test_revisions_that_cannot_be_read_show_nothing(simulator: Simulator) -> Non
         cloud.tamper = lambda request, answer: (
             Answer({"detail": "Forbidden"}, 403) if request.path.endswith("/revisions") else answer
         )
-        with pytest.raises(AnswerError, match="may be what another run prepared"):
+        with pytest.raises(AnswerError, match="may have committed another run"):
             client.update_cvm_envs(
                 "my-app", envs=OURS, compose_hash=asked.compose_hash, transaction_hash=TRANSACTION
             )

@@ -10,7 +10,7 @@ COMMAND = '"; touch a-command-ran; "'
 
 
 @pytest.mark.parametrize("text", [COMMAND, "$(touch a-command-ran)", "[" * 1000, "ab", "ab" * 33])
-def test_what_is_no_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: str) -> None:
+def test_an_invalid_compose_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: str) -> None:
     """``run: echo "${{ steps.update.outputs.previous-compose-hash }}"`` would run it."""
     change_answers(
         cloud,
@@ -19,7 +19,7 @@ def test_what_is_no_hash_is_no_output(step: Step, cvm: Cvm, cloud: Cloud, text: 
     )
     done = step(env="OLD=2")
     assert done.code == 6, done.log
-    assert "compose_hash is no hash" in done.annotations("error")[0].data
+    assert "invalid compose_hash" in done.annotations("error")[0].data
     assert not done.outputs.get("previous-compose-hash")
     sentences = {"error", "hint"}
     assert not [name for name, output in done.outputs.items() if text in output and name not in sentences]

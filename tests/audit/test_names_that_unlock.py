@@ -35,7 +35,7 @@ def test_a_name_that_is_a_part_of_a_value_does_not_show_the_value(
 
 @pytest.mark.parametrize("shown", [WORD, "s3cret-of-th"])
 @pytest.mark.parametrize("name", ["my-app\u2063", "my-\u2063app", "\u2063"])
-def test_a_name_with_a_mark_of_ours_does_not_pass_for_one(
+def test_a_name_with_an_untrusted_mark_is_not_taken_for_one(
     step: Step, cloud: Cloud, name: str, shown: str
 ) -> None:
     cvm = cloud.add_cvm(name, environment={"OLD": "1"})

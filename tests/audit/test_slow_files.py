@@ -75,4 +75,4 @@ def test_an_app_compose_that_no_guest_takes_is_not_hashed(
     cloud.tamper = tamper
     done = limited(run, tmp_path, "plan", "--cvm", "my-app", environ={"PHALA_SECRETS_ENV": "OLD=2"})
     assert done.code == 6, done.printed
-    assert "no app-compose" in done.errors[0]
+    assert "not an app-compose" in done.errors[0]

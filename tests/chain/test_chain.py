@@ -147,23 +147,27 @@ def test_no_garbage_is_a_root_an_owner_or_an_approval(garbage: Any) -> None:
     ("request_", "result", "says"),
     [
         (rpc.kms_root(APP), "0x", "no contract"),
-        (rpc.kms_root(APP), "0x" + "00" * 128, "bad offsets"),
-        (rpc.kms_root(APP), "0x" + encode(BYTES, [b"\x02" * 33, b"", b"", b""]).hex()[:-2], "bad lengths"),
+        (rpc.kms_root(APP), "0x" + "00" * 128, "invalid offsets"),
+        (
+            rpc.kms_root(APP),
+            "0x" + encode(BYTES, [b"\x02" * 33, b"", b"", b""]).hex()[:-2],
+            "invalid lengths",
+        ),
         (rpc.kms_root(APP), "0x" + encode(BYTES, [b"", b"", b"", b""]).hex(), "not a secp256k1 public key"),
         (rpc.kms_root(APP), "0x" + encode(BYTES, [b"\x05" * 33, b"", b"", b""]).hex(), "not a secp256k1"),
-        (rpc.kms_root(APP), "0x" + encode(BYTES, [ROOT, b"", b"", b""]).hex() + "00", "more than"),
-        (rpc.kms_root(APP), "0x" + "00" * (1 << 20) + "00", "more than 1048576 bytes"),
+        (rpc.kms_root(APP), "0x" + encode(BYTES, [ROOT, b"", b"", b""]).hex() + "00", "trailing data"),
+        (rpc.kms_root(APP), "0x" + "00" * (1 << 20) + "00", "over 1048576 bytes"),
         (rpc.owner(APP), "0x01" + "00" * 31, "longer than 20 bytes"),
-        (rpc.owner(APP), "0x" + "00" * 64, "64 bytes where 32"),
+        (rpc.owner(APP), "0x" + "00" * 64, "64 bytes, not 32"),
         (rpc.registered_app(APP, APP), word(2), "neither 0 nor 1"),
         (rpc.registered_app(APP, APP), word(1)[:-1], "not hex data"),
         (rpc.chain_id(), "0x" + "f" * 65, "not a hex number"),
         (rpc.nonce(APP, "latest"), "0x1" + "0" * 16, "not a hex number"),
         (rpc.base_fee(), "0x1", "not a block"),
-        (rpc.estimate_gas(APP, APP, "0x"), "0x5207", "less gas"),
-        (rpc.send_raw("0x", "0x" + HASH), "0x" + DEVICE, "another transaction's hash"),
+        (rpc.estimate_gas(APP, APP, "0x"), "0x5207", "below that of any"),
+        (rpc.send_raw("0x", "0x" + HASH), "0x" + DEVICE, "hash of another transaction"),
         (rpc.transaction_known("0x" + HASH), {"hash": "0x" + DEVICE}, "another transaction"),
-        (rpc.transaction_known("0x" + HASH), {"hash": "0xab"}, "not 32 bytes"),
+        (rpc.transaction_known("0x" + HASH), {"hash": "0xab"}, "not a 32-byte hash"),
         (rpc.transaction_known("0x" + HASH), [], "no hash"),
     ],
 )
@@ -230,7 +234,7 @@ def test_what_an_rpc_says_is_one_short_printable_line(said: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [None, [], "0x1", {}, {"id": 2, "result": "0x1"}, {"id": 1}])
-def test_an_answer_to_another_question_is_none(body: Any) -> None:
+def test_a_response_to_another_request_is_refused(body: Any) -> None:
     with pytest.raises(AnswerError, match="eth_chainId"):
         rpc.chain_id().read(body)
 
@@ -282,7 +286,7 @@ def test_a_safe_batch_holds_no_more_than_is_asked_for() -> None:
 
     assert methods(compose_hash=HASH) == ["addComposeHash"]
     assert methods(devices=[DEVICE]) == ["addDevice"]
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="no compose hash"):
         methods()
 
 
@@ -355,7 +359,7 @@ def test_a_malformed_key_is_refused_without_being_quoted(bad: str) -> None:
     with pytest.raises(InputError) as caught:
         owner.Sender(bad)
     told = "".join(traceback.format_exception_only(caught.value)) + caught.value.hint
-    assert "private-key is not a private key" in told
+    assert "invalid private-key" in told
     assert len(bad) < 4 or bad[:16] not in told
     assert caught.value.__context__ is None
 
@@ -497,7 +501,7 @@ def signed(raw: str) -> dict[str, Any]:
 
 
 def unavailable() -> Any:
-    raise TransportError("no answer in time")
+    raise TransportError("no response in time")
 
 
 def busy() -> Any:
@@ -522,7 +526,7 @@ def test_what_is_signed_is_the_call_at_a_bounded_price() -> None:
         assert (fields["gas"], fields["maxFeePerGas"]) == (60_000, 2 * 10**7 + 10**6)
 
 
-def test_what_is_there_is_not_sent_again_and_can_be_asked_for_without_a_key() -> None:
+def test_an_existing_approval_is_not_sent_again_and_needs_no_key() -> None:
     ledger = Ledger()
     ask: dict[str, Any] = {"chain_id": 8453, "app": APP, "compose_hash": HASH, "devices": [DEVICE]}
     assert ledger.run(register.approvals(**ask)) == register.Approvals(False, (DEVICE,))
@@ -563,7 +567,7 @@ def test_each_refusal_comes_before_the_signature(
 
 
 @pytest.mark.parametrize(("code", "kind"), [("0x", InputError), ("0x6080", ApprovalRequiredError)])
-def test_the_key_of_another_owner_is_refused_and_a_contract_is_told_apart(
+def test_the_key_of_another_owner_is_refused_and_a_contract_is_recognised(
     code: str, kind: type[PhalaSecretsError]
 ) -> None:
     ledger = Ledger(eth_getCode=code)
@@ -574,7 +578,7 @@ def test_the_key_of_another_owner_is_refused_and_a_contract_is_told_apart(
     assert ledger.raws == []
 
 
-def test_an_earlier_transaction_is_waited_for_since_it_may_be_this_approval() -> None:
+def test_an_earlier_pending_transaction_is_waited_for() -> None:
     ledger = Ledger()
     ledger.mines = False
     with pytest.raises(ApprovalRequiredError, match="not confirmed after 30 s"):
@@ -586,7 +590,7 @@ def test_an_earlier_transaction_is_waited_for_since_it_may_be_this_approval() ->
     assert len(ledger.raws) == 1
 
 
-def test_another_transaction_under_our_nonce_is_seen_three_times_before_it_is_believed() -> None:
+def test_a_nonce_counts_as_replaced_after_three_looks() -> None:
     ledger = Ledger(eth_sendRawTransaction=unavailable)
     nonces = iter(["0x0", "0x0", "0x0"])  # latest and pending while waiting, pending to sign
     ledger.lies["eth_getTransactionCount"] = lambda: next(nonces, "0x1")
@@ -595,7 +599,7 @@ def test_another_transaction_under_our_nonce_is_seen_three_times_before_it_is_be
     assert ledger.now == 6
 
 
-def test_whoever_approved_it_meanwhile_a_lost_transaction_does_not_matter() -> None:
+def test_a_lost_transaction_does_not_matter_once_the_hash_is_approved() -> None:
     ledger = Ledger()
 
     def take() -> None:
@@ -606,7 +610,7 @@ def test_whoever_approved_it_meanwhile_a_lost_transaction_does_not_matter() -> N
     assert ledger.register() == register.Registered(register.ALREADY_REGISTERED, ())
 
 
-def test_a_reverted_transaction_is_told_with_its_hash() -> None:
+def test_a_reverted_transaction_is_reported_with_its_hash() -> None:
     ledger = Ledger()
     ledger.receipts = {"status": "0x0"}
     ledger.forgets = True
@@ -628,7 +632,7 @@ def test_a_reverted_transaction_is_told_with_its_hash() -> None:
 def test_a_receipt_without_the_event_is_not_believed(logs: list[Any]) -> None:
     ledger = Ledger()
     ledger.receipts = {"logs": logs}
-    with pytest.raises(AnswerError, match="did not say so in an event") as caught:
+    with pytest.raises(AnswerError, match="emitted no event for it") as caught:
         ledger.register()
     assert ledger.mined[0] in str(caught.value)
 
@@ -641,7 +645,7 @@ def test_an_approval_that_never_shows_is_not_believed() -> None:
     assert ledger.now == 30
 
 
-def test_a_status_of_the_rpc_counts_as_an_answer_that_is_missing() -> None:
+def test_an_http_status_of_the_rpc_counts_as_a_lost_response() -> None:
     turns = iter([busy, unavailable])
 
     def poor() -> Any:
@@ -655,7 +659,7 @@ def test_a_status_of_the_rpc_counts_as_an_answer_that_is_missing() -> None:
 
 def test_an_rpc_that_does_not_take_it_is_tried_three_times() -> None:
     ledger = Ledger(eth_sendRawTransaction=busy)
-    with pytest.raises(TransportError, match="was not taken: too many requests"):
+    with pytest.raises(TransportError, match="was not accepted: too many requests"):
         ledger.register()
     assert ledger.now == 6
 
@@ -667,10 +671,10 @@ def test_the_balance_has_to_cover_what_is_offered_to_the_wei() -> None:
     assert Ledger(eth_getBalance=hex(needed)).register().sent
 
 
-def test_a_failure_at_the_end_is_told_with_the_hash_and_the_explorer() -> None:
+def test_a_late_failure_is_reported_with_the_hash_and_the_explorer() -> None:
     ledger = Ledger(eth_getTransactionReceipt=unavailable)
     ledger.mines = False
-    with pytest.raises(TransportError, match="no answer in time") as caught:
+    with pytest.raises(TransportError, match="no response in time") as caught:
         ledger.register()
     hash_ = ledger.waiting[0]
     assert hash_ in str(caught.value)
@@ -717,7 +721,7 @@ class Liar(Ledger):
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(METHODS), st.lists(GARBAGE, min_size=1, max_size=4)))
-def test_whatever_an_rpc_says_no_key_is_drained_and_nothing_is_signed_twice(
+def test_no_rpc_drains_a_key_or_gets_two_signatures(
     lies: dict[str, list[Any]],
 ) -> None:
     ledger = Liar(**{method: list(told) for method, told in lies.items()})

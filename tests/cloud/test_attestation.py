@@ -153,7 +153,7 @@ def test_a_tcb_status_that_is_named_passes_and_advisories_are_listed(
     assert link(found, "TCB").what == "SWHardeningNeeded (INTEL-SA-00837)"
     assert not attest(client, simulator, expected(cloud, cvm), allow_tcb=["OutOfDate"]).attested
     for status in ("Revoked", "uptodate"):
-        with pytest.raises(InputError, match="not a TCB status that may be accepted"):
+        with pytest.raises(InputError, match="not a TCB status that can be accepted"):
             attest(client, simulator, {}, allow_tcb=[status])
 
 
@@ -204,7 +204,7 @@ def test_arguments_are_checked_and_nothing_of_a_key_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("content", [None, [], "text", 3, {}, {"k256_pubkey": "02"}], ids=repr)
-def test_what_is_no_evidence_is_told(content: Any) -> None:
+def test_invalid_evidence_is_refused(content: Any) -> None:
     with pytest.raises(EvidenceError):
         verify_attestation(content)
 
@@ -226,7 +226,7 @@ def test_the_evidence_of_an_app_is_picked_by_its_instance(
     wanted = {**expected(cloud, cvm), "pccs_url": simulator.origin, "now": cloud.now().timestamp()}
     assert verify_attestation(found.as_json(), **wanted).attested
     missing = client.send(app_evidence(APP_ID, "00" * 20))
-    assert "none of the instance" in missing.missing
+    assert "do not include the instance" in missing.missing
 
 
 def test_a_kms_record_is_bound_to_its_keys(simulator: Simulator, cloud: Cloud, cvm: Cvm) -> None:

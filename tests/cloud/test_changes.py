@@ -138,7 +138,7 @@ def test_removal_of_every_variable_takes_all(
     [
         ({"envs": {"A": "1"}, "allow_removal": "yes"}, "True, False or 'all'"),
         ({"envs": {"A": "1"}, "allow_removal": 1}, "True, False or 'all'"),
-        ({"encrypted_env": "ab" * 61, "allow_removal": True}, "goes with envs"),
+        ({"encrypted_env": "ab" * 61, "allow_removal": True}, "without envs"),
     ],
 )
 def test_allow_removal_is_checked_before_anything_is_sent(

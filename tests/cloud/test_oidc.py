@@ -124,7 +124,7 @@ def test_one_asks_for_the_next_token_and_the_others_wait(
     assert sent[-1] == f"Bearer {cloud.github.issued[1]}"
 
 
-def test_who_waited_for_a_token_that_did_not_come_does_not_ask_again(
+def test_waiters_share_the_failure_of_a_token_request(
     ask: Callable[[], list[Any]], simulator: Simulator, cloud: Cloud
 ) -> None:
     simulator.faults.add(Fault("status", path=TOKEN_PATH, status=403, times=None))
@@ -141,7 +141,7 @@ def test_a_refusal_names_the_missing_key_and_the_route(ask: Callable[[], list[An
     outcomes = ask()
     assert {type(outcome) for outcome in outcomes} == {AuthError}
     assert {str(outcome).partition(":")[0] for outcome in outcomes} == {
-        "no api-key is given, and GitHub's token is refused for GET /kms/phala"
+        "api-key is missing, and Phala Cloud refused GitHub's token for GET /kms/phala"
     }
 
 
@@ -161,7 +161,7 @@ def test_a_stream_that_is_refused_says_so_too(cvm: Cvm, cloud: Cloud) -> None:
     cloud.tokens.refused_routes = "/state$"
     with (
         create_client() as client,
-        pytest.raises(AuthError, match=r"no api-key .* for GET /cvms/my-app/state"),
+        pytest.raises(AuthError, match=r"api-key is missing.* for GET /cvms/my-app/state"),
     ):
         list(client.watch_cvm_state(cvm.name))
 
@@ -254,7 +254,7 @@ def test_another_url_is_not(url: str) -> None:
         login(url)
 
 
-def test_a_loopback_api_has_its_own_audience_and_may_be_beside_githubs_own_url() -> None:
+def test_a_loopback_api_is_its_own_audience() -> None:
     attempt = first_attempt(login("http://127.0.0.1:8080/api/v1"))
     assert attempt.call.path.endswith("&audience=http%3A%2F%2F127.0.0.1%3A8080%2Fapi%2Fv1")
 
@@ -343,7 +343,7 @@ def test_a_lost_response_of_github_is_no_lost_update() -> None:
         lambda claims: json.dumps({"value": f"e30.{_base64(json.dumps(claims).encode())}.c"}).encode(), JSON
     )
 )
-def test_whatever_github_sends_is_a_token_or_an_error_of_ours(body: bytes) -> None:
+def test_any_response_of_github_is_a_token_or_a_phala_secrets_error(body: bytes) -> None:
     renewal = login().renewal(7.0)
     assert renewal
     next(renewal)

@@ -113,7 +113,7 @@ def test_a_workspace_without_credit_is_explained() -> None:
     assert "credit" in error_from(402, {}, {"message": "no"}).hint
 
 
-def test_whatever_a_reader_raises_is_an_error_of_ours() -> None:
+def test_any_exception_of_a_reader_becomes_an_answer_error() -> None:
     def stumble(answer: object) -> object:
         raise KeyError(answer)
 

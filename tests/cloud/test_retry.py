@@ -175,12 +175,12 @@ def test_a_deadline_that_is_over_leaves_a_try_that_cannot_take_long(clock: Manua
 
 
 def test_what_an_rpc_refuses_is_none_of_phala_clouds_errors(clock: ManualClock) -> None:
-    with pytest.raises(AnswerError, match="the RPC answered HTTP 403") as refused:
+    with pytest.raises(AnswerError, match="the RPC returned HTTP 403") as refused:
         flow.drive(exchange(RPC, Pace(), 30), Hand(clock, status(403)).take)
     assert "rpc-url" in refused.value.hint
 
 
-def test_busy_is_told_as_what_it_is_once_the_tries_are_used_up(clock: ManualClock) -> None:
+def test_a_409_is_raised_once_the_tries_are_used_up(clock: ManualClock) -> None:
     with pytest.raises(ConflictError):
         flow.drive(exchange(WRITE, Pace(), 30), Hand(clock, status(409)).take)
 

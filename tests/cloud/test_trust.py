@@ -135,8 +135,8 @@ def replaced(**fields: Any) -> Tamper:
 
 REFUSED_KEYS: dict[str, tuple[Tamper, str]] = {
     "key swapped under a good signature": (swapped, "signed by"),
-    "no signature": (without("signature"), "without a signature"),
-    "empty signature": (replaced(signature=""), "without a signature"),
+    "no signature": (without("signature"), "has no signature"),
+    "empty signature": (replaced(signature=""), "has no signature"),
     "64 bytes": (lambda a: {**a, "signature": a["signature"][:-2]}, "64 bytes, not 65"),
     "66 bytes": (lambda a: {**a, "signature": a["signature"] + "00"}, "66 bytes, not 65"),
     "signature not hex": (replaced(signature="zz" * 65), "not hex"),
@@ -312,7 +312,7 @@ def test_several_central_contracts_leave_the_one_called_phala(run: Command, clou
 def test_several_central_contracts_without_that_are_no_guess(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     kms(cloud).slug = "phala-old"
     cloud.add_kms("phala-new")
-    assert_refused(update(run), cloud, 6, "2", "central")
+    assert_refused(update(run), cloud, 6, "2", "Cloud KMS")
 
 
 def test_a_kms_that_is_not_listed_is_named_with_the_way_out(run: Command, cloud: Cloud) -> None:
@@ -405,7 +405,7 @@ def test_a_required_chain_is_not_met_by_a_central_kms(run: Command, cloud: Cloud
     assert_refused(done, cloud, 3, "require-trust is chain", "api")
 
 
-def test_an_rpc_that_was_given_cannot_be_talked_away(run: Command, cloud: Cloud, cvm: Cvm) -> None:
+def test_a_given_rpc_url_requires_a_contract(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, "--rpc-url", "https://rpc.invalid")
     assert_refused(done, cloud, 3, "rpc-url", cvm.app_id)
 

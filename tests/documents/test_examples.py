@@ -264,7 +264,7 @@ def test_keyless(
     assert "logged in with GitHub's token for repo:octo-org/octo-app" in workflow.logs[-1]
 
     simulator.cloud.tokens.trusted["octo-org/octo-app"].append("other")
-    with pytest.raises(AssertionError, match="give workspace"):
+    with pytest.raises(AssertionError, match="set workspace"):
         Workflow(GITHUB["keyless"], tmp_path / "again", {**machine, **job}, secrets=secrets).run()
     workspace = {"PHALA_WORKSPACE": "octo"}
     Workflow(GITHUB["keyless"], tmp_path / "named", {**machine, **job}, secrets=secrets, vars=workspace).run()

@@ -80,25 +80,25 @@ BOMB = (
         ("name: x\nservices: {}\n", "it has no services", 2),
         ("services:\n  - web\n", "it has no services", 2),
         ("services:\n  web:\n", "a service is not a mapping", 2),
-        ("services:\n  web: {image: ]\n", "it is not YAML that can be read", 2),
-        ("services:\n  web: {image: a}\n---\nservices: {}\n", "it is not YAML that can be read", 3),
+        ("services:\n  web: {image: ]\n", "it is not valid YAML", 2),
+        ("services:\n  web: {image: a}\n---\nservices: {}\n", "it is not valid YAML", 3),
         (
             "services:\n  web:\n    image: !!python/name:os.system x\n",
-            "it has a tag, which is not read here",
+            "it has an unsupported tag",
             3,
         ),
-        ("services:\n  web:\n    ports: !reset []\n", "it has a tag, which is not read here", 3),
-        ("services:\n  web:\n    image: a\n    image: b\n", "a key stands twice", 4),
-        ("services:\n  web:\n    ? [a]\n    : b\n", "a key is not a text", 3),
-        ("services:\n  web:\n    <<: a\n", "what is merged is not a mapping", 3),
-        ("services:\n  web:\n    <<: [{a: b}, c]\n", "what is merged is not a mapping", 3),
-        ("services:\n  web: &w\n    labels: *w\n", "an alias stands within its own anchor", 2),
+        ("services:\n  web:\n    ports: !reset []\n", "it has an unsupported tag", 3),
+        ("services:\n  web:\n    image: a\n    image: b\n", "a key is duplicate", 4),
+        ("services:\n  web:\n    ? [a]\n    : b\n", "a key is not text", 3),
+        ("services:\n  web:\n    <<: a\n", "a merged value is not a mapping", 3),
+        ("services:\n  web:\n    <<: [{a: b}, c]\n", "a merged value is not a mapping", 3),
+        ("services:\n  web: &w\n    labels: *w\n", "an alias is within its own anchor", 2),
         (DEEP, "it is nested too deeply", 3),
         (BOMB, "its aliases make it too large", 5),
         ("#" * 1024 * 1024 + "\n", "it is too large", None),
     ],
 )
-def test_what_is_no_plain_yaml_with_services(text: str, problem: str, line: int | None) -> None:
+def test_anything_but_plain_yaml_with_services_is_an_error(text: str, problem: str, line: int | None) -> None:
     assert errors(check(compose(text))) == [(f"the compose file cannot be used: {problem}", line)]
 
 
@@ -272,7 +272,7 @@ def test_findings_are_in_the_order_of_the_lines() -> None:
 # -- variables -------------------------------------------------------------------------------------
 
 
-def test_each_variable_without_a_default_has_to_be_given() -> None:
+def test_each_missing_variable_without_a_default_is_an_error() -> None:
     text = (
         "services:\n  web:\n    image: ${IMAGE}\n    command: |\n      echo\n      echo ${MISSING} $$OURS\n"
         "    environment:\n      A: ${MISSING}${DEFAULT:-x}${DSTACK_APP_ID}${SET_BY_SCRIPT}\n"
@@ -280,7 +280,7 @@ def test_each_variable_without_a_default_has_to_be_given() -> None:
     )
     app = {"docker_compose_file": "services: {}", "pre_launch_script": "export SET_BY_SCRIPT=1"}
     findings = unresolved(compose(text), app, ["IMAGE", "IDLE"])
-    assert errors(findings) == [("the compose file refers to MISSING, which is not given", 6)]
+    assert errors(findings) == [("the compose file refers to MISSING, which is missing", 6)]
     others = [(finding.severity, finding.message.rsplit(": ", 1)[1]) for finding in findings[1:]]
     assert others == [("warning", "HANDED_ON, SET_BY_SCRIPT"), ("notice", "IDLE")]
 
@@ -292,7 +292,7 @@ def test_a_variable_that_is_demanded_may_not_be_empty() -> None:
     assert finding.severity == "error"
 
 
-def test_all_that_is_given_leaves_nothing_to_say() -> None:
+def test_no_finding_if_nothing_is_missing() -> None:
     assert unresolved(compose(GOOD), {}, ["DB_PASSWORD", "DB_NAME", "HANDED_ON"]) == []
 
 
@@ -327,7 +327,7 @@ def of_four_characters(_name: str, value: str) -> list[str]:
 def test_a_secret_in_plain_text_is_named_by_line_and_variable(value: str, written: str) -> None:
     file = compose(f"services:\n  web:\n    image: a\n    environment:\n      {written}\n")
     (finding,) = in_plain_text(file, environment(OTHER="other-value", PASSWORD=value), of_four_characters)
-    assert errors([finding]) == [("the value of PASSWORD stands in the compose file, which is public", 5)]
+    assert errors([finding]) == [("the value of PASSWORD is in the compose file, which is public", 5)]
     assert value not in finding.message + finding.hint
     assert "${PASSWORD}" in finding.hint
 

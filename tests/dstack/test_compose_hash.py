@@ -179,9 +179,9 @@ def test_unchanged_names_have_the_hash_that_there_is() -> None:
 @pytest.mark.parametrize(
     ("value", "failure"),
     [
-        (b"bytes", "holds a bytes"),
-        (datetime.date(2026, 1, 1), "holds a date"),
-        ({"set"}, "holds a set"),
+        (b"bytes", "contains a bytes"),
+        (datetime.date(2026, 1, 1), "contains a date"),
+        ({"set"}, "contains a set"),
         ({1: "a"}, "a key that is a int"),
         ({None: "a"}, "a key that is a NoneType"),
     ],

@@ -153,23 +153,23 @@ def test_many_heirs_of_a_large_part_take_linear_time() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: ]", "it is not YAML that can be read (line 1)"),
-        ("a: 1\nb: 'canary", "it is not YAML that can be read (line 2)"),
-        ("a: 1\n---\nb: 2", "it is not YAML that can be read (line 2)"),
-        ("a: *canary", "it is not YAML that can be read (line 1)"),
-        ("a: \a", "it is not YAML that can be read"),
-        ("a: \ud800", "it is not YAML that can be read"),
-        (deep(100_000), "it is not YAML that can be read (line 1)"),
+        ("a: ]", "it is not valid YAML (line 1)"),
+        ("a: 1\nb: 'canary", "it is not valid YAML (line 2)"),
+        ("a: 1\n---\nb: 2", "it is not valid YAML (line 2)"),
+        ("a: *canary", "it is not valid YAML (line 1)"),
+        ("a: \a", "it is not valid YAML"),
+        ("a: \ud800", "it is not valid YAML"),
+        (deep(100_000), "it is not valid YAML (line 1)"),
         ("#" * (1024 * 1024 + 1), "it is too large"),
-        (None, "there is none"),
-        (["canary"], "there is none"),
+        (None, "it is missing"),
+        (["canary"], "it is missing"),
     ],
 )
 def test_a_compose_file_that_cannot_be_read_is_a_notice(text: object, problem: str) -> None:
     refs = references({"docker_compose_file": text, "pre_launch_script": "echo $A"})
     assert refs == References(mentioned=frozenset({"echo", "A"}), problem=problem)
     (finding,) = missing_and_unused(refs, ["UNUSED"])
-    assert finding.message == f"The CVM's compose file could not be searched for variables: {problem}"
+    assert finding.message == f"The CVM's compose file cannot be searched for variables: {problem}"
     assert finding.severity == "notice"
 
 
@@ -215,9 +215,7 @@ def test_what_compose_does_not_start_without_is_an_error() -> None:
     assert refs.demanded <= refs.required
     fatal, missing = missing_and_unused(refs, ["F", "G", "D"], empty=["F", "G"])
     assert (fatal.severity, missing.severity) == ("error", "warning")
-    assert (
-        fatal.message == "The CVM's compose file does not start without variables that are missing: A, B, F"
-    )
+    assert fatal.message == "The CVM's compose file requires variables that are missing: A, B, F"
     assert fatal.hint
     assert missing.message.endswith(": C")
     assert missing_and_unused(refs, "ABCDFG") == []

@@ -140,7 +140,7 @@ CANARY = "canary-5ec2e7"
         ([("TOKEN", "\ud83d\ude00" + CANARY)], "the value of TOKEN is not Unicode text"),
     ],
 )
-def test_half_a_character_is_refused_by_name_and_no_value_is_told(
+def test_a_lone_surrogate_is_refused_by_name_without_the_value(
     variables: list[tuple[str, str]], failure: str
 ) -> None:
     with pytest.raises(InputError, match=failure) as error:
@@ -151,7 +151,7 @@ def test_half_a_character_is_refused_by_name_and_no_value_is_told(
     assert CANARY not in told
 
 
-def test_no_value_is_told_when_the_key_is_refused() -> None:
+def test_no_value_appears_when_the_key_is_refused() -> None:
     for key in (b"", bytes(32)):
         with pytest.raises(ProofError) as error:
             seal([("TOKEN", CANARY)], key)
@@ -173,4 +173,4 @@ def test_what_could_not_have_been_sealed_is_refused(text: str) -> None:
     with pytest.raises(InputError) as refusal:
         parse_sealed(text, "encrypted-env")
     assert str(refusal.value) == "encrypted-env is not a ciphertext in hex"
-    assert refusal.value.hint == "give what encrypting gave out, as it was"
+    assert refusal.value.hint == "pass the ciphertext unchanged from the encryption"

@@ -87,29 +87,29 @@ def test_values_go_out_as_they_came_in() -> None:
     [
         ([("FINE", CANARY), ("1BAD", CANARY)], DeliveryError, r"env_vars \(item 2\)"),
         ({"WITH-DASH": CANARY}, DeliveryError, r"env_vars \(item 1\)"),
-        ({"": CANARY}, DeliveryError, "not one that the guest takes"),
+        ({"": CANARY}, DeliveryError, "invalid for the guest"),
         ({"A" * 256: CANARY}, DeliveryError, "256 bytes"),
         ({"A": CANARY + "a" * 131072}, DeliveryError, "131085 bytes"),
         ({f"A{i}": CANARY for i in range(1025)}, DeliveryError, "1025 variables"),
-        ({f"A{i}": CANARY + "a" * 100_000 for i in range(3)}, DeliveryError, "guest takes 262144"),
-        ({"TOKEN": f"{CANARY}\0"}, DeliveryError, "the value of TOKEN has a NUL"),
+        ({f"A{i}": CANARY + "a" * 100_000 for i in range(3)}, DeliveryError, "guest's limit is 262144"),
+        ({"TOKEN": f"{CANARY}\0"}, DeliveryError, "the value of TOKEN contains a NUL"),
         ({"TOKEN": f"{CANARY}\ud800"}, InputError, "the value of TOKEN is not Unicode"),
         ([{"name": "TOKEN", "value": CANARY}], InputError, "item 1 of env_vars is not a name and a value"),
         ([("TOKEN", CANARY, CANARY)], InputError, "item 1 of env_vars is not a name and a value"),
         ([CANARY], InputError, "item 1 of env_vars is not a name and a value"),
         (CANARY, InputError, "item 1 of env_vars is not a name and a value"),
         ([("FINE", CANARY), (CANARY.encode(), CANARY)], InputError, "item 2 of env_vars is not a name"),
-        ([{"key": "TOKEN"}], InputError, "item 1 of env_vars has a value that is not text but NoneType"),
+        ([{"key": "TOKEN"}], InputError, "item 1 of env_vars has a value of type NoneType, not str"),
         (
             {"FINE": CANARY, "PORT": 8080},
             InputError,
-            "item 2 of env_vars has a value that is not text but int",
+            "item 2 of env_vars has a value of type int, not str",
         ),
-        ({"TOKEN": CANARY.encode()}, InputError, "not text but bytes"),
+        ({"TOKEN": CANARY.encode()}, InputError, "of type bytes, not str"),
     ],
     ids=range(17),
 )
-def test_what_the_guest_would_refuse_is_refused_here_and_no_value_is_told(
+def test_variables_that_the_guest_refuses_are_refused_without_a_value(
     env_vars: Any, error: type[PhalaSecretsError], failure: str
 ) -> None:
     with pytest.raises(error, match=failure) as refused:

@@ -64,7 +64,7 @@ def test_a_log_without_digests_is_replayed_from_what_it_says() -> None:
 def test_an_event_whose_digest_is_not_its_own_is_named(change: dict[str, Any]) -> None:
     rows = boot(READY)
     rows[1] = {**rows[1], **change}
-    with pytest.raises(EvidenceError, match=r"event 2 \('app-i[dx]'\) has a digest that is not its own"):
+    with pytest.raises(EvidenceError, match=r"digest of RTMR3 event 2 \('app-i[dx]'\) does not match it"):
         replay(parse_event_log(rows))
 
 
@@ -118,9 +118,9 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "a type of 33 bits": ([{**event("x"), "event_type": 2**32}], "event_type"),
     "a short digest": ([event("x", digest="00")], "digest"),
     "a digest of spaces": ([event("x", digest=" " * 96)], "digest"),
-    "a name that is a number": ([{**event("x"), "event": 1}], "event name"),
-    "a long name": ([{**event("x"), "event": "x" * 2_000}], "event name"),
-    "half a surrogate": ([{**event("x"), "event": "\ud800"}], "event name"),
+    "a name that is a number": ([{**event("x"), "event": 1}], "invalid name"),
+    "a long name": ([{**event("x"), "event": "x" * 2_000}], "invalid name"),
+    "half a surrogate": ([{**event("x"), "event": "\ud800"}], "invalid name"),
     "half a byte": ([{**event("x"), "event_payload": "0"}], "payload"),
     "a long payload": ([{**event("x"), "event_payload": "00" * 65_537}], "payload"),
     "a payload that is a list": ([{**event("x"), "event_payload": []}], "payload"),

@@ -91,7 +91,7 @@ def holds(variables: dict[str, str]) -> None:
     assert judged(sound) == judged_newer(sound) == sound, "without the culprits the others arrive"
 
     findings = review(environment(variables), GENERATION)
-    findings = [finding for finding in findings if "not read it" in finding.message]
+    findings = [finding for finding in findings if "read another value" in finding.message]
     assert len(findings) == len(casualties)
     assert all(finding.severity == "error" and finding.hint and finding.line for finding in findings)
     for one, finding in zip(casualties, findings, strict=True):
@@ -146,10 +146,10 @@ def test_every_odd_character_everywhere_in_a_value(character: str, shape: str) -
             "contains a newline",
             'export B="$(printf %s "$B" |',
         ),
-        ("token\n", "ends in a newline", "Remove the end of line"),
-        ("token\r\n", "ends in a newline", "Remove the end of line"),
+        ("token\n", "ends in a newline", "Remove the line ending"),
+        ("token\r\n", "ends in a newline", "Remove the line ending"),
         ("token\\\n", "ends in a newline", "dd B to `base64`"),
-        ("token\r", "ends in a carriage return", "Remove the end of line"),
+        ("token\r", "ends in a carriage return", "Remove the line ending"),
         ("one\rtwo", "contains a carriage return", "dd B to `base64`"),
         ("C:\\", "ends in a backslash", "dd B to `base64`"),
         ('{"a": "\\"b\\""}', 'contains a backslash before "', "dd B to `base64`"),
@@ -186,7 +186,7 @@ def test_a_value_that_swallows_its_neighbours_is_blamed_for_them() -> None:
     assert casualty.neighbours == ("Q1",)
     (finding,) = review(environment(variables))
     assert finding.message.endswith(
-        "ends in a backslash: the guest would not read it as given, and would lose Q1 with it"
+        "ends in a backslash: the guest would read another value, and would lose Q1 with it"
     )
 
 
@@ -230,9 +230,9 @@ def test_of_many_that_are_lost_five_are_named(others: str, listed: str) -> None:
 
 def test_only_line_ends_count_as_pasted_along() -> None:
     (finding,) = review(environment({"A": "X\n"}))
-    assert finding.hint.startswith("Remove the end of line")
+    assert finding.hint.startswith("Remove the line ending")
     findings = review(environment({"A": "one\n ", "B": "nul\0 ", "C": "one\nX"}))
-    assert all("end of line" not in finding.hint for finding in findings)
+    assert all("line ending" not in finding.hint for finding in findings)
 
 
 def test_a_nul_spoils_the_file_wherever_it_lands() -> None:
@@ -295,13 +295,13 @@ def test_what_is_just_within_the_limits_passes() -> None:
     [
         ({"LARGEST": "é" * 65536 + "x", "V0001": ""}, "LARGEST (env-file .env, line 1024) has 131073 bytes"),
         ({"N" * 256: ""}, "A name from env-file .env, line 1025 has 256 bytes"),
-        ({"ONE": ""}, "1025 variables are given"),
-        ({"V0001": "x" * 91}, "The sealed environment has 262145 bytes, and the guest takes 262144."),
-        ({"V0001": "é" + "x" * 89}, "The sealed environment has 262145 bytes, and the guest takes 262144."),
-        ({"V0001": '"' + "x" * 89}, "The sealed environment has 262145 bytes, and the guest takes 262144."),
-        ({"1BAD": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
-        ({"BAD\n": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
-        ({"É": ""}, "A name from env-file .env, line 1025 is not one that the guest takes"),
+        ({"ONE": ""}, "1025 variables exceed"),
+        ({"V0001": "x" * 91}, "The sealed environment has 262145 bytes; the guest's limit is 262144."),
+        ({"V0001": "é" + "x" * 89}, "The sealed environment has 262145 bytes; the guest's limit is 262144."),
+        ({"V0001": '"' + "x" * 89}, "The sealed environment has 262145 bytes; the guest's limit is 262144."),
+        ({"1BAD": ""}, "A name from env-file .env, line 1025 is invalid for the guest"),
+        ({"BAD\n": ""}, "A name from env-file .env, line 1025 is invalid for the guest"),
+        ({"É": ""}, "A name from env-file .env, line 1025 is invalid for the guest"),
     ],
 )
 def test_what_is_just_beyond_a_limit_is_refused(change: dict[str, str], message: str) -> None:
@@ -316,7 +316,7 @@ def test_a_refusal_names_the_first_and_counts_the_rest() -> None:
     with pytest.raises(DeliveryError) as refusal:
         check_limits(environment({"A": "x" * 131073, "B": "y" * 131073, "C": ""}))
     assert str(refusal.value) == (
-        "A (env-file .env, line 1) has 131073 bytes, and the guest takes 131072 (and 2 more)"
+        "A (env-file .env, line 1) has 131073 bytes; the guest's limit is 131072 (and 2 more)"
     )
     assert (refusal.value.file, refusal.value.line, len(refusal.value.findings)) == (".env", 1, 3)
     assert refusal.value.hint == refusal.value.findings[0].hint
@@ -334,7 +334,7 @@ def test_the_largest_variables_are_named_beyond_262144_bytes() -> None:
     finding = refusal.value.findings[-1]
     listed = "QUOTES (120027 bytes), A (100030 bytes), B (100030 bytes)"
     assert finding.message == (
-        f"The sealed environment has {sealed(given)} bytes, and the guest takes 262144. "
+        f"The sealed environment has {sealed(given)} bytes; the guest's limit is 262144. "
         f"The largest variables: {listed}"
     )
     assert "run time" in finding.hint
@@ -356,7 +356,7 @@ def test_the_size_of_half_a_character_is_known_too() -> None:
 
 def test_an_environment_that_was_sealed_before_has_the_same_limit() -> None:
     check_sealed("ab" * 262144)
-    with pytest.raises(DeliveryError, match="has 262145 bytes, and the guest takes 262144") as refusal:
+    with pytest.raises(DeliveryError, match="has 262145 bytes; the guest's limit is 262144") as refusal:
         check_sealed("ab" * 262145)
     assert refusal.value.hint
 

@@ -129,7 +129,7 @@ def test_an_ecr_login_takes_the_app_s_own_aws_names(session: dict[str, str], own
     assert findings.keys() == own.keys()
     for name, message in findings.items():
         assert ("overwritten" in message) == (after[name] != "own")
-        assert ("fail it" in message) == (after[name] == "own")
+        assert ("break the login" in message) == (after[name] == "own")
 
 
 def test_aws_names_that_stay_what_they_are_pass() -> None:
@@ -217,25 +217,25 @@ NEEDED_ECR = [*ECR]
         (NEEDED_ECR, []),
         ([*GHCR, *ECR], []),
         ([*ECR, *SESSION], []),
-        ([*SESSION], [f"AWS ECR registry login is incomplete: {', '.join(ECR)} not given"]),
+        ([*SESSION], [f"AWS ECR registry login is incomplete: {', '.join(ECR)} missing"]),
         (["DSTACK_ROOT_PASSWORD", "DSTACK_ROOT_PUBLIC_KEY", "DSTACK_AUTHORIZED_KEYS"], []),
-        (NEEDED[:1], ["Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given"]),
-        (NEEDED[1:], ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME not given"]),
+        (NEEDED[:1], ["Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD missing"]),
+        (NEEDED[1:], ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME missing"]),
         (
             ["DSTACK_DOCKER_REGISTRY"],
-            ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME, DSTACK_DOCKER_PASSWORD not given"],
+            ["Docker registry login is incomplete: DSTACK_DOCKER_USERNAME, DSTACK_DOCKER_PASSWORD missing"],
         ),
-        (NEEDED_ECR[:3], ["AWS ECR registry login is incomplete: DSTACK_AWS_ECR_REGISTRY not given"]),
+        (NEEDED_ECR[:3], ["AWS ECR registry login is incomplete: DSTACK_AWS_ECR_REGISTRY missing"]),
         (
             [*NEEDED[:1], *NEEDED_ECR[1:]],
             [
-                "Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD not given",
-                "AWS ECR registry login is incomplete: DSTACK_AWS_ACCESS_KEY_ID not given",
+                "Docker registry login is incomplete: DSTACK_DOCKER_PASSWORD missing",
+                "AWS ECR registry login is incomplete: DSTACK_AWS_ACCESS_KEY_ID missing",
             ],
         ),
     ],
 )
-def test_an_incomplete_registry_login_is_told(names: list[str], missing: list[str]) -> None:
+def test_an_incomplete_registry_login_is_a_warning(names: list[str], missing: list[str]) -> None:
     hints = registry_hints(iter(names))
     assert [hint.message for hint in hints] == [f"The {message}" for message in missing]
     assert all(hint.severity == "warning" and hint.hint for hint in hints)
@@ -245,13 +245,13 @@ def test_every_name_of_phala_s_script_is_known() -> None:
     assert {*GHCR, *ECR, *SESSION, "DSTACK_ROOT_PASSWORD"} <= FOR_PHALA
 
 
-def test_authorized_keys_that_nobody_gave_are_explained() -> None:
+def test_missing_authorized_keys_are_explained() -> None:
     keys = "DSTACK_AUTHORIZED_KEYS"
     finding = root_access(["A", keys], ["A", "B"])
     assert finding is not None
     assert "root SSH" in finding.message
     assert "phala deploy" in finding.message
-    assert f"Give {keys}" in finding.hint
+    assert f"Set {keys}" in finding.hint
     assert "allow-removal" in finding.hint
     assert "compose hash" in finding.hint
     assert finding.severity == "warning"

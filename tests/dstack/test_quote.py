@@ -52,7 +52,7 @@ def test_os_measurements_are_a_digest_of_mrtd_rtmr1_and_rtmr2() -> None:
 
 
 @pytest.mark.parametrize("byte", [0x01, 0x02, 0x80])
-def test_a_debug_vm_is_told_by_its_attributes(byte: int) -> None:
+def test_a_debug_vm_is_recognised_by_its_attributes(byte: int) -> None:
     assert parse_quote(raw_quote(body=report(bytes([byte]) + bytes(7)))).debug
 
 
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "short": ("0400", "too short"),
     "cut": (raw_quote()[:-1], "too short"),
     "version 3": (raw_quote(3), "version 3"),
-    "of SGX": (raw_quote(tee=0), "not of TDX"),
+    "of SGX": (raw_quote(tee=0), "not a TDX quote"),
     "version 5 of an unknown type": (raw_quote(5), "unknown type"),
     "version 5, cut": (raw_quote(5, body=b"\x02\x00" + (584).to_bytes(4, "little")), "too short"),
     "large": (bytes(quote.MAX_QUOTE + 1), "over 64 KiB"),
@@ -122,7 +122,7 @@ def test_an_issuer_chain_comes_in_a_header_under_either_name() -> None:
         {"sgx-" + next(iter(headers)): next(iter(headers.values()))}, "X", "SGX-TCB-Info-Issuer-Chain"
     )
     for nothing in ({}, {"x": "MIIB"}, {"x": "a" * (collateral.MAX_TEXT + 1)}):
-        with pytest.raises(EvidenceError, match="sends"):
+        with pytest.raises(EvidenceError, match="PCCS"):
             issuer_chain(nothing, "X")
 
 

@@ -118,8 +118,8 @@ def test_compose_file_and_secrets_arrive_with_one_restart(deploy: Deploy, cvm: C
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
-        (AFTER.replace("${TOKEN}", SECRET), 2, "the value of TOKEN stands in the compose file"),
-        (AFTER + "      MORE: ${MISSING}\n", 4, "refers to MISSING, which is not given"),
+        (AFTER.replace("${TOKEN}", SECRET), 2, "the value of TOKEN is in the compose file"),
+        (AFTER + "      MORE: ${MISSING}\n", 4, "refers to MISSING, which is missing"),
         (AFTER + "    volumes: [./conf:/conf]\n", 2, "mounts a path of the checkout"),
     ],
     ids=["a secret", "a missing variable", "a mount of the checkout"],

@@ -420,7 +420,7 @@ def test_an_expired_approval_says_so(
     (error,) = done.annotations("error")
     assert "HTTP 466" in error.data
     assert "14 days" in error.data
-    assert "prepare it again" in error.data
+    assert "prepare the update again" in error.data
 
 
 def test_a_transaction_that_is_not_verified_says_so(
@@ -443,7 +443,7 @@ def test_a_hash_that_the_contract_does_not_allow_says_so(
     assert done.code == 5
     (error,) = done.annotations("error")
     assert "HTTP 468" in error.data
-    assert "approve it on chain" in error.data
+    assert "on chain first" in error.data
 
 
 def test_an_api_that_asks_again_for_what_it_was_shown_is_refused(

@@ -142,7 +142,7 @@ GUEST = {
     ),
     "too many": with_file(
         "".join(f"A{number}=\n" for number in range(1025)),
-        "1025 variables are given, and the guest takes 1024",
+        "1025 variables exceed the guest's limit of 1024",
         "fetch them at run time",
         code=4,
     ),
@@ -151,7 +151,7 @@ GUEST = {
     ),
     "too much in all": with_file(
         "".join(f"A{number}={'x' * 100_000}\n" for number in range(3)),
-        "has 300141 bytes, and the guest takes 262144. The largest variables: A0 (100023 bytes)",
+        "has 300141 bytes; the guest's limit is 262144. The largest variables: A0 (100023 bytes)",
         "Fetch the largest",
         code=4,
     ),
@@ -184,7 +184,7 @@ CLOUD = {
     "blank API key": Bad(ENV, "no API key", "PHALA_CLOUD_API_KEY", environ={"PHALA_CLOUD_API_KEY": " \n"}),
     "two lines of API key": Bad(
         ENV,
-        "api-key has characters that no API key has",
+        "api-key contains characters that are invalid in an API key",
         "paste it again",
         environ={"PHALA_CLOUD_API_KEY": "phak_a\nphak_b"},
     ),
@@ -218,8 +218,8 @@ CLOUD = {
     "unknown KMS": Bad(
         f"{ENV} --kms moon", "unknown kms 'moon'; Phala Cloud lists 'phala'", "kms nodes", 5, TO_COMPARE + 1
     ),
-    "http": Bad(f"{ENV} --api-url http://example.com", "api-url has to be https", "loopback"),
-    "ftp": Bad(f"{ENV} --api-url ftp://example.com", "api-url has to be https", "use https"),
+    "http": Bad(f"{ENV} --api-url http://example.com", "api-url is not https", "loopback"),
+    "ftp": Bad(f"{ENV} --api-url ftp://example.com", "api-url is not https", "use https"),
     "no URL": Bad(f"{ENV} --api-url cloud", "api-url is not a URL", "https://host/path"),
     "URL with a line end": Bad(
         (*ENV.split(), "--api-url", "https://a\n.b"), "api-url is not a URL", "https://host/path"
@@ -229,7 +229,7 @@ CLOUD = {
         ENV, "HTTP 404", "check", 5, 0, environ={"PHALA_CLOUD_API_PREFIX": "{origin}/nothing/here"}
     ),
     **{
-        f"CVM with {what}": Bad(ENV, "is not a CVM", "as the dashboard shows it", cvm=f"my{character}app")
+        f"CVM with {what}": Bad(ENV, "is not a CVM", "from the dashboard", cvm=f"my{character}app")
         for what, character in {
             "a slash": "/",
             "a question mark": "?",
@@ -241,8 +241,8 @@ CLOUD = {
             "a NUL's picture": "\x01",
         }.items()
     },
-    "CVM of dots": Bad(ENV, "'..' is not a CVM", "as the dashboard shows it", cvm=".."),
-    "CVM of 300 letters": Bad(ENV, "is not a CVM", "as the dashboard shows it", cvm="a" * 300),
+    "CVM of dots": Bad(ENV, "'..' is not a CVM", "from the dashboard", cvm=".."),
+    "CVM of 300 letters": Bad(ENV, "is not a CVM", "from the dashboard", cvm="a" * 300),
     "CVM with a line end": Bad(
         ENV, "cvm: 'my\\napp' is not a CVM", "dashboard", cvm=None, files={"phala.toml": 'name = "my\\napp"'}
     ),
@@ -318,17 +318,19 @@ INPUTS = {
         3,
         TO_COMPARE,
     ),
-    "bad RPC": Bad(f"{ENV} --rpc-url http://rpc.example", "rpc-url has to be https", "use https"),
+    "bad RPC": Bad(f"{ENV} --rpc-url http://rpc.example", "rpc-url is not https", "use https"),
     "RPC for the central KMS": Bad(
-        f"{ENV} --rpc-url https://rpc.invalid", "no KMS contract on chain", "leave --rpc-url out", 3, TO_FIND
+        f"{ENV} --rpc-url https://rpc.invalid",
+        "no KMS contract for the app",
+        "leave out --rpc-url",
+        3,
+        TO_FIND,
     ),
     "bad contract": Bad(f"{ENV} --kms-contract 0x1", "kms-contract: '0x1' is not", "40 hex digits"),
     "bad device": Bad(
         f"{ENV} --allow-device 0x1", "allow-device: '0x1' is not 32 bytes of hex", "64 hex digits"
     ),
-    "bad private key": Bad(
-        ENV, "private-key is not a private key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}
-    ),
+    "bad private key": Bad(ENV, "invalid private-key", "64 hex digits", environ={"PRIVATE_KEY": "hunter2"}),
     "missing private key": Bad(f"{ENV} --private-key-file no.key", "private-key-file does not exist", "path"),
     "empty private key": Bad(
         f"{ENV} --private-key-file my.key",
@@ -341,8 +343,8 @@ INPUTS = {
         "both encrypted-env and a source are set",
         "replaces a source",
     ),
-    "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "as it was"),
-    "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "as it was"),
+    "no ciphertext": Bad("--encrypted-env xyz", "encrypted-env is not a ciphertext in hex", "unchanged"),
+    "short ciphertext": Bad("--encrypted-env c0c0", "encrypted-env is not a ciphertext in hex", "unchanged"),
     "names that no guest takes": Bad(
         f'--encrypted-env {HEX} --env-keys ["\\ud800"]',
         "env-keys is not a JSON list of names",
@@ -399,7 +401,7 @@ LOOKUPS = {
     ),
     "lookup without its KMS": Bad("info", "required: KMS", "kms info --help", mode="kms", cvm=None),
     "unknown KMS looked up": Bad("info moon", "KMS 'moon' not found", "check", 5, 1, mode="kms", cvm=None),
-    "KMS with a dot": Bad("info ..", "'..' cannot be part of a request", "id or slug", mode="kms", cvm=None),
+    "KMS with a dot": Bad("info ..", "invalid id or slug '..'", "id or slug", mode="kms", cvm=None),
     "unknown chain": Bad("on-chain moon", "Unsupported chain: moon", "API", 5, 1, mode="kms", cvm=None),
     "bad app of a key": Bad("pubkey phala x", "'x' is not an app id", "40 hex", mode="kms", cvm=None),
     "too many app ids": Bad("next-app-ids 21", "invalid COUNT '21'", "1 to 20", mode="kms", cvm=None),
@@ -479,7 +481,7 @@ def test_a_file_outside_the_workspace_is_refused_on_github(step: Step, cloud: Cl
 def test_no_api_key_on_a_pull_request_may_be_that_of_a_fork(step: Step, cloud: Cloud) -> None:
     done = step(api_key=None, env="A=1", environ={"GITHUB_EVENT_NAME": "pull_request"})
     assert done.code == 2
-    assert "pull request of a fork" in done.annotations("error")[0].data
+    assert "pull request from a fork" in done.annotations("error")[0].data
     assert "fork" not in step(api_key=None, env="A=1", environ={"GITHUB_EVENT_NAME": "push"}).log
 
 

@@ -64,8 +64,8 @@ def test_plan_says_what_update_would_do_and_changes_nothing(run: Command, cloud:
     assert "Plan for my-app: update would go through (exit code 0)" in done.lines
     assert "It would restart the CVM, even if no value is new." in done.lines
     diff = [line.strip() for line in done.lines if line.startswith(("  +", "  ~", "  -"))]
-    assert [line.partition("  ")[0] for line in diff] == ["+ TOKEN", "~ OLD (sent again)"]
-    assert "  2 variables: 1 to add, 1 sent again" in done.lines
+    assert [line.partition("  ")[0] for line in diff] == ["+ TOKEN", "~ OLD (sent anew)"]
+    assert "  2 variables: 1 to add, 1 sent anew" in done.lines
     assert not asked(cloud, "PATCH")
     assert cvm.environment == {"OLD": "1"}
 

@@ -158,12 +158,12 @@ def test_verify_deploys_nothing(step: Step, cvm: Cvm, cloud: Cloud) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "line", "said"),
     [
-        (AFTER.replace("${TOKEN}", SECRET), 2, 6, "the value of TOKEN stands in the compose file"),
-        (AFTER + "      MORE: ${MISSING}\n", 4, 7, "refers to MISSING, which is not given"),
+        (AFTER.replace("${TOKEN}", SECRET), 2, 6, "the value of TOKEN is in the compose file"),
+        (AFTER + "      MORE: ${MISSING}\n", 4, 7, "refers to MISSING, which is missing"),
         (AFTER + "    volumes: ['./conf:/conf']\n", 2, 7, "of the checkout"),
         (AFTER + "    build: .\n", 2, 7, "from the checkout"),
-        ("services: [\n", 2, 2, "it is not YAML"),
-        (AFTER + "#" * 200 * 1024, 2, None, "and Phala Cloud takes 204800"),
+        ("services: [\n", 2, 2, "it is not valid YAML"),
+        (AFTER + "#" * 200 * 1024, 2, None, "Phala Cloud accepts 204800"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_named_by_its_line(
@@ -184,7 +184,7 @@ def test_the_login_of_a_url_may_not_stand_there_by_itself(step: Step, cvm: Cvm, 
     done = deploy(step, AFTER + "      PASSWORD: hunter22\n", env=f"OLD=2\nTOKEN={url}")
     assert done.code == 2, done.log
     error = done.annotations("error")[0]
-    assert "the value of TOKEN stands in the compose file" in error.data
+    assert "the value of TOKEN is in the compose file" in error.data
     assert error.properties["line"] == "7"
     assert updates(cloud) == []
 

@@ -30,7 +30,7 @@ def test_a_boot_that_failed_says_what_was_sent_and_where_to_look(step: Step, cvm
     assert f"phala logs --serial --cvm-id {cvm.id.replace('_', '&#95;')}" in remedy
     assert operation in sent
     text = "\n".join(rest)
-    for told in ("+ TOKEN", "~ OLD (sent again)", "2 variables: 1 added, 1 sent again", operation, page):
+    for told in ("+ TOKEN", "~ OLD (sent anew)", "2 variables: 1 added, 1 sent anew", operation, page):
         assert told in text
     assert done.outputs["dashboard-url"] == page
     assert done.outputs["exit-code"] == "8"
@@ -57,7 +57,7 @@ def test_each_finding_is_a_row_with_name_place_and_what_to_write(step: Step, cvm
     assert cells[:3] == [
         "<samp>CERT</samp>",
         "env-file app.env, line 2",
-        "contains a newline: the guest would not read it as given",
+        "contains a newline: the guest would read another value",
     ]
     assert "base64" in cells[3]
     assert "<th" in done.summary
@@ -131,7 +131,7 @@ def test_a_summary_is_written_anew_by_each_run(run: Command, cvm: Cvm, quiet: li
     arguments = ("update", "--cvm", "my-app", "--env-file", ".env", "--summary-file", "summary.md")
     assert run(*arguments, *quiet).code == 0
     summary = (run.folder / "summary.md").read_text()
-    assert summary.startswith("### my-app runs with the new environment\n\n1 variable: 1 sent again\n\n")
+    assert summary.startswith("### my-app runs with the new environment\n\n1 variable: 1 sent anew\n\n")
 
 
 def test_a_summary_that_cannot_be_written_stops_the_run_before_it_begins(

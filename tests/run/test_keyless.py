@@ -236,9 +236,9 @@ def test_a_token_that_the_service_refuses_ends_the_run_with_what_to_do(
     assert done.code == 5
     assert cvm.environment == {"OLD": "1"}
     message, hint = refusal(done).split("\n")
-    assert message.startswith("no api-key is given, and GitHub's token is refused for GET /")
+    assert message.startswith("api-key is missing, and Phala Cloud refused GitHub's token for GET /")
     assert reason in message
-    assert hint.startswith("give api-key, or let the workspace trust this repository")
+    assert hint.startswith("set api-key, or let the workspace trust this repository")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -321,7 +321,7 @@ def test_a_response_that_drips_ends_when_its_time_is_up(
     simulator.faults.add(Fault("drip", path=TOKEN_PATH, times=None, seconds=2.0))
     done = update(job, simulator, timeout="10")
     assert done.code == 6
-    assert "no token from GitHub: the answer took too long" in refusal(done)
+    assert "no token from GitHub: the response took too long" in refusal(done)
     assert api_requests(cloud) == []
 
 
@@ -357,7 +357,7 @@ def test_a_pull_request_of_a_fork_is_told_that_it_gets_neither(job: Step, simula
 
 
 BAD_URLS = {
-    "http": ("http://actions.example/token", "has to be https"),
+    "http": ("http://actions.example/token", "is not https"),
     "no URL": ("token", "is not a URL"),
     "no host": ("https:///token", "is not a URL"),
     "two lines": ("https://actions.example/\nX: 1", "is not a URL"),
@@ -377,7 +377,7 @@ def test_a_request_url_that_would_show_the_token_is_refused(
 def test_http_to_this_machine_is_for_an_api_on_this_machine(job: Step, simulator: FaultySimulator) -> None:
     done = update(job, simulator, api_url="https://cloud-api.phala.com/api/v1")
     assert done.code == 2
-    assert "ACTIONS_ID_TOKEN_REQUEST_URL has to be https" in refusal(done)
+    assert "ACTIONS_ID_TOKEN_REQUEST_URL is not https" in refusal(done)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_another_service_is_given_no_token(
 ) -> None:
     done = update(job, simulator, api_url=url)
     assert done.code == 2
-    assert "api-url is another" in refusal(done)
+    assert "not with this api-url" in refusal(done)
     assert list(cloud.requests) == []
 
 

@@ -44,10 +44,10 @@ def test_each_name_says_what_the_compose_file_makes_of_it(run: Command, cloud: C
         ("+ DATABASE_URL", f"{'':11}used by the compose file"),
         ("+ PORT", f"{'':19}used by the compose file, which has a default"),
         ("+ IDLE", f"{'':19}not used by the compose file"),
-        ("~ KEY (sent again)", f"{'':7}the app does not start without it"),
+        ("~ KEY (sent anew)", f"{'':7}the app does not start without it"),
         ("- GONE (would be dropped)", "not used by the compose file"),
     ]
-    assert "  4 variables: 3 to add, 1 sent again; 1 would be dropped" in done.lines
+    assert "  4 variables: 3 to add, 1 sent anew; 1 would be dropped" in done.lines
     assert "Once that is fixed, it would restart the CVM, even if no value is new." in done.lines
 
 
@@ -57,9 +57,9 @@ def test_scripts_and_the_guests_own_files_are_uses_too(run: Command, cloud: Clou
     cvm = cloud.add_cvm("script", environment={"A": "1"})
     cvm.app_compose = {**cvm.app_compose, "pre_launch_script": 'echo "$A"'}
     unreadable = cloud.add_cvm("unreadable", environment={"A": "1"}, docker_compose_file="a: [")
-    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent again)  handed on with all others"]
-    assert diff(plan(run, cvm="script", env="A=2\n")) == ["~ A (sent again)  used by a script"]
-    assert diff(plan(run, cvm=unreadable.name, env="A=2\n")) == ["~ A (sent again)"]
+    assert diff(plan(run, cvm="all", env="A=2\n")) == ["~ A (sent anew)  passed on with all others"]
+    assert diff(plan(run, cvm="script", env="A=2\n")) == ["~ A (sent anew)  used by a script"]
+    assert diff(plan(run, cvm=unreadable.name, env="A=2\n")) == ["~ A (sent anew)"]
 
 
 def test_nothing_of_it_is_said_twice_or_in_long_lines(run: Command, cvm: Cvm) -> None:
@@ -85,8 +85,8 @@ def test_quiet_leaves_the_diff_alone(run: Command, cvm: Cvm) -> None:
     done = plan(run, "--quiet", env="OLD=2\nNEW=3\n")
     assert [line.split("  ")[1] for line in done.lines] == [
         "+ NEW",
-        "~ OLD (sent again)",
-        "2 variables: 1 to add, 1 sent again",
+        "~ OLD (sent anew)",
+        "2 variables: 1 to add, 1 sent anew",
     ]
 
 

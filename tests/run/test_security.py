@@ -74,7 +74,7 @@ def test_a_head_that_never_ends_is_given_up(talk: Callable[[socket.socket], None
         with create_client(KEY, url, timeout=0.1) as client:
             client.update_cvm_envs("my-app", encrypted_env="ab" * 60, env_keys=["A"])
 
-    with serving(talk) as url, pytest.raises(TransportError, match="no answer in time") as failed:
+    with serving(talk) as url, pytest.raises(TransportError, match="no response in time") as failed:
         ask_sync(url) if kind == "sync" else asyncio.run(ask(url))
     assert failed.value.sent
 
@@ -248,7 +248,7 @@ def test_a_key_in_place_of_the_path_of_its_file_is_not_told(run: Command, cvm: C
 def test_a_contract_with_no_rpc_to_ask_is_not_passed_over(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = run("verify", "--cvm", "my-app", "--kms-contract", "0x" + "ab" * 20)
     assert done.code == 2
-    assert "kms-contract is given without rpc-url" in done.errors[0]
+    assert "kms-contract has no effect without rpc-url" in done.errors[0]
     assert not cloud.requests
 
 

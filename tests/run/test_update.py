@@ -95,7 +95,7 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
     before = done.stderr.partition("error: ")[0]
     for words in (
         r"\+ NEW +not used by the compose file",
-        r"~ OLD \(sent again\) +used by the compose file",
+        r"~ OLD \(sent anew\) +used by the compose file",
         r"- GONE \(would be dropped\) +not used",
         "DATABASE_URL",
         "KMS root",
@@ -107,7 +107,7 @@ def test_a_plan_shows_all_and_then_refuses_what_an_update_would(run: Command, cl
 def test_a_plan_refuses_a_value_that_would_not_arrive(run: Command, cloud: Cloud, cvm: Cvm) -> None:
     done = update(run, mode="plan", env='OLD="two\nlines"\n')
     assert done.code == 4
-    assert re.search(r"~ OLD \(sent again\)", done.stderr.partition("error: ")[0])
+    assert re.search(r"~ OLD \(sent anew\)", done.stderr.partition("error: ")[0])
 
 
 @pytest.mark.parametrize(

@@ -299,7 +299,7 @@ def test_an_operation_that_never_shows_is_waited_for_in_vain(run: Command, cloud
     cloud.tamper = hide
     done = update(run, "--wait-timeout", "2")
     assert done.code == 8
-    assert "running, but the update is not over" in done.errors[0]
+    assert "running, but the update has not ended" in done.errors[0]
 
 
 def test_a_pause_that_the_api_asks_for_is_kept_while_waiting(

@@ -188,7 +188,7 @@ def test_a_ciphertext_is_an_output_and_nothing_in_the_log(step: Step, cvm: Cvm) 
 def test_the_summary_has_names_and_counts_and_what_to_do(step: Step, cvm: Cvm) -> None:
     done = step(env="OLD=2\nTOKEN=t0ken-value")
     assert done.summary.startswith("### my-app runs with the new environment\n")
-    assert "2 variables: 1 added, 1 sent again" in done.summary
+    assert "2 variables: 1 added, 1 sent anew" in done.summary
     for told in ("my-app", cvm.app_id, cvm.kms.root_public_key, "+ TOKEN", f"app-id: {cvm.app_id}"):
         assert told in done.summary
     assert "t0ken-value" not in done.summary

@@ -104,13 +104,11 @@ def test_a_wait_has_a_clock_and_its_limit(terminal: Terminal) -> None:
 
 def test_a_diff_is_in_colours_and_long_sentences_are_wrapped(terminal: Terminal) -> None:
     runner = Runner({"TERM": "xterm"}, output_names=OUTPUTS, stderr=terminal.stream)
-    names = [
-        Names([Line("+", "A", note="used"), Line("~", "B", "sent again"), Line("-", "C")], "3 variables")
-    ]
+    names = [Names([Line("+", "A", note="used"), Line("~", "B", "sent anew"), Line("-", "C")], "3 variables")]
     runner.report(Report("Plan", good=False, names=names, glance=["word " * 30]))
     assert terminal.shows("\x1b[31;1mPlan\x1b[0m\r\n" + "word " * 15 + "word\r\n")
     assert terminal.shows("  \x1b[32m+ A\x1b[0m               \x1b[2mused\x1b[0m\r\n")
-    assert terminal.shows("  \x1b[36m~ B (sent again)\x1b[0m\r\n  \x1b[31;1m- C\x1b[0m\r\n  3 variables\r\n")
+    assert terminal.shows("  \x1b[36m~ B (sent anew)\x1b[0m\r\n  \x1b[31;1m- C\x1b[0m\r\n  3 variables\r\n")
 
 
 def test_no_line_that_is_wrapped_begins_a_command(terminal: Terminal) -> None:

@@ -28,7 +28,7 @@ def shown(api: Api) -> tuple[str, bool]:
     return found["status"], found["in_progress"]
 
 
-def test_an_operation_of_somebody_else_stands_in_the_way(api: Api, cvm: Cvm, clock: ManualClock) -> None:
+def test_another_operation_is_a_409(api: Api, cvm: Cvm, clock: ManualClock) -> None:
     cvm.begin_operation("update_compose", 60, by="alice", changes={"allowed_envs": ["A", "B"]})
     for refused in (api.update("my-app", {"A": "2"}), api.post("/cvms/my-app/start")):
         assert refused.status_code == 409

@@ -57,9 +57,7 @@ def test_a_reset_before_it_was_handled(api: Api, simulator: FaultySimulator, cvm
     assert simulator.cloud.requests[-1].status == 0
 
 
-def test_an_answer_that_is_lost_though_the_update_was_made(
-    api: Api, simulator: FaultySimulator, cvm: Cvm
-) -> None:
+def test_a_response_is_lost_after_the_update(api: Api, simulator: FaultySimulator, cvm: Cvm) -> None:
     simulator.faults.add(Fault("reset_after", "PATCH"))
     with pytest.raises(httpx.ReadError):
         api.update("my-app", {"A": "2"})

@@ -149,7 +149,7 @@ def test_another_operation_is_waited_for(play: Open, clock: ManualClock) -> None
     assert clock.monotonic() > 40
 
 
-def test_a_stopped_cvm_is_told(play: Open) -> None:
+def test_a_stopped_cvm_shows_as_stopped(play: Open) -> None:
     assert "is stopped" in play("--stopped").update().stderr
 
 

@@ -41,7 +41,7 @@ def events(api: Api, target: str, timeout: int = 10) -> Generator[Event]:
                 yield name, json.loads(line[6:])
 
 
-def test_every_change_is_told(api: Api, cvm: Cvm, cloud: Cloud) -> None:
+def test_every_change_is_streamed(api: Api, cvm: Cvm, cloud: Cloud) -> None:
     api.update("my-app", {"A": "2"})
     following = events(api, "exited")
     assert next(following)[1]["status"] == "running"
@@ -72,7 +72,7 @@ def test_the_running_of_before_the_update_completes_a_stream(api: Api, cvm: Cvm)
     assert cvm.operation
 
 
-def test_a_failed_boot_is_told_with_its_reason(api: Api, cvm: Cvm) -> None:
+def test_a_failed_boot_is_streamed_with_its_reason(api: Api, cvm: Cvm) -> None:
     cvm.boot_fails("no space left")
     api.update("my-app", {"A": "2"})
     cvm.finish()

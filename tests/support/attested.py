@@ -166,7 +166,7 @@ LINKS: dict[str, Sabotage] = {
     "a debug VM": Sabotage("debug", "a debug VM", guest=_firmware(debug=True)),
     "collateral of another platform": Sabotage("quote", "Fmspc", guest=_set("collateral_fmspc", bytes(6))),
     "an unreachable PCCS": Sabotage("quote", "no collateral from pccs-url", guest=_set("pccs_is_down", True)),
-    "a changed payload": Sabotage("event log", "a digest that is not its own", answer=_log(_payload)),
+    "a changed payload": Sabotage("event log", "does not match it", answer=_log(_payload)),
     "a changed payload with its digest": Sabotage(
         "event log", "does not replay", answer=_log(_payload_and_digest)
     ),
@@ -183,14 +183,14 @@ LINKS: dict[str, Sabotage] = {
     ),
     "a log cut short": Sabotage("event log", "does not replay", answer=_log(lambda log: log[:-2])),
     "events of RTMR0 in the place of RTMR3's": Sabotage(
-        "event log", "a digest that is not its own", answer=_log(_rtmr0_in_place)
+        "event log", "does not match it", answer=_log(_rtmr0_in_place)
     ),
-    "a foreign KMS": Sabotage("KMS", "which is not accepted", guest=_firmware(claims={"key-provider": _KMS})),
+    "a foreign KMS": Sabotage("KMS", "which is not trusted", guest=_firmware(claims={"key-provider": _KMS})),
     "keys of no KMS": Sabotage(
         "KMS", "'local-sgx', not a KMS", guest=_firmware(claims={"key-provider": _LOCAL})
     ),
     "a key provider that is no object": Sabotage(
-        "KMS", "key-provider is not", guest=_firmware(claims={"key-provider": b"[" * 50_000})
+        "KMS", "key-provider event has no", guest=_firmware(claims={"key-provider": b"[" * 50_000})
     ),
     "a log of nonsense": Sabotage("event log", "not a list", answer=_log(lambda log: {"deep": [[[]]]})),
 }
