@@ -44,7 +44,7 @@ def test_each_name_says_what_the_compose_file_makes_of_it(run: Command, cloud: C
         ("+ DATABASE_URL", f"{'':11}used by the compose file"),
         ("+ PORT", f"{'':19}used by the compose file, which has a default"),
         ("+ IDLE", f"{'':19}not used by the compose file"),
-        ("~ KEY (sent anew)", f"{'':7}the app does not start without it"),
+        ("~ KEY (sent anew)", f"{'':8}the app does not start without it"),
         ("- GONE (would be dropped)", "not used by the compose file"),
     ]
     assert "  4 variables: 3 to add, 1 sent anew; 1 would be dropped" in done.lines

@@ -107,7 +107,7 @@ def test_a_diff_is_in_colours_and_long_sentences_are_wrapped(terminal: Terminal)
     names = [Names([Line("+", "A", note="used"), Line("~", "B", "sent anew"), Line("-", "C")], "3 variables")]
     runner.report(Report("Plan", good=False, names=names, glance=["word " * 30]))
     assert terminal.shows("\x1b[31;1mPlan\x1b[0m\r\n" + "word " * 15 + "word\r\n")
-    assert terminal.shows("  \x1b[32m+ A\x1b[0m               \x1b[2mused\x1b[0m\r\n")
+    assert terminal.shows("  \x1b[32m+ A\x1b[0m              \x1b[2mused\x1b[0m\r\n")
     assert terminal.shows("  \x1b[36m~ B (sent anew)\x1b[0m\r\n  \x1b[31;1m- C\x1b[0m\r\n  3 variables\r\n")
 
 

@@ -524,7 +524,7 @@ def test_a_summary_is_a_page_of_markdown(tmp_path: Path) -> None:
     assert summary(report, tmp_path) == (
         "### Done\n\n"
         "It runs.\n\n"
-        "2 variables\n\n```diff\n+ A                      used\n~ B_LONGER (sent anew)\n```\n\n"
+        "2 variables\n\n```diff\n+ A                     used\n~ B_LONGER (sent anew)\n```\n\n"
         '<table>\n<tr><th align="left" nowrap>CVM</th><td nowrap><samp>cvm&#95;1</samp></td></tr>\n'
         '<tr><th align="left" nowrap>App</th><td></td></tr>\n</table>\n\n'
         "[The app&#39;s contract](https://basescan.org/address/0x1)\n\n"
