@@ -13,6 +13,8 @@ from phala_secrets.simulator.measured_boot import os_measurements
 from phala_secrets.simulator.stage import OWNERS_KEY, Scene, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from phala_secrets.simulator.paper_chain import PaperChain
 
 _SHOWN = 160
@@ -49,57 +51,66 @@ def serve(stage: Stage, out: TextIO | None = None) -> None:
 
 
 def describe(ready: Scene, root: str = "") -> str:
-    """Return the usage of a stage, with variables, pins and a command to paste.
+    """Return the usage of a stage, with variables, pins and commands to paste.
 
     ``root`` is a file with the root of its quotes. Without it, leave out attestation.
     """
     cloud, simulator = ready.cloud, ready.simulator
+    guests = [f"{simulator.origin}/_simulator/cvms/{cvm.id}" for cvm in cloud.cvms]
     lines = [
         "A simulated Phala Cloud. Nothing leaves this machine. Press Ctrl-C to stop it.",
         "",
+        "Paste these two lines into another terminal:",
+        "",
         f"export PHALA_CLOUD_API_PREFIX={simulator.url}",
         f"export PHALA_CLOUD_API_KEY={quote(cloud.api_key)}",
-        *(_attestation(ready, root) if root else ()),
-        *(_chain(ready.chain) if ready.chain else ()),
-        *(f"export {name}={value}" for name, value in ready.pins.items()),
+        "",
+        "Then send a value, and see it arrive:",
+        "",
+        "  export GREETING=hello",
+        f"  phala-secrets plan {ready.which} --secrets GREETING",
+        f"  phala-secrets update {ready.which} --secrets GREETING --yes",
+        f"  phala-secrets status {ready.which}",
+        f"  curl {guests[0]}",
+        *_exports("pins", ready.pins),
+        *_exports("attest", _attestation(ready, root) if root else {}),
+        *_exports("the chain", _chain(ready.chain) if ready.chain else {}),
         "",
         *(f"trusted-signers: 0x{root_key}  # {slug}" for slug, root_key in ready.roots.items()),
     ]
-    for cvm in cloud.cvms:
+    for cvm, guest in zip(cloud.cvms, guests, strict=True):
         lines += [
             "",
             f"CVM {cvm.name}",
             f"  id      {cvm.id}",
             f"  app id  {cvm.app_id}",
-            f"  guest   {simulator.origin}/_simulator/cvms/{cvm.id}",
+            f"  guest   {guest}",
         ]
-    lines += [
-        "",
-        "Paste the lines that begin with export into another terminal, then this one:",
-        "",
-        f"  GREETING=hello phala-secrets update {ready.which} --secrets GREETING",
-        "",
-        "Requests:",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "Requests, as they come:"])
 
 
-def _chain(chain: PaperChain) -> list[str]:
+def _exports(purpose: str, variables: Mapping[str, str]) -> list[str]:
+    """Return the lines to paste for one purpose, if there are any."""
+    lines = [f"export {name}={quote(value)}" for name, value in variables.items()]
+    return ["", f"for {purpose}:", *lines] if lines else []
+
+
+def _chain(chain: PaperChain) -> dict[str, str]:
     """Return the variables that point a run at the chain, with the owner's key."""
-    return [f"export ETH_RPC_URL={chain.url}", f"export OWNERS_KEY=0x{OWNERS_KEY}"]
+    return {"ETH_RPC_URL": chain.url, "OWNERS_KEY": f"0x{OWNERS_KEY}"}
 
 
-def _attestation(ready: Scene, root: str) -> list[str]:
+def _attestation(ready: Scene, root: str) -> dict[str, str]:
     """Return the variables that point a run at the simulated TEE."""
     cloud = ready.cloud
     measured = dict.fromkeys(os_measurements(cvm) for cvm in cloud.cvms)
     authorities = dict.fromkeys(cvm.kms.ca_public_key for cvm in cloud.cvms)
-    return [
-        f"export PHALA_SECRETS_PCCS_URL={ready.simulator.origin}",
-        f"export PHALA_SECRETS_ATTESTATION_ROOT={quote(root)}",
-        f"export PHALA_SECRETS_TRUSTED_OS={quote(chr(10).join(measured))}",
-        f"export PHALA_SECRETS_TRUSTED_KMS_CA={quote(chr(10).join(authorities))}",
-    ]
+    return {
+        "PHALA_SECRETS_PCCS_URL": ready.simulator.origin,
+        "PHALA_SECRETS_ATTESTATION_ROOT": root,
+        "PHALA_SECRETS_TRUSTED_OS": "\n".join(measured),
+        "PHALA_SECRETS_TRUSTED_KMS_CA": "\n".join(authorities),
+    }
 
 
 def _shown(text: str) -> str:

@@ -20,20 +20,23 @@ import pytest
 from phala_secrets.inputs.command_line import Command, parse
 from phala_secrets.simulator.lies import LIES
 from phala_secrets.simulator.serve import describe
-from phala_secrets.simulator.stage import COMPOSE, Scene
+from phala_secrets.simulator.stage import COMPOSE, Scene, Stage
 from tests.simulator.test_stage import CAUGHT
 from tests.support.clock import ManualClock
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("../README", "approvals", "deploy", "library", "migrate", "performance", "trust", "troubleshooting")
 SIMULATE = "phala-secrets simulate"
-OTHERS = ("phala ", "docker run ")
+DEFAULT_ORIGIN = f"http://127.0.0.1:{Stage().port}"
+ACTIVATE = ". .venv-try/bin/activate"
+"""Here the command is on the path already."""
+OTHERS = ("phala ", "docker run ", "git clone ")
 """What begins with these is somebody else's command."""
 
 CURL = f"""#!{sys.executable}
 import sys, urllib.request
-*_, data, url = sys.argv
-print(urllib.request.urlopen(url, data.encode()).read().decode())
+url, data = sys.argv[-1], sys.argv[-2].encode() if len(sys.argv) > 2 else None
+print(urllib.request.urlopen(url, data).read().decode())
 """
 """As much of curl as the pages use: a machine may have none."""
 
@@ -66,6 +69,7 @@ class Terminal:
         (folder / ".env").write_text("GREETING=hello\n")
         (folder / "docker-compose.yml").write_text(COMPOSE)
         (folder / "state").write_text("")
+        self._origin = ""
 
     def simulate(self, line: str) -> None:
         """Start the simulator of the command, on a free port and in a hurry, and paste what it prints."""
@@ -74,12 +78,14 @@ class Terminal:
         assert isinstance(parsed, Command)
         assert parsed.stage
         scene = self._scenes.enter_context(Scene(replace(parsed.stage, boot_seconds=0.1), self._clock))
+        self._origin = scene.simulator.origin
         (root := self.folder / "root.pem").write_text(scene.cloud.tee.root_pem)
         exports = [line for line in describe(scene, str(root)).splitlines() if line.startswith("export ")]
         self.sh("\n".join(exports))
 
     def sh(self, code: str) -> None:
         code = EXIT_CODE.sub(r'code=0; \1 || code=$?; [ "$code" = \2 ]', code.replace("\\\n", " "))
+        code = code.replace(DEFAULT_ORIGIN, self._origin).replace(ACTIVATE, ":")
         self._run(["bash", "-c", f"set -eu\n. ./state\n{code}\nexport -p > state"])
 
     def python(self, code: str) -> None:
@@ -121,6 +127,13 @@ def test_a_page_runs_as_it_stands(page: str, terminal: Terminal) -> None:
             terminal.simulate(code)
         elif not code.startswith(OTHERS):
             getattr(terminal, language)(code)
+
+
+def test_the_readme_tries_what_the_simulator_says_to_try() -> None:
+    with Scene(Stage(port=0)) as scene:
+        recipe = re.findall(r"^  (export .+|phala-secrets .+)$", describe(scene), re.MULTILINE)
+    (tried,) = (code for _, code in blocks("../README") if code.startswith(ACTIVATE))
+    assert tried.splitlines()[1:-1] == recipe
 
 
 def test_the_lies_to_try_are_those_that_there_are() -> None:

@@ -40,7 +40,7 @@ def test_it_prints_what_to_set_and_ends_when_interrupted() -> None:
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         printed = ""
-        while "Requests:" not in printed:
+        while "Requests, as they come:" not in printed:
             printed += process.stdout.readline()
         exports = dict(re.findall(r"^export (\w+)=(\S+)$", printed, re.MULTILINE))
         signer = re.search(r"^trusted-signers: 0x(\w{66})", printed, re.MULTILINE)

@@ -77,15 +77,27 @@ def environments(scene: Scene) -> list[dict[str, str] | None]:
         ("--cvm=my $(shop)", "--key=it's&mine"),
     ],
 )
-def test_the_command_that_it_prints_can_be_pasted(play: Open, flags: tuple[str, ...]) -> None:
+def test_the_commands_that_it_prints_can_be_pasted(play: Open, flags: tuple[str, ...]) -> None:
     scene, run = play(*flags)
-    ((variable, value, line),) = re.findall(
-        r"^  (\w+)=(\w+) phala-secrets (.+)$", describe(scene), re.MULTILINE
-    )
-    done = run(*shlex.split(line), environ={variable: value})
-    assert done.code == 0, done.stderr
-    assert "warning:" not in done.stderr
-    assert scene.cloud.cvms[0].environment == {"GREETING": "hello"}
+    recipe = describe(scene)
+    ((variable, value),) = re.findall(r"^  export (\w+)=(\w+)$", recipe, re.MULTILINE)
+    lines = re.findall(r"^  phala-secrets (.+)$", recipe, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["plan", "update", "status"]
+    for line in lines:
+        done = run(*shlex.split(line), environ={variable: value})
+        assert done.code == 0, done.stderr
+        assert "warning:" not in done.stderr
+    (guest,) = re.findall(r"^  curl (\S+)$", recipe, re.MULTILINE)
+    assert httpx.get(guest).json()["environment"] == {"GREETING": "hello"}
+
+
+def test_two_variables_are_all_that_a_first_run_needs(play: Open) -> None:
+    scene, _ = play("--on-chain")
+    first, *rest = re.split(r"^for .*:$", describe(scene, "root.pem"), flags=re.MULTILINE)
+    needed = ["PHALA_CLOUD_API_PREFIX", "PHALA_CLOUD_API_KEY"]
+    assert re.findall(r"^export (\w+)=", first, re.MULTILINE) == needed
+    assert all("\nexport " in part for part in rest)
+    assert len(rest) == 3
 
 
 def test_its_compose_file_hands_on_the_variables_of_the_demo(play: Open) -> None:
