@@ -76,7 +76,7 @@ def test_the_map_names_files_that_there_are() -> None:
     for path in re.findall(r"`((?:\w+/)+(?:[\w.]+)?)`", CONTRIBUTING):
         assert "NAME" in path or place(path).exists(), path
     for name, path in re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", CONTRIBUTING):
-        assert re.search(rf"^{name}\b", place(path).read_text(), re.MULTILINE), f"{path}: {name}"
+        assert re.search(rf"^(?:class )?{name}\b", place(path).read_text(), re.MULTILINE), f"{path}: {name}"
 
 
 def kept() -> set[tuple[str, str]]:

@@ -34,7 +34,7 @@ def test_the_os_version_chooses_the_generation(version: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["0.7.0", "1.0", "0.50.1", "0.4.2", "10.5.8", "0.65", "nightly", "a\n::b"]
+    "version", ["99.0.0", "99.0", "0.50.1", "0.4.2", "10.5.8", "0.65", "nightly", "a\n::b"]
 )
 def test_an_unknown_version_takes_the_strictest_rules_and_is_told(version: str) -> None:
     assert generation_of(version) is STRICTEST

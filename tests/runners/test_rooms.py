@@ -27,7 +27,7 @@ from phala_secrets.errors import Finding, InputError
 from phala_secrets.inputs.table import OUTPUTS
 from phala_secrets.runners import azure
 from phala_secrets.runners.base import Runner
-from phala_secrets.runners.detect import detect, in_ci
+from phala_secrets.runners.detect import _ROOMS, detect, in_ci
 from phala_secrets.runners.report import Line, Names, Report, Table
 from tests.runners.test_text import in_words
 from tests.support.step import command_of
@@ -151,6 +151,10 @@ def test_a_ci_is_recognised_by_its_own_variable(name: str) -> None:
     assert runner.name == name
     assert runner.environ is ALL[name]
     assert in_ci(ALL[name]) == (name != "shell")
+
+
+def test_every_ci_that_is_recognised_is_tested_here() -> None:
+    assert {variable for environ in ALL.values() for variable in environ} == {*_ROOMS}
 
 
 def test_an_unknown_ci_counts_as_ci() -> None:

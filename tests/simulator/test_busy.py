@@ -198,11 +198,3 @@ def test_a_cvm_without_a_ciphertext_runs_and_has_nothing(api: Api, cvm: Cvm) -> 
     cvm.lose_environment()
     assert shown(api) == ("running", False)
     assert (cvm.environment, cvm.decrypted_json, cvm.sealed) == ({}, "{}", "")
-
-
-def test_the_generation_of_a_guest_is_that_of_its_os(api: Api, cloud: Cloud) -> None:
-    for version, arrived in (("0.5.3", "a\\b"), ("0.5.11", "a\\b"), ("0.6.0", "a\\\\b"), ("9.9.9", "a\\\\b")):
-        cvm = cloud.add_cvm(version, environment={"A": "a\\\\b"}, os_version=version)
-        assert cvm.environment == {"A": arrived}
-        assert api.get(f"/cvms/{version}").json()["os"]["version"] == version
-        assert cvm.decrypted_json == '{"A": "a\\\\\\\\b"}'

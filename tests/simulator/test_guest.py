@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -17,6 +18,10 @@ from phala_secrets.simulator.failure import BootFailedError
 from phala_secrets.simulator.generations import V0_5, V0_6, Generation
 from phala_secrets.simulator.guest import MOST_SEALED, SEALED_OVERHEAD, _accept, _write, boot, seal, start
 from tests.support import systemd
+
+if TYPE_CHECKING:
+    from phala_secrets.simulator.cloud import Cloud
+    from tests.simulator.conftest import Api
 
 KEY = X25519PrivateKey.from_private_bytes(bytes(range(32)))
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
@@ -223,3 +228,12 @@ def test_without_a_ciphertext_or_a_key_it_boots_empty_and_says_nothing(
 def test_an_envelope_is_sealed_afresh_each_time() -> None:
     public_key = X25519PublicKey.from_public_bytes(KEY.public_key().public_bytes_raw())
     assert seal({"A": "1"}, public_key) != seal({"A": "1"}, public_key)
+
+
+def test_the_generation_of_a_guest_is_that_of_its_os(api: Api, cloud: Cloud) -> None:
+    arrived = {"0.5.3": "a\\b", "0.5.11": "a\\b", "0.6.0": "a\\\\b", "99.0.0": "a\\\\b"}
+    for version, value in arrived.items():
+        cvm = cloud.add_cvm(version, environment={"A": "a\\\\b"}, os_version=version)
+        assert cvm.environment == {"A": value}
+        assert api.get(f"/cvms/{version}").json()["os"]["version"] == version
+        assert cvm.decrypted_json == '{"A": "a\\\\\\\\b"}'
