@@ -73,6 +73,8 @@ class Target:
     approval: Approval | None = None
     stage: Literal["waiting", "sending", "accepted", "over"] = "waiting"
     status: str = "failed"
+    shown: str = ""
+    """The state that the CVM showed after its update, by the API's word; empty where nobody looked."""
     correlation_id: str = ""
     error: PhalaSecretsError | None = None
     approval_needed: bool | None = None
