@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phala_secrets.dstack.environment import Environment
+from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import CancelledError, Finding, InputError, PhalaSecretsError
 from phala_secrets.run.looks import Looks
 
@@ -90,6 +91,11 @@ class Target:
     @property
     def name(self) -> str:
         return self.cvm.name
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What the API says of it today, as outputs. Every mode that finds CVMs writes them."""
+        return {"cvm-id": self.id, "app-id": self.app_id, "compose-hash": bare(self.cvm.compose_hash)}
 
     @property
     def expected_hash(self) -> str:
