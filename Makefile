@@ -20,7 +20,7 @@ demo: .venv-demo/ready ## three acts on a simulated CVM: a plan is refused, an u
 
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
-	@$(BIN)/python -m coverage report --fail-under=100 --include='$(COVERED)' >.coverage.txt || { cat .coverage.txt >&2; \
+	@$(BIN)/python -m coverage report --fail-under=100 --include='$(COVERED)' >$(VENV)/coverage.txt || { cat $(VENV)/coverage.txt >&2; \
 	    echo "error: a branch of what has to be covered whole is not: $(COVERED)" >&2; exit 1; }
 
 lint: $(VENV)/ready tests/lint/node_modules ## style, types, tables, workflows

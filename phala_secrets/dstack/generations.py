@@ -54,6 +54,8 @@ class Generation(NamedTuple):
     overwritten: frozenset[str]
     acting: frozenset[str]
     handovers: tuple[Handover, ...]
+    by_any: bool = False
+    """Whether a value only has to arrive by one of the handovers, because it is unknown which it will be."""
 
     def acts(self, name: str) -> bool:
         """Return whether a variable of this name affects the launcher or a program that it calls."""
@@ -95,12 +97,10 @@ CERTAIN = Generation(
     "every",
     frozenset.intersection(*(row.overwritten for row in GENERATIONS)),
     frozenset.intersection(*(row.acting for row in GENERATIONS)),
-    GENERATIONS[-1].handovers[-1:],
+    STRICTEST.handovers,
+    by_any=True,
 )
-"""The rules before the CVM is known: what fails here fails in each of them.
-
-The newest writer carries the most.
-"""
+"""The rules before the CVM is known: what fails here fails in each of them."""
 
 _VERSION = re.compile(r"v?([0-9]+\.[0-9]+)(?![0-9])")
 

@@ -132,13 +132,15 @@ def delivered(variables: Mapping[str, str], handover: Handover = STRICTEST.hando
 def fallen(environment: Environment, generation: Generation = STRICTEST) -> list[Fallen]:
     """Return each variable whose value does not arrive unchanged, in the order of the guest's file.
 
-    If a generation has several handovers, a value must arrive by each. ``check_limits`` handles
-    invalid names.
+    If a generation has several handovers, a value must arrive by each, or with ``by_any`` by one.
+    ``check_limits`` handles invalid names.
     """
     named = (variable for variable in environment if NAME.fullmatch(variable.name))
     ordered = sorted(named, key=lambda variable: variable.name)
     ways = [_fallen(ordered, handover) for handover in generation.handovers]
-    unsound = {name for way in ways for name in way}
+    unsound = (
+        set.intersection(*map(set, ways)) if generation.by_any else {name for way in ways for name in way}
+    )
     return [
         Fallen(
             variable, tuple(sorted({name for way in ways for name in way.get(variable.name, ())} - unsound))

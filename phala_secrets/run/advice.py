@@ -27,9 +27,10 @@ def advice(run: Run) -> list[tuple[str, str]]:
     if not words:
         return []
     if len(words) == 1:
-        said = f"Only the API vouches for the {words[0]}. Check it, then pin it:"
+        said = f"Only the API vouches for the {words[0]}. Check it as docs/trust.md says, then pin it:"
     else:
-        said = f"Only the API vouches for the app and the {words[1]}. Check them, then pin them:"
+        what = f"the app and the {words[1]}"
+        said = f"Only the API vouches for {what}. Check them as docs/trust.md says, then pin them:"
     block = _flags if run.runner.speaks_flags else _yaml
     return [(said, block({**apps, **roots}))]
 

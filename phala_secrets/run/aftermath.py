@@ -27,6 +27,7 @@ def look(run: Run, target: Target, seconds: float, seen: Seen | None = None) -> 
         if seen and expected and seen.compose_hash == expected:
             return run.output_of(target, {"compose-hash": expected})
         cvm: records.Cvm = yield Within(records.cvm(target.id), seconds)
+        target.shown = cvm.status or ""
         now = bare(cvm.compose_hash)
         run.output_of(target, {"compose-hash": now})
         if expected and now == expected:

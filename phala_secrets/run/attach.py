@@ -31,8 +31,7 @@ def follow(run: Run) -> None:
     """
     run.targets, _ = run.client.run(find.find(run.job))
     first = run.targets[0]
-    run.output("cvm-id", first.id)
-    run.output("app-id", first.app_id)
+    run.output_of(first, first.outputs)
     try:
         work_through(run.targets, lambda one: _follow(run, one), at_once=_AT_ONCE, fail_fast=False)
     finally:
@@ -75,8 +74,8 @@ def _follow(run: Run, target: Target) -> None:
     target.status, target.stage = "running", "over"
     if run.fleet:
         run.runner.say(f"{target.name}: running")
-    now = run.client.run(ask(records.cvm(target.id)))
-    run.output_of(target, {"compose-hash": (now.compose_hash or "").lower().removeprefix("0x")})
+    target.cvm = run.client.run(ask(records.cvm(target.id)))
+    run.output_of(target, target.outputs)
 
 
 def _pick(listed: tuple[Operation, ...]) -> Operation | None:

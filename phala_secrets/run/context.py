@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from phala_secrets.dstack.environment import Environment
+from phala_secrets.dstack.ids import bare
 from phala_secrets.errors import CancelledError, Finding, InputError, PhalaSecretsError
 from phala_secrets.run.looks import Looks
 
@@ -73,6 +74,8 @@ class Target:
     approval: Approval | None = None
     stage: Literal["waiting", "sending", "accepted", "over"] = "waiting"
     status: str = "failed"
+    shown: str = ""
+    """The state that the CVM showed after its update, by the API's word; empty where nobody looked."""
     correlation_id: str = ""
     error: PhalaSecretsError | None = None
     approval_needed: bool | None = None
@@ -88,6 +91,11 @@ class Target:
     @property
     def name(self) -> str:
         return self.cvm.name
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What the API says of it today, as outputs. Every mode that finds CVMs writes them."""
+        return {"cvm-id": self.id, "app-id": self.app_id, "compose-hash": bare(self.cvm.compose_hash)}
 
     @property
     def expected_hash(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from phala_secrets.errors import BootError, CancelledError
+from phala_secrets.errors import BootError, CancelledError, untrusted
 from phala_secrets.run import guide, reports
 from phala_secrets.runners.report import Report
 
@@ -44,4 +44,7 @@ def _sent(run: Run) -> str:
         left = len(run.targets) - reached
         unchanged = {0: "", 1: " The other one is unchanged."}.get(left, f" The other {left} are unchanged.")
         return f"The update was sent to {reached} of {len(run.targets)} CVMs.{unchanged}"
+    target = run.targets[0]
+    if target.correlation_id and target.shown:
+        return f"What was sent replaced what {target.name} had. It now shows {untrusted(target.shown)}."
     return f"{run.progress[0].upper()}{run.progress[1:]}."

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets import __version__
-from phala_secrets.dstack.ids import bare
 from phala_secrets.inputs.sources import gather
 from phala_secrets.run import approve, compose, find, fleet, prepare, reports
 from phala_secrets.run.refuse import (
@@ -173,9 +172,7 @@ def _prove(run: Run) -> None:
         first = run.targets[0]
         prepare.spare(run, run.targets)
         run.output("version", __version__)
-        run.output("cvm-id", first.id)
-        run.output("app-id", first.app_id)
-        run.output("compose-hash", bare(first.cvm.compose_hash))
+        run.output_of(first, first.outputs)
         run.runner.progress("fetching and proving the key")
         prepare.prove(run, run.targets, run.contracts)
 

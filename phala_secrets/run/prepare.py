@@ -100,7 +100,7 @@ def begin_again(run: Run, target: Target) -> None:
     target.approval, target.asked = None, False
     contracts = run.client.run(find.find_again(run.job, target))
     spare(run, [target])
-    run.output_of(target, {"cvm-id": target.id, "app-id": target.app_id})
+    run.output_of(target, target.outputs)
     prove(run, [target], contracts)
     plan(run, [target])
     if prepared and (target.app_id != app_id or not _fits(prepared, target, key, first)):

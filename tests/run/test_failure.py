@@ -28,7 +28,7 @@ def test_a_boot_that_failed_says_what_was_sent_and_where_to_look(step: Step, cvm
     assert heading == "### Update of my-app failed (exit code 8)"
     assert "no space left on device" in error
     assert f"phala logs --serial --cvm-id {cvm.id.replace('_', '&#95;')}" in remedy
-    assert operation in sent
+    assert sent == "What was sent replaced what my-app had. It now shows exited."
     text = "\n".join(rest)
     for told in ("+ TOKEN", "~ OLD (sent anew)", "2 variables: 1 added, 1 sent anew", operation, page):
         assert told in text
