@@ -213,6 +213,7 @@ def _event(address: str, compose_hash: str) -> dict[str, Any]:
 def _listen(chain: PaperChain, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
             body = self.rfile.read(min(int(self.headers["Content-Length"]), _MAX_BODY))

@@ -190,6 +190,8 @@ def local_server(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[
     """A server on loopback that does with each request what ``respond`` does; its ``HOST:PORT``."""
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_CONNECT(self) -> None:
             respond(self)
 

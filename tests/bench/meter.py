@@ -18,6 +18,8 @@ class Meter:
         meter = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_CONNECT(self) -> None:
                 host, _, port = self.path.rpartition(":")
                 with socket.create_connection((host, int(port)), timeout=60) as there:

@@ -88,6 +88,8 @@ def service(answer: Callable[[str, Mapping[str, str]], tuple[int, object]]) -> I
     """Serve ``answer(path, headers)``, a status and JSON."""
 
     class Handler(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = dict(self.headers.items())

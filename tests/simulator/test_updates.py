@@ -286,6 +286,8 @@ def chain(cloud: Cloud) -> Iterator[Chain]:
     chain = Chain()
 
     class Rpc(BaseHTTPRequestHandler):
+        disable_nagle_algorithm = True
+
         def do_POST(self) -> None:
             call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             body = json.dumps(

@@ -19,6 +19,7 @@ class Proxy:
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
             raw_requestline: bytes
 
             def do_CONNECT(self) -> None:
