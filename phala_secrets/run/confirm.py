@@ -19,6 +19,9 @@ TERMINAL = "/dev/tty"
 PATIENCE = 300.0
 """Seconds for an answer: an unattended terminal must not hold up an update forever."""
 
+_TURN = 0.25
+"""Seconds of one look for an answer. A signal that another thread receives does not end a select here."""
+
 _ANSWER = 1024
 
 
@@ -48,7 +51,6 @@ def _ask(question: str) -> str | None:
 
     What was typed before the question was there does not count.
     """
-    import select
     import termios
 
     try:
@@ -60,12 +62,23 @@ def _ask(question: str) -> str | None:
     try:
         termios.tcflush(terminal, termios.TCIFLUSH)
         os.write(terminal, f"{question} ".encode(errors="replace"))
-        if not select.select([terminal], [], [], PATIENCE)[0]:
+        if not _is_answered(terminal):
             os.write(terminal, b"\n")
             return None
         return os.read(terminal, _ANSWER).decode(errors="replace")
     finally:
         os.close(terminal)
+
+
+def _is_answered(terminal: int) -> bool:
+    import select
+    import time
+
+    ends = time.monotonic() + PATIENCE
+    while (left := ends - time.monotonic()) > 0:
+        if select.select([terminal], [], [], min(left, _TURN))[0]:
+            return True
+    return False
 
 
 def _compare(run: Run) -> Flow[None]:
