@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import textwrap
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -26,7 +24,7 @@ from phala_secrets.inputs.modes import (
 from phala_secrets.inputs.table import INPUTS, MODES, Input, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from phala_secrets.simulator.stage import Stage
 
@@ -46,6 +44,15 @@ class Command(NamedTuple):
 
 
 class _Parser(argparse.ArgumentParser):
+    more: Callable[[], str] = str
+    """What the help ends with. It is only written for somebody who reads it."""
+
+    def format_help(self) -> str:
+        """Return the help, as wide as the terminal."""
+        self.formatter_class = argparse.RawDescriptionHelpFormatter
+        self.epilog = f"{self.epilog}\n{self.more()}".strip("\n")
+        return super().format_help()
+
     def read(self, arguments: Sequence[str]) -> dict[str, object]:
         """Return the values by name. Do not show what follows an unknown flag: it may be a secret."""
         values, unknown = self.parse_known_args(arguments)
@@ -158,13 +165,16 @@ def _parse_mode(mode: str, rest: Sequence[str]) -> Command:
         return _parse_lookup(rest)
     if mode == "completion":
         return _parse_completion(rest)
-    parser = _parser(f"phala-secrets {mode}", COMMAND[mode], _epilog(mode))
+    parser = _parser(f"phala-secrets {mode}", COMMAND[mode], lambda: _epilog(mode))
     _add_flags(parser, mode)
     return Command(mode, _flags(parser.read(rest)))
 
 
 def _epilog(mode: str) -> str:
     """Return what a person needs to know besides the flags."""
+    import shutil
+    import textwrap
+
     without = [entry for entry in _inputs_of(mode) if not entry.flag and entry.name != "mode"]
     width = shutil.get_terminal_size().columns - 2  # as argparse has it
     variables = "".join(
@@ -195,7 +205,7 @@ def _parse_lookup(rest: Sequence[str]) -> Command:
     lookup = rest[0]
     names, what = LOOKUPS[lookup]
     word = Word(what, " ".join((*names, "[flags]")), ())
-    parser = _parser(f"phala-secrets kms {lookup}", word, _epilog("kms"))
+    parser = _parser(f"phala-secrets kms {lookup}", word, lambda: _epilog("kms"))
     for name in names:
         optional = name.startswith("[")
         parser.add_argument(
@@ -224,18 +234,24 @@ def _parse_simulate(rest: Sequence[str]) -> Command:
     return Command("simulate", stage=stage_of(parser.read(rest)))
 
 
-def _parser(prog: str, word: Word, epilog: str = "") -> _Parser:
+def _parser(prog: str, word: Word, more: Callable[[], str] = str) -> _Parser:
     parser = _Parser(
         prog=prog,
         usage=f"{prog} {word.usage}",
         description=f"{word.what[0].upper()}{word.what[1:]}.",
-        epilog=f"{examples(word.examples)}\n{epilog}" if word.examples else epilog,
+        epilog=examples(word.examples) if word.examples else "",
         add_help=False,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
     )
+    parser.more = more
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
     return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Return what argparse tries each flag with. Without a width it would load ``shutil`` for that."""
+    return argparse.HelpFormatter(prog, width=80)
 
 
 def _inputs_of(mode: str) -> Iterator[Input]:
