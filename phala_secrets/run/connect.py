@@ -21,8 +21,15 @@ def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Clien
         runner.mask(proxy.secrets)
     _report_tokens(login, runner)
 
+    shown = ""
+
     def show(pause: Pause) -> None:
-        runner.paused(pause.message)
+        nonlocal shown
+        if pause.transaction and pause.message != shown:
+            runner.progress(pause.message)  # whatever was said last: a log keeps each transaction
+        else:
+            runner.paused(pause.message)
+        shown = pause.message
 
     trace = runner.trace if runner.verbose else None
     return Client(None, api_url, timeout=timeout, trace=trace, show=show, login=login)

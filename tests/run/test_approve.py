@@ -740,6 +740,8 @@ def test_the_owners_key_approves_and_is_seen_nowhere(
     approval = done.outputs["transaction-hash"]
     assert owned.transactions[approval] == cvm.compose_hash == done.outputs["compose-hash"]
     assert f"https://basescan.org/tx/{approval}" in done.log
+    for call, transaction in zip(("addDevice", "addComposeHash"), owned.transactions, strict=True):
+        assert f"Sending {call} as transaction {transaction}" in done.log
     assert f"explorer](https://basescan.org/tx/{approval})" in done.summary
     assert tells_nothing_secret(done)
     assert {key, OWNERS_KEY} <= {*done.masks}
