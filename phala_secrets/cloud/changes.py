@@ -9,10 +9,10 @@ from phala_secrets.cloud import known, readers, records, requests, trust
 from phala_secrets.cloud import wait as waiting
 from phala_secrets.cloud.arguments import Arguments, merged, required, whole
 from phala_secrets.cloud.call import BaseUrl
-from phala_secrets.cloud.committed import confirm
 from phala_secrets.cloud.ids import parse_cvm
 from phala_secrets.cloud.refusals import is_busy
 from phala_secrets.cloud.removal import Removal
+from phala_secrets.cloud.revisions import confirm
 from phala_secrets.dstack.compose_hash import ordered
 from phala_secrets.dstack.encryption import parse_sealed, seal
 from phala_secrets.dstack.env_vars import read_env_vars

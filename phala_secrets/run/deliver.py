@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from phala_secrets import flow
-from phala_secrets.cloud import progress
-from phala_secrets.cloud.progress import Operation, Revision, bare_uuid
+from phala_secrets.cloud import progress, revisions
 from phala_secrets.cloud.records import Accepted, Precondition
 from phala_secrets.cloud.refusals import may_have_happened
 from phala_secrets.errors import AnswerError, Finding, PhalaSecretsError, TransportError
@@ -20,10 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from phala_secrets.cloud.call import Call
+    from phala_secrets.cloud.progress import Operation, Revision
     from phala_secrets.run.context import Target
-
-_REVISIONS = 10
-"""Newest revisions of a CVM looked through: as many others do not come within half a minute."""
 
 _NEAR = 120.0
 """Seconds that an operation and its revision may be apart: both are made while the update is accepted."""
@@ -112,27 +109,25 @@ def _keeps_secrets(target: Target, revision: Revision) -> Flow[bool]:
 
 def _find(target: Target, lost: PhalaSecretsError, before: frozenset[str]) -> Flow[Revision]:
     """Return the revision that has our ciphertext. Raise TransportError when none shows in time."""
-    ours, uuid = target.sealed.lower(), bare_uuid(target.cvm.vm_uuid)
     others, why = set(before), "no recent revision holds what was sent"
     for seconds in flow.LOOKS:
         yield Pause(seconds)
         try:
-            listed = yield from ask(progress.revisions(target.app_id))
-            of_cvm = [one for one in listed if uuid and one.vm_uuid == uuid]
-            for revision in of_cvm[:_REVISIONS]:
-                if revision.id in others:
-                    continue
-                if not ours:  # the ciphertext is that of before: only the compose hash tells
-                    found = revision.compose_hash == target.expected_hash != ""
-                else:
-                    sealed = yield from ask(progress.revision_ciphertext(target.app_id, revision.id))
-                    found = sealed == ours
-                if found:
-                    return revision
-                others.add(revision.id)
+            found = yield from revisions.find(
+                target.app_id, target.cvm.vm_uuid, lambda one: _is_ours(target, one), others
+            )
+            if found:
+                return found
         except PhalaSecretsError as error:  # there may be time for another look
             why = f"reading its revisions failed: {error.marked}"
     raise _unknown(target, lost, why)
+
+
+def _is_ours(target: Target, revision: Revision) -> Flow[bool]:
+    """Return whether a revision has our ciphertext. If the update keeps it, only the compose hash tells."""
+    if not target.sealed:
+        return revision.compose_hash == target.expected_hash != ""
+    return (yield from revisions.holds(target.app_id, revision, target.sealed))
 
 
 def _unknown(target: Target, lost: PhalaSecretsError, why: str) -> TransportError:
