@@ -8,24 +8,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_account import Account
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.containers import Container
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Answer, Request
+from tests.support.deploys import (
+    AFTER,
+    BEFORE,
+    DIGEST,
+    ENV,
+    OWNERS_KEY,
+    SECRET,
+    add_on_chain,
+    chain_of,
+    deploy,
+)
 from tests.support.faults import Fault, Kind
 from tests.support.faulty import FaultySimulator
-from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.paper_chain import PaperChain
 from tests.support.step import Done, Step
-
-DIGEST = "sha256:" + "ab" * 32
-BEFORE = f"services:\n  web:\n    image: nginx@{DIGEST}\n    environment:\n      OLD: ${{OLD}}\n"
-AFTER = BEFORE + "      TOKEN: ${TOKEN}\n"
-SECRET = "a-value-nobody-may-see"
-ENV = f"OLD=2\nTOKEN={SECRET}"
-OWNERS_KEY = "c0ffee" * 10 + "c0de"
-TRANSACTION = "0x" + "7a" * 32
 
 
 @pytest.fixture
@@ -37,25 +39,14 @@ def cvm(cloud: Cloud) -> Cvm:
 @pytest.fixture
 def owned(cloud: Cloud) -> Cvm:
     """The same on an Onchain KMS."""
-    kms = cloud.add_kms("base-1", 8453, BASE_KMS)
-    return cloud.add_cvm("my-app", kms=kms, docker_compose_file=BEFORE, environment={"OLD": "1"})
+    return add_on_chain(cloud)
 
 
 @pytest.fixture
 def chain(owned: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
     """A chain that knows the app and its owner, and that the service looks approvals up on."""
-    with PaperChain() as chain:
-        cloud.rpc_urls[8453] = chain.url
-        chain.hold(owned)
-        chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
+    with chain_of(owned, cloud) as chain:
         yield chain
-
-
-def deploy(step: Step, text: str = AFTER, **inputs: Any) -> Done:
-    """A step that deploys a compose file with the secrets."""
-    step.write("docker-compose.yml", text)
-    given: dict[str, Any] = {"env": ENV, "compose_file": "docker-compose.yml", **inputs}
-    return step(**given)
 
 
 def updates(cloud: Cloud) -> list[Request]:

@@ -8,19 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_account import Account
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.identity import Device
 from phala_secrets.simulator.wire import Answer, Request
 from tests.support.command import Command
+from tests.support.deploys import OWNERS_KEY, chain_of
 from tests.support.paper_chain import BASE_KMS, PaperChain
 from tests.support.step import Done, Step
 
-OWNERS_KEY = "c0ffee" * 10 + "c0de"
 ENV = "OLD=2\nNEW=a-value-nobody-may-see"
-TRANSACTION = "0x" + "7a" * 32
 ELSEWHERE, RETIRED = "a1" * 32, "d2" * 32
 
 
@@ -34,10 +32,7 @@ def cvm(cloud: Cloud) -> Cvm:
 @pytest.fixture
 def chain(cvm: Cvm, cloud: Cloud) -> Iterator[PaperChain]:
     """A chain that knows the app and its owner, and that the service looks approvals up on."""
-    with PaperChain() as chain:
-        cloud.rpc_urls[8453] = chain.url
-        chain.hold(cvm)
-        chain.owner = str(Account.from_key(OWNERS_KEY).address).lower()
+    with chain_of(cvm, cloud) as chain:
         yield chain
 
 

@@ -16,23 +16,17 @@ from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.wire import Request
 from tests.support.clock import ManualClock
-from tests.support.paper_chain import BASE_KMS, PaperChain
+from tests.support.deploys import AFTER, BEFORE, ENV, SECRET, TRANSACTION, add_on_chain
+from tests.support.paper_chain import PaperChain
 from tests.support.step import Done, Step
 
-DIGEST = "sha256:" + "ab" * 32
-BEFORE = f"services:\n  web:\n    image: nginx@{DIGEST}\n    environment:\n      OLD: ${{OLD}}\n"
-AFTER = BEFORE + "      TOKEN: ${TOKEN}\n"
-SECRET = "a-value-nobody-may-see"
-ENV = f"OLD=2\nTOKEN={SECRET}"
-TRANSACTION = "0x" + "7a" * 32
 FILE = "prepared.json"
 
 
 @pytest.fixture
 def cvm(cloud: Cloud) -> Cvm:
     """A CVM on an Onchain KMS."""
-    kms = cloud.add_kms("base-1", 8453, BASE_KMS)
-    return cloud.add_cvm("my-app", kms=kms, docker_compose_file=BEFORE, environment={"OLD": "1"})
+    return add_on_chain(cloud)
 
 
 @pytest.fixture
