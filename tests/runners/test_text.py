@@ -11,10 +11,12 @@ import io
 import json
 import os
 import re
+import select
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dotenv import dotenv_values
@@ -762,6 +764,24 @@ def test_a_pipe_that_somebody_reads_gets_all_outputs(tmp_path: Path) -> None:
         os.close(opened)
         assert reader.wait(30) == 0
     assert (tmp_path / "read").read_bytes() == b"PHALA_STATUS=" + b"x" * (1 << 20) + b"\n"
+
+
+def test_a_full_pipe_is_waited_for_and_gets_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    read, wait = [], select.select
+
+    def read_when_full(*waited_for: Any) -> Any:
+        read.append(os.read(reader, 1 << 20))
+        return wait(*waited_for)
+
+    monkeypatch.setattr(select, "select", read_when_full)
+    try:
+        OutputFile(str(path), "it").put("status", "x" * (1 << 18))
+        assert b"".join([*read, os.read(reader, 1 << 20)]) == b"PHALA_STATUS=" + b"x" * (1 << 18) + b"\n"
+    finally:
+        os.close(reader)
 
 
 def test_what_only_looks_like_json_is_text() -> None:
