@@ -4,13 +4,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export PYTHON
 # The proof, the envelope, the guest, the sources and what a runner prints: every branch.
 COVERED := */key_proof.py,*/encryption.py,*/env_file.py,*/guest_check.py,*/sources.py,*/dotenv.py,*/runners/*.py
 SYSTEMD := ls /usr/lib*/systemd/libsystemd-shared-*.so /usr/lib/*/systemd/libsystemd-shared-*.so | grep -q .
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs pictures test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
+.PHONY: help demo test test-pages lint format docs pictures test-image reproducible test-wheel wheel sbom publish-wheel test-chain test-interop newest examples test-attestation verify-known-root fuzz mutants bench cost lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,10 +19,16 @@ help: ## what there is to make
 demo: .venv-demo/ready ## three acts on a simulated CVM: a plan is refused, an update arrives, a forged key is refused
 	@.venv-demo/bin/python examples/demo/demo.py
 
+# A worker more than there are cores, since stories wait for processes of their own.
+PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal
+
 test: $(VENV)/ready systemd ## the tests, with coverage of branches
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
+	$(PYTEST) --cov --cov-report=
 	@$(BIN)/python -m coverage report --fail-under=100 --include='$(COVERED)' >$(VENV)/coverage.txt || { cat $(VENV)/coverage.txt >&2; \
 	    echo "error: a branch of what has to be covered whole is not: $(COVERED)" >&2; exit 1; }
+
+test-pages: $(VENV)/ready ## run what README, docs/ and examples/ show, as it stands
+	$(PYTEST) tests/pages
 
 lint: $(VENV)/ready tests/lint/node_modules ## style, types, tables, workflows
 	$(BIN)/ruff check .
@@ -83,7 +90,7 @@ newest: $(VENV)/ready ## take the newest official command and SDKs into tests/in
 
 examples: $(VENV)/ready .venv-recipes/ready tests/recipes/node_modules .tools/age/ready ## examples and recipes, with the real tools
 	@.ci/need 'command -v jq && command -v curl && command -v git' jq curl git
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/documents/test_examples.py tests/recipes
+	$(PYTEST) tests/pages/test_examples.py tests/recipes
 
 # Real evidence is not in this repository.
 ATTESTATION ?= ../shared/attestation
@@ -121,11 +128,12 @@ ALL := --group dev --group attack --group release --extra attest --extra chain p
 LIST := $(LOCK) --constraint requirements/lock.txt
 lock: $(VENV)/ready ## lock the dependencies again (UPGRADE=--upgrade for newer ones)
 	$(LOCK) $(UPGRADE) $(ALL) --output-file requirements/lock.txt
-	rm -f requirements/image.txt requirements/dev.txt requirements/attack.txt requirements/release.txt
+	rm -f requirements/image.txt requirements/dev.txt requirements/attack.txt requirements/release.txt requirements/uv.txt
 	$(LIST) --extra attest --extra chain pyproject.toml --output-file requirements/image.txt
 	$(LIST) --extra attest --extra chain --group dev pyproject.toml --output-file requirements/dev.txt
 	$(LIST) --extra attest --extra chain --group test --group attack pyproject.toml --output-file requirements/attack.txt
 	$(LIST) --group pyproject.toml:release --output-file requirements/release.txt
+	$(LIST) --group pyproject.toml:lock --output-file requirements/uv.txt
 	$(LOCK) --no-emit-package asyncio $(UPGRADE) tests/interop/requirements.in --output-file tests/interop/requirements.txt
 	$(LOCK) $(UPGRADE) tests/recipes/requirements.in --output-file tests/recipes/requirements.txt
 
@@ -144,32 +152,27 @@ systemd: # the tests ask systemd's own parser
 	@.ci/need '$(SYSTEMD)' libsystemd-shared
 
 $(VENV)/ready: requirements/dev.txt | python
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	.ci/environment $(VENV) $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # What the image has, and nothing that develops or tests it.
 .venv-demo/ready: requirements/image.txt | python
 	@echo "installing what the demo runs into .venv-demo, once" >&2
-	@$(PYTHON) -m venv --clear .venv-demo
-	@.venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@.ci/environment .venv-demo $<
 	@for packages in .venv-demo/lib/python3*/site-packages; do echo "$(CURDIR)" > "$$packages/here.pth"; done
 	@touch $@
 
 .venv-interop/ready: tests/interop/requirements.txt | python
-	$(PYTHON) -m venv --clear .venv-interop
-	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	.ci/environment .venv-interop $<
 	@touch $@
 
 .venv-release/ready: requirements/release.txt | python
-	$(PYTHON) -m venv --clear .venv-release
-	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	.ci/environment .venv-release $<
 	@touch $@
 
 .venv-recipes/ready: tests/recipes/requirements.txt | python
-	$(PYTHON) -m venv --clear .venv-recipes
-	.venv-recipes/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	.ci/environment .venv-recipes $<
 	@touch $@
 
 # Debian's package, unpacked here: nothing is installed, and nobody has to be root.
@@ -181,14 +184,12 @@ $(VENV)/ready: requirements/dev.txt | python
 	@touch $@
 
 .venv-attack/ready: requirements/attack.txt | python
-	$(PYTHON) -m venv .venv-attack
-	.venv-attack/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/attack.txt
+	.ci/environment .venv-attack $<
 	@touch $@
 
 # As in the image: the locked dependencies, the package itself, compiled.
 .venv-bench/ready: requirements/image.txt $(shell git ls-files phala_secrets) | $(VENV)/ready
-	$(PYTHON) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/image.txt
+	.ci/environment .venv-bench $<
 	cp -r phala_secrets .venv-bench/lib/python3*/site-packages/
 	.venv-bench/bin/python -m compileall -q .venv-bench/lib
 	@touch $@

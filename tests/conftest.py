@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 
 from phala_secrets import create_client, flow
@@ -20,11 +22,11 @@ from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
 
 # `make fuzz` looks for more, guided by coverage. No deadline: the machine may be at work on something else.
-settings.register_profile("tests", max_examples=60, deadline=None)
+settings.register_profile("tests", max_examples=40, deadline=None)
 settings.load_profile("tests")
 
-TRACED = ("dstack", "inputs", "runners")
-"""Folders whose tests cover every branch of what the Makefile names."""
+TRACED = re.compile(r"tests/(inputs|runners)/|test_(encryption|env_file|guest_check|key_proof)\.py")
+"""The tests that cover every branch of what the Makefile names."""
 
 ROOMS = (azure, bitbucket, buildkite, circleci, github, gitlab, markdown)
 """Imported here, since a test that is not traced may be the first to load them."""
@@ -95,12 +97,33 @@ def step(simulator: FaultySimulator, tmp_path: Path) -> Step:
     return Step(simulator, tmp_path)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trace only the tests of what is covered whole: it takes nearly as long as the tests themselves."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(here).parts[0] not in TRACED:
-            item.add_marker("no_cover")
+class _Tracing:
+    """Coverage, but only of the tests of TRACED: it takes nearly as long as the tests themselves.
+
+    It is switched between tests, not within one: with thousands of threads each switch takes a while.
+    """
+
+    def __init__(self) -> None:
+        self._coverage = Coverage.current()
+
+    def switch(self, item: pytest.Item) -> None:
+        """Trace ``item`` or do not, if there is coverage at all."""
+        if not TRACED.search(str(item.path)):
+            while running := Coverage.current():  # a worker of pytest-xdist has another below its own
+                running.stop()
+        elif self._coverage and not Coverage.current():
+            self._coverage.start()
+
+
+_tracing = pytest.StashKey[_Tracing]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Trace a test or do not; by the first one, coverage was started."""
+    if _tracing not in item.config.stash:
+        item.config.stash[_tracing] = _Tracing()
+    item.config.stash[_tracing].switch(item)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

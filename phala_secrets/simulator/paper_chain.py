@@ -6,14 +6,14 @@ It follows the contracts' ABI alone. It mines any transaction at once and does n
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Self
 
 from sha3 import keccak_256
 
 from phala_secrets.simulator import rlp
+from phala_secrets.simulator.loopback import Loopback
 from phala_secrets.simulator.wire import object_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ class PaperChain:
         """Called with the method of each request."""
         self._receivers: dict[str, str] = {}
         self._server = _listen(self, port)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def hold(self, cvm: Cvm) -> None:
@@ -113,13 +112,11 @@ class PaperChain:
         return {"jsonrpc": "2.0", "id": request.get("id"), **result}
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     def _result(self, request: dict[str, Any]) -> dict[str, Any]:
         method, params = request["method"], request["params"]
@@ -210,7 +207,7 @@ def _event(address: str, compose_hash: str) -> dict[str, Any]:
     return {"address": address, "topics": [COMPOSE_HASH_ADDED], "data": f"0x{compose_hash}"}
 
 
-def _listen(chain: PaperChain, port: int) -> ThreadingHTTPServer:
+def _listen(chain: PaperChain, port: int) -> Loopback:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -230,9 +227,7 @@ def _listen(chain: PaperChain, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    return Loopback(port, Handler)
 
 
 def _truth(value: bool) -> str:

@@ -10,12 +10,13 @@ import threading
 import uuid
 from email.utils import format_datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.endpoints import respond
+from phala_secrets.simulator.loopback import Loopback
 from phala_secrets.simulator.oidc import TOKEN_PATH
 from phala_secrets.simulator.stream import Stream
 from phala_secrets.simulator.wire import Answer, RefusalError, Request
@@ -206,29 +207,17 @@ for _method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
     setattr(Handler, f"do_{_method}", Handler.serve)
 
 
-class Server(ThreadingHTTPServer):
+class Server(Loopback):
     """The listening socket, and the connections that it accepted."""
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-
     def __init__(self, port: int, simulator: Simulator) -> None:
-        super().__init__(("127.0.0.1", port), simulator.handler)
+        super().__init__(port, simulator.handler)
         self.simulator = simulator
-        self.closing = threading.Event()
         self.connections: set[socket.socket] = set()
         self.connections_changed = threading.Condition()
 
-    def server_bind(self) -> None:
-        """Bind without the base class's lookup of the host name."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
-
     def hang_up(self) -> None:
         """End the connections, and wait until their threads have let go of them."""
-        self.closing.set()
         with self.connections_changed:
             for connection in self.connections:
                 try:
@@ -271,8 +260,7 @@ class Simulator:
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self.cloud.tokens.audiences.add(self.url)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._server.start()
 
     @property
     def token_url(self) -> str:
@@ -295,14 +283,12 @@ class Simulator:
 
     def wait(self) -> None:
         """Wait until it is closed."""
-        self._thread.join()
+        self._server.wait()
 
     def close(self) -> None:
         """Stop listening, and end every connection."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
         self._server.hang_up()
-        self._thread.join()
 
     def __enter__(self) -> Self:
         return self

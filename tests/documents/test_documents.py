@@ -1,10 +1,9 @@
-"""What README.md, action.yml and docs/ say is what the program does: they are read here, and run."""
+"""What README.md, action.yml and docs/ say is what the program does."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -163,25 +162,6 @@ def test_the_pictures_are_light_and_have_words() -> None:
     for words, path in pictures:
         assert len(words) > 20
         assert (ROOT / path).stat().st_size < 100_000, path
-
-
-def test_the_demo_has_three_acts() -> None:
-    demo = subprocess.run(
-        [sys.executable, ROOT / "examples/demo/demo.py"], capture_output=True, encoding="utf-8", check=False
-    )
-    assert demo.returncode == 0, demo.stderr
-    refused, arrived, forged = re.split("-- Act [123] -- ", demo.stdout)[1:]
-    assert "Exit code 4: my-app has API_TOKEN" in refused
-    assert "All 10 arrived as given." in arrived
-    assert "≠" not in arrived
-    assert arrived.count("p4$$w0rd${X}") == 2
-    assert re.search(r"^  attested +true$", arrived, re.MULTILINE)
-    assert "Exit code 3:" in forged
-    assert forged.endswith("attested (simulated TEE).\n")
-    assert "would drop a variable of 'my-app': API_TOKEN" in demo.stderr
-    assert "which is not in trusted-signers" in demo.stderr
-    assert "p4$$w0rd" not in demo.stderr
-    assert max(map(len, demo.stdout.splitlines())) <= 80
 
 
 def test_the_demo_installs_no_linter_and_says_what_it_installs() -> None:

@@ -324,7 +324,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(pieces, max_size=25).map("".join), st.one_of(st.none(), st.text()))
 def test_whatever_the_app_compose_holds_it_is_searched_or_a_problem(text: str, script: str | None) -> None:
     refs = references({"docker_compose_file": text, "pre_launch_script": script})

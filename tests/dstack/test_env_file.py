@@ -22,7 +22,7 @@ def second_opinion(text: str, version: int) -> dict[str, str]:
         return {}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(files)
 def test_any_file_is_read_as_systemd_reads_it(text: str) -> None:
     assert variables_of(load(text, systemd.VERSION)) == (systemd.environment(text.encode()) or {})

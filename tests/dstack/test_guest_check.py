@@ -112,7 +112,7 @@ values = st.text(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), values, max_size=6))
 def test_the_prediction_is_what_systemd_reads(variables: dict[str, str]) -> None:
     holds(variables)

@@ -56,7 +56,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(pieces, max_size=24).map("".join))
 def test_it_reads_what_python_dotenv_reads(text: str) -> None:
     holds(text.removeprefix("\ufeff"))

@@ -237,7 +237,7 @@ def test_json_is_one_line_that_holds_no_command(name: str, text: str) -> None:
 # -- Azure ---------------------------------------------------------------------------------------
 
 
-@given(text=nasty)
+@given(text=nasty.filter(lambda text: text[:1] not in ("[", "{")))  # JSON is written for scripts
 def test_azure_gets_an_output_whatever_is_in_it(text: str) -> None:
     runner, _, stderr = runner_of(AZURE)
     runner.output("cvm-id", text)

@@ -25,7 +25,7 @@ def assert_read_alike(text: str) -> None:
     assert read == systemd.environment(text.encode())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TEXT)
 @example('A="1"2 "3" \nB=\'x\'y\\\nz\n')
 @example("A=1 \\\n  \nB=\\")
@@ -38,13 +38,13 @@ def test_any_text(text: str) -> None:
     assert_read_alike(text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LINES)
 def test_assignments_and_what_they_do_to_their_neighbours(lines: list[tuple[str, str]]) -> None:
     assert_read_alike("".join(f'{name}="{value}"\n' for name, value in lines))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(LINES)
 def test_assignments_without_quotes(lines: list[tuple[str, str]]) -> None:
     assert_read_alike("".join(f"{name}={value}\n" for name, value in lines))

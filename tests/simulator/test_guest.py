@@ -48,7 +48,7 @@ def pairs(*entries: tuple[str, str]) -> bytes:
 
 
 @pytest.mark.parametrize("generation", [V0_5, V0_6], ids=["0.5", "0.6"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(environment=st.dictionaries(NAMES, VALUES, max_size=6))
 def test_systemd_reads_the_same_from_the_file_that_is_written(
     generation: Generation, environment: dict[str, str]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sha3 import keccak_256
 
 from phala_secrets.simulator.identity import Device
+from phala_secrets.simulator.loopback import Loopback
 
 if TYPE_CHECKING:
     from phala_secrets.simulator.cloud import Cloud
@@ -300,13 +300,11 @@ def chain(cloud: Cloud) -> Iterator[Chain]:
         def log_request(self, code: object = "-", size: object = "-") -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Rpc) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        cloud.rpc_urls[8453] = f"http://127.0.0.1:{server.server_port}"
-        yield chain
-        server.shutdown()
-        thread.join()
+    server = Loopback(0, Rpc)
+    server.start()
+    cloud.rpc_urls[8453] = f"http://127.0.0.1:{server.server_port}"
+    yield chain
+    server.stop()
 
 
 def test_the_chain_decides_where_there_is_one(api: Api, cloud: Cloud, on_chain: Cvm, chain: Chain) -> None:
