@@ -33,9 +33,9 @@ RUN cd /opt/phala-secrets/lib/python3*/site-packages \
     && cp -a --parents "$PWD/phala_secrets" /opt/phala-secrets/entrypoint.py /layers/ours
 # The official base has no byte code of its standard library, which would be compiled anew at each start. Importing
 # every module once leaves that of what is used, and shows that nothing is missing. (encodings.idna is what looking up
-# a host takes, UTF-8 with a mark what a file may begin with, and UTF-16 the order of keys in a compose hash.)
+# a host takes, and UTF-16 the order of keys in a compose hash.)
 RUN touch /build/before \
-    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "import encodings.idna, encodings.utf_8_sig; \
+    && env -u PYTHONDONTWRITEBYTECODE /opt/phala-secrets/bin/python -c "import encodings.idna; \
         import encodings.utf_16_be, encodings.utf_16_le; \
         import dcap_qvl, eth_account, pkgutil, phala_secrets as package; \
         names = [m.name for m in pkgutil.walk_packages(package.__path__, 'phala_secrets.')]; \

@@ -187,11 +187,13 @@ $(VENV)/ready: requirements/dev.txt | python
 	.ci/environment .venv-attack $<
 	@touch $@
 
-# As in the image: the locked dependencies, the package itself, compiled.
-.venv-bench/ready: requirements/image.txt $(shell git ls-files phala_secrets) | $(VENV)/ready
-	.ci/environment .venv-bench $<
+# As the Dockerfile makes it: the locked dependencies without what no run can reach, the package itself, compiled.
+.venv-bench/ready: requirements/image.txt requirements/prune $(shell git ls-files phala_secrets) | $(VENV)/ready
+	$(PYTHON) -m venv --clear --without-pip .venv-bench
+	$(BIN)/uv pip install --quiet --link-mode copy --python .venv-bench --no-deps --require-hashes -r $<
 	cp -r phala_secrets .venv-bench/lib/python3*/site-packages/
-	.venv-bench/bin/python -m compileall -q .venv-bench/lib
+	cd .venv-bench/lib/python3*/site-packages && sh $(CURDIR)/requirements/prune \
+	    && PYTHONNODEBUGRANGES=1 $(CURDIR)/.venv-bench/bin/python -m compileall -q --invalidation-mode unchecked-hash .
 	@touch $@
 
 .venv-sdk/ready: tests/bench/sdk-requirements.txt tests/bench/sdk-needs.txt | python

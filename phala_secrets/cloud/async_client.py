@@ -11,11 +11,12 @@ import httpx
 from phala_secrets import flow
 from phala_secrets.cloud import changes, methods, patch
 from phala_secrets.cloud.call import Attempt, BaseUrl, Body, Call, Response, Within
-from phala_secrets.cloud.client import AT_ONCE, as_method, raise_first
+from phala_secrets.cloud.client import as_method
 from phala_secrets.cloud.connection import Connection, Trace
+from phala_secrets.cloud.deadline import GRACE
+from phala_secrets.cloud.driver import AT_ONCE, raise_first
 from phala_secrets.cloud.requests import API_VERSION
 from phala_secrets.cloud.streams import (
-    GRACE,
     UTF_8,
     Bounded,
     aiter_of,

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GRACE = 1.0
+"""Extra seconds for a response's whole head beyond the limit for each part."""
+
 
 def in_time(work: Callable[[], T], seconds: float, drop: Callable[[T], None]) -> T:
     """Return or raise what ``work`` does. Raise TimeoutError after ``seconds`` in any case.

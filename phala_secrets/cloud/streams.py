@@ -9,6 +9,7 @@ import httpx
 from phala_secrets import flow
 from phala_secrets.cloud import readers
 from phala_secrets.cloud.call import Body, Call, Response, read, refuse_compressed
+from phala_secrets.cloud.deadline import GRACE
 from phala_secrets.cloud.reading import Hidden, decode
 from phala_secrets.errors import AnswerError, PhalaSecretsError, TransportError
 
@@ -21,9 +22,6 @@ T = TypeVar("T")
 
 UTF_8 = {"content-type": "text/event-stream; charset=utf-8"}
 """An event stream is UTF-8 by definition, whatever codec a server names."""
-
-GRACE = 1.0
-"""Extra seconds for a response's whole head beyond the limit for each part."""
 
 
 class Bounded(httpx.SyncByteStream, httpx.AsyncByteStream):

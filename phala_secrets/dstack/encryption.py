@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from typing import TYPE_CHECKING
 
 from phala_secrets.errors import InputError, ProofError
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 _NONCE_BYTES = 12
 _AROUND_BYTES = 32 + _NONCE_BYTES + 16
 """Bytes of an envelope besides its plaintext: the sender's public key, the nonce and the tag."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_UNICODE = "decode it as UTF-8 where you read it: it contains half of a surrogate pair"
 _DO_NOT_ENCRYPT = "do not encrypt to this key: no dstack KMS sends one like it"
 
@@ -82,11 +80,19 @@ def _plaintext(variables: Iterable[tuple[str, str]]) -> bytes:
     listed = list(variables)
     for position, (name, value) in enumerate(listed, 1):
         # Check first: an encoding error would contain the whole text.
-        if _SURROGATE.search(name):
+        if not _is_text(name):
             raise InputError(f"the name of variable {position} is not Unicode text", hint=_NOT_UNICODE)
-        if _SURROGATE.search(value):
+        if not _is_text(value):
             raise InputError(f"the value of {name} is not Unicode text", hint=_NOT_UNICODE)
     return _written(listed).encode()
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written(variables: Iterable[tuple[str, str]]) -> str:

@@ -53,12 +53,17 @@ _BETWEEN = {
 }
 """The text between two assignments, by whether a comment ends at a newline after a backslash."""
 
-UNREADABLE = re.compile(
-    "[\0\ud800-\udfff\ufdd0-\ufdef"
+NONCHARACTER = (
+    "[\ud800-\udfff\ufdd0-\ufdef"
     + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
     + "]"
 )
-"""Characters that make systemd reject the whole file: a NUL, and those that fail its UTF-8 check."""
+"""What fails systemd's UTF-8 check, as a pattern: compiled where a text is not ASCII."""
+
+
+def unreadable(text: str) -> bool:
+    """Return whether this text in a value makes systemd reject the whole file."""
+    return "\0" in text or (not text.isascii() and re.search(NONCHARACTER, text) is not None)
 
 
 class Assignment(NamedTuple):
@@ -72,7 +77,7 @@ class Assignment(NamedTuple):
 def load(text: str, systemd: int) -> list[Assignment]:
     """Return what this version of systemd reads from the file: nothing if it rejects any part."""
     assignments = [] if "\0" in text else list(_assignments(text, systemd))
-    if any(UNREADABLE.search(name) or UNREADABLE.search(value) for _, name, value in assignments):
+    if any(unreadable(name) or unreadable(value) for _, name, value in assignments):
         return []
     return assignments
 

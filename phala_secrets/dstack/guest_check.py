@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from phala_secrets.dstack.encryption import entry_size, sealed_size
-from phala_secrets.dstack.env_file import NAME, UNREADABLE, Handover, load, variables_of
+from phala_secrets.dstack.env_file import NAME, NONCHARACTER, Handover, load, unreadable, variables_of
 from phala_secrets.dstack.generations import COMPOSE_OWN, STRICTEST, Generation
 from phala_secrets.dstack.pre_launch import registry_hints as registry_hints
 from phala_secrets.errors import DeliveryError, Finding
@@ -172,22 +172,23 @@ def _fallen(ordered: Sequence[Variable], handover: Handover) -> dict[str, list[s
                 taker = last_start[name]
             culprit = unsound[bisect_right(unsound, bisect_right(line_starts, taker) - 1) - 1]
         else:
-            culprit = next(other for other in unsound if UNREADABLE.search(ordered[other].value))
+            culprit = next(other for other in unsound if unreadable(ordered[other].value))
         neighbours[culprit].append(name)
     return {ordered[index].name: names for index, names in neighbours.items()}
 
 
 _REASONS = (
-    (re.compile("\0"), "contains a NUL"),
-    (UNREADABLE, "contains a Unicode noncharacter"),
-    (re.compile(r"\A[^\n]*+\n++\Z"), "ends in a newline"),
-    (re.compile(r"\n"), "contains a newline"),
-    (re.compile(r"\\\Z"), "ends in a backslash"),
-    (re.compile(r"\\\""), 'contains a backslash before "'),
-    (re.compile(r"\\\\"), "contains two backslashes in a row"),
-    (re.compile(r"\A[^\r]*+\r++\Z"), "ends in a carriage return"),
-    (re.compile(r"\r"), "contains a carriage return"),
+    ("\0", "contains a NUL"),
+    (NONCHARACTER, "contains a Unicode noncharacter"),
+    (r"\A[^\n]*+\n++\Z", "ends in a newline"),
+    (r"\n", "contains a newline"),
+    (r"\\\Z", "ends in a backslash"),
+    (r"\\\"", 'contains a backslash before "'),
+    (r"\\\\", "contains two backslashes in a row"),
+    (r"\A[^\r]*+\r++\Z", "ends in a carriage return"),
+    (r"\r", "contains a carriage return"),
 )
+"""Patterns, compiled only where there is something to explain."""
 
 
 def review(environment: Environment, generation: Generation = STRICTEST) -> list[Finding]:
@@ -223,7 +224,7 @@ def _named_badly(variable: Variable, generation: Generation) -> Iterator[Finding
 
 
 def _explained(variable: Variable, neighbours: Sequence[str], generation: Generation) -> Finding:
-    reason = next(reason for pattern, reason in _REASONS if pattern.search(variable.value))
+    reason = next(reason for pattern, reason in _REASONS if re.search(pattern, variable.value))
     problem = f"{reason}: the guest would read another value"
     if neighbours:
         more = len(neighbours) - _NAMES_LISTED

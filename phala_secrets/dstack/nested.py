@@ -20,7 +20,7 @@ def loads(text: str | bytes, **options: Any) -> Any:
         ValueError: it is not JSON, or more than 100 levels deep.
     """
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
+        text = text.decode().removeprefix("\ufeff")
     depth = 0
     for mark in _MARKS.finditer(text):
         first = mark[0][0]

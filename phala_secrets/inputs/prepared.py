@@ -9,7 +9,6 @@ from phala_secrets.dstack.environment import Origin
 from phala_secrets.dstack.ids import parse_hash
 from phala_secrets.dstack.nested import loads
 from phala_secrets.errors import InputError
-from phala_secrets.inputs import prepared_file
 from phala_secrets.inputs.entries import NAME
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def _from_file(given: Given, files: Files) -> Prepared:
                 f"both {name} and prepared-file are set", hint=f"leave `{name}` out: the file already has it"
             )
     _require_digest(given)
+    from phala_secrets.inputs import prepared_file
+
     whole = prepared_file.parse(files.read(path, Origin("prepared-file", path)), path)
     return Prepared(
         encrypted_env=whole.encrypted_env,

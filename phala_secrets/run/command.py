@@ -148,11 +148,12 @@ def _inject(mode: str, given: Given, runner: Runner, this: _Run, stdin: Callable
     if job.private_key:
         runner.mask([job.private_key.reveal()], "the private key")
 
+    from phala_secrets.cloud.driver import Driver
     from phala_secrets.run.connect import connect
     from phala_secrets.run.context import Run
     from phala_secrets.run.inject import inject
 
-    with connect(job.login, job.api_url, runner, job.timeout) as client:
+    with connect(job.login, job.api_url, runner, job.timeout, Driver) as client:
         run = this.run = Run(job, client, runner, os.environ, stdin)
         try:
             inject(run)

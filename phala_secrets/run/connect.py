@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from phala_secrets.cloud.client import Client
 from phala_secrets.cloud.proxies import proxy_for
 from phala_secrets.errors import untrusted
 
 if TYPE_CHECKING:
+    from phala_secrets.cloud.driver import Driver
     from phala_secrets.cloud.secret import Login, Token
     from phala_secrets.flow import Pause
     from phala_secrets.runners.base import Runner
 
 
-def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Client:
-    """Return a client that asks as ``login``, and shows what it waits for."""
+D = TypeVar("D", bound="Driver")
+
+
+def connect(login: Login, api_url: str, runner: Runner, timeout: float, kind: type[D]) -> D:
+    """Return a client of this kind that asks as ``login``, and shows what it waits for."""
     runner.mask(login.secrets, "GitHub's request token" if login.by_token else "the API key")
     if proxy := proxy_for(api_url):
         runner.mask(proxy.secrets)
@@ -32,7 +35,7 @@ def connect(login: Login, api_url: str, runner: Runner, timeout: float) -> Clien
         shown = pause.message
 
     trace = runner.trace if runner.verbose else None
-    return Client(None, api_url, timeout=timeout, trace=trace, show=show, login=login)
+    return kind(None, api_url, timeout=timeout, trace=trace, show=show, login=login)
 
 
 def _report_tokens(login: Login, runner: Runner) -> None:

@@ -15,7 +15,7 @@ from phala_secrets.run.looks import Looks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from phala_secrets.cloud.client import Client
+    from phala_secrets.cloud.driver import Driver
     from phala_secrets.cloud.ids import CvmRef
     from phala_secrets.cloud.records import Compose, Contract, Cvm
     from phala_secrets.cloud.trust import ProvenKey
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from phala_secrets.runners.base import Runner
     from phala_secrets.runners.files import Value
     from phala_secrets.runners.report import Report
-
-_UUID = re.compile(r"[0-9a-f]{32}")
 
 
 class Approval(NamedTuple):
@@ -49,7 +47,7 @@ class Approval(NamedTuple):
         return {"compose-hash": self.compose_hash, "transaction-hash": self.transaction_hash}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class Target:
     """One CVM of a run: what the API says of it, its key, its plan, and what became of it.
 
@@ -66,11 +64,11 @@ class Target:
     ref: CvmRef | None = None
     leads: bool = False
     compose: Compose | None = None
-    change: Change | None = field(default=None, repr=False)
+    change: Change | None = None
     asked: bool = False
     key: ProvenKey = field(init=False)
     plan: Plan = field(init=False)
-    sealed: str = field(default="", repr=False)
+    sealed: str = ""
     approval: Approval | None = None
     stage: Literal["waiting", "sending", "accepted", "over"] = "waiting"
     status: str = "failed"
@@ -157,14 +155,14 @@ class Target:
         return row | {name.replace("-", "_"): value for name, value in row.items()}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class Run:
     """One run of a job, handed to the function of its mode."""
 
     job: Job
-    client: Client
+    client: Driver
     runner: Runner
-    environ: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str]
     stdin: Callable[[], bytes] | None = None
     environment: Environment = field(default_factory=Environment)
     targets: list[Target] = field(default_factory=list)
@@ -225,7 +223,7 @@ class Run:
     def dashboard(self, target: Target) -> str:
         """Return the page of a CVM in the dashboard, or nothing where there is none."""
         uuid = (target.cvm.vm_uuid or "").replace("-", "").lower()
-        if not (self.job.dashboard and _UUID.fullmatch(uuid)):
+        if not (self.job.dashboard and re.fullmatch("[0-9a-f]{32}", uuid)):
             return ""
         return f"{self.job.dashboard}/dashboard/cvms/{uuid}"
 

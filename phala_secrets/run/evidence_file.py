@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phala_secrets.cloud import attest, known
-from phala_secrets.cloud.client import Client
+from phala_secrets.cloud.driver import Driver
 from phala_secrets.cloud.requests import DEFAULT_URL
 from phala_secrets.dstack import evidence as forms
 from phala_secrets.dstack.attestation import Attestation, Expected
@@ -59,7 +59,7 @@ def _judged(
 ) -> Attestation:
     if stored and isinstance(read, forms.Evidence) and read.collateral:
         return attest.judge(read, stored_collateral(read.collateral), expected, moment)
-    with Client("none", wanted.pccs_url) as client:  # a PCCS gets no key
+    with Driver("none", wanted.pccs_url) as client:  # a PCCS gets no key
         return attest.judge(read, client.run(attest.collateral_for(read, wanted.pccs_url)), expected, moment)
 
 

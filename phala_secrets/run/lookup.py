@@ -31,8 +31,10 @@ _MOST_CONTRACTS = 100
 
 def run(command: Command, given: Given, environ: Mapping[str, str], runner: Runner) -> None:
     """Send the requests of a lookup, and print the response on standard output."""
+    from phala_secrets.cloud.client import Client
+
     login, url = log_in(given, environ, Path())
-    with connect(login, url, runner, given.number("timeout")) as client:
+    with connect(login, url, runner, given.number("timeout"), Client) as client:
         answer, table = _list(client, given) if command.mode == "list" else _kms(client, command.options)
     if runner.json:
         sys.stdout.write(as_json(answer) + "\n")

@@ -41,7 +41,7 @@ class Names(NamedTuple):
     title: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False, eq=False)
 class Report:
     """A headline, sentences, facts, tables, diffs, advice, and lines to paste. Never a value of a source."""
 

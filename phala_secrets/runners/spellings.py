@@ -104,7 +104,7 @@ def forms(line: str) -> Iterator[str]:
 
 def pieces(line: str) -> Iterator[str]:
     """Yield the beginning and the end of a secret, which is all that is left of one that was cut."""
-    text = re.sub(r"^[a-z][a-z0-9+.-]*://", "", line, flags=re.IGNORECASE)
+    text = re.sub(r"^[a-z][a-z0-9+.-]*://", "", line, flags=re.IGNORECASE) if "://" in line else line
     if line.startswith("-----"):  # the armour of a key is public
         return
     letters = skeleton(text[: 4 * FORM])

@@ -27,7 +27,7 @@ SIGNING = {"eth_account", "eth_abi", "eth_keys"}
 EVENT_LOOPS = {"asyncio", "trio"}
 """Not anyio: httpcore imports it at its top, which loads no event loop."""
 OTHERS = {"jsonschema", "requests", "phala_secrets.simulator", "phala_secrets.cloud.models"}
-OTHERS |= {"phala_secrets.cloud.oidc"}
+OTHERS |= {"phala_secrets.cloud.oidc", "phala_secrets.cloud.client"}
 NEVER = MODELS | STREAMS | SIGNING | EVENT_LOOPS | OTHERS
 
 GIVEN = ("--cvm", "my-app", "--env-file", ".env")
@@ -93,14 +93,14 @@ def test_a_lookup_loads_the_models_that_it_shows_and_no_more(
 ) -> None:
     """What the API answers is shown whole, so these read it with pydantic, as the library does."""
     modules = loaded(run, cvm, arguments)
-    assert modules & (NEVER - MODELS - {"phala_secrets.cloud.models"}) == set()
+    assert modules & (NEVER - MODELS - {"phala_secrets.cloud.models", "phala_secrets.cloud.client"}) == set()
     assert "yaml" not in modules
 
 
 @pytest.mark.parametrize("arguments", LOCAL.values(), ids=LOCAL)
 def test_help_loads_no_client(run: Command, cvm: Cvm, arguments: tuple[str, ...]) -> None:
     modules = loaded(run, cvm, arguments)
-    assert modules & (NEVER | {"httpx", "yaml", "cryptography", "phala_secrets.cloud.client"}) == set()
+    assert modules & (NEVER | {"httpx", "yaml", "cryptography", "phala_secrets.cloud.driver"}) == set()
 
 
 def test_the_report_would_see_a_module(run: Command, cvm: Cvm) -> None:

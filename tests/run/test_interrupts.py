@@ -205,7 +205,7 @@ def test_nothing_interrupts_what_is_said_about_the_end(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("module", ["run.command", "inputs.job", "runners.detect", "cloud.client"])
+@pytest.mark.parametrize("module", ["run.command", "inputs.job", "runners.detect", "cloud.driver"])
 def test_an_interrupt_while_it_still_loads_is_one_too(
     run: Command, cvm: Cvm, number: signal.Signals, module: str
 ) -> None:
