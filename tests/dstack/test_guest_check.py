@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import subprocess
 import sys
 import traceback
@@ -310,6 +311,9 @@ def test_what_is_just_beyond_a_limit_is_refused(change: dict[str, str], message:
     assert any(finding.message.startswith(message) for finding in refusal.value.findings)
     assert refusal.value.exit_code == 4
     assert all(finding.severity == "error" and finding.hint for finding in refusal.value.findings)
+    for finding in refusal.value.findings:
+        if line := re.search(r", line (\d+)", finding.message):
+            assert (finding.file, finding.line) == (".env", int(line[1]))
 
 
 def test_a_refusal_names_the_first_and_counts_the_rest() -> None:
@@ -470,6 +474,7 @@ def test_a_name_that_acts_on_the_launcher_is_refused(generation: Generation, nam
     assert finding.message == f"{name} (env-file .env, line 1) changes what the guest's launcher does"
     assert (finding.severity, finding.line) == ("error", 1)
     assert ("APP_" in finding.hint) == (name not in OWN), "no renaming helps for what Compose reads itself"
+    assert finding.hint.startswith("Leave it out" if name in OWN else "Rename it")
 
 
 @pytest.mark.parametrize("name", READ_BY_0_6)

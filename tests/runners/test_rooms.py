@@ -610,6 +610,13 @@ def test_azure_shows_it_for_a_quiet_run_too_and_once_with_the_error_at_the_end(t
     )
 
 
+@pytest.mark.parametrize("name", ["GitHub Actions", "Azure Pipelines"])
+def test_a_summary_file_gets_what_the_ci_s_own_page_gets(name: str, tmp_path: Path) -> None:
+    runner, _, _ = runner_of(ALL[name], summary_file=str(tmp_path / "summary.md"))
+    runner.report(Report("Done"))
+    assert (tmp_path / "summary.md").read_text().startswith("### Done\n")
+
+
 def test_two_steps_of_azure_have_a_summary_each(tmp_path: Path) -> None:
     for title in ("First", "Second"):
         folder = tmp_path / title

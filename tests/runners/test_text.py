@@ -809,6 +809,30 @@ def test_an_output_is_text_a_flag_or_json() -> None:
     assert variable("cvm-id") == "PHALA_CVM_ID"
 
 
+def test_json_that_is_text_already_stays_that_json_and_other_text_is_as_it_is() -> None:
+    assert as_text('{"a":"##"}') == '{"a":"\\u0023\\u0023"}'
+    assert as_text("##") == "##"
+    assert in_dotenv('{"a": "b c"}') == '{"a":"b c"}'
+    assert in_dotenv("1e5") == "1e5"
+
+
+def test_a_summary_file_is_for_the_steps_after_it_and_an_error_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "plan.md"
+    files.overwrite(str(path), "plan", "it")
+    assert path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(InputError, match=r"(?m)^it cannot be written: No such file or directory$"):
+        files.overwrite(str(tmp_path / "nowhere" / "plan.md"), "plan", "it")
+
+
+def test_below_the_root_of_all_files_a_link_is_nobody_else_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    monkeypatch.chdir("/")
+    append(str(tmp_path / "link"), "x\n", "it")
+    assert (tmp_path / "target").read_text() == "x\n"
+
+
 @given(nasty)
 def test_json_is_one_line_in_which_no_runner_finds_a_command(text: str) -> None:
     line = as_json({"error": text, text: [text]})
