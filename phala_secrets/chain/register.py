@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from phala_secrets import flow
 from phala_secrets.chain import rpc
 from phala_secrets.chain.abi import address
-from phala_secrets.chain.handover import calldata_add_compose_hash, calldata_add_device
+from phala_secrets.chain.calldata import add_compose_hash, add_device
 from phala_secrets.chain.networks import chain_name
 from phala_secrets.chain.transaction import FAILURES, ContractCall, Offer, price, transact
 from phala_secrets.dstack.ids import parse_hash
@@ -123,7 +123,7 @@ class _Approval:
 
 def _compose_hash(app: str, text: str) -> _Approval:
     hash_ = parse_hash(text, "compose hash")
-    call = ContractCall("addComposeHash", address(app), calldata_add_compose_hash(hash_))
+    call = ContractCall("addComposeHash", address(app), add_compose_hash(hash_))
     return _Approval(hash_, call, lambda: ask(rpc.compose_hash_allowed(app, hash_)), rpc.COMPOSE_HASH_ADDED)
 
 
@@ -135,7 +135,7 @@ def _device(app: str, text: str) -> _Approval:
             yield from ask(rpc.device_allowed(app, device))
         )
 
-    return _Approval(device, ContractCall("addDevice", address(app), calldata_add_device(device)), allowed)
+    return _Approval(device, ContractCall("addDevice", address(app), add_device(device)), allowed)
 
 
 def _missing(wanted: Sequence[_Approval]) -> Flow[list[_Approval]]:

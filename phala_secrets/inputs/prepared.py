@@ -121,7 +121,7 @@ def _digest(given: Given) -> str | None:
     text = given.text("prepared-digest")
     if text in ("", WITHOUT_DIGEST):
         return None
-    from phala_secrets.chain.handover import parse_digest
+    from phala_secrets.chain.calldata import parse_digest
 
     return parse_digest(text)
 

@@ -161,7 +161,7 @@ def _prepare(run: Run, target: Target, asked: Asked) -> Preparation:
 
     The file for a Safe adds a device where ``allow-device`` names it, unless it is allowed already.
     """
-    from phala_secrets.chain import handover, networks
+    from phala_secrets.chain import calldata, networks
 
     unknown = asked.missing_devices is None
     open_ = asked.devices if unknown else asked.missing_devices or ()
@@ -175,8 +175,8 @@ def _prepare(run: Run, target: Target, asked: Asked) -> Preparation:
                 )
             )
     outputs = {
-        "calldata": handover.calldata_add_compose_hash(asked.compose_hash),
-        "safe-transaction": handover.safe_transaction(
+        "calldata": calldata.add_compose_hash(asked.compose_hash),
+        "safe-transaction": calldata.safe_transaction(
             asked.chain_id, asked.app_id, compose_hash=asked.compose_hash, devices=devices
         ),
         "encrypted-env": target.sealed,
@@ -211,9 +211,9 @@ def _register(run: Run, target: Target, asked: Asked, *, once_more: bool = False
 def _digest(
     target: Target, names: Sequence[str], sealed: str, compose_hash: str, devices: Sequence[str]
 ) -> str:
-    from phala_secrets.chain import handover
+    from phala_secrets.chain import calldata
 
-    return handover.prepared_digest(
+    return calldata.prepared_digest(
         app_id=target.app_id,
         cvm_id=target.id,
         chain_id=target.key.chain_id or 0,

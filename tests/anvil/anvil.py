@@ -114,10 +114,10 @@ class Chain:
 
     def send(self, to: str, signature: str, *arguments: Any, gas_price: int = 3 * 10**9) -> None:
         """Sends a call from an account that owns nothing. ``gas_price`` is in wei."""
-        self._transact({"to": to, "data": calldata(signature, *arguments), "gasPrice": hex(gas_price)})
+        self._transact({"to": to, "data": call_of(signature, *arguments), "gasPrice": hex(gas_price)})
 
     def call(self, to: str, signature: str, *arguments: Any, returns: str = "bool") -> Any:
-        data = calldata(signature, *arguments)
+        data = call_of(signature, *arguments)
         answer = self.rpc("eth_call", {"to": to, "data": data}, "latest")
         return decode([returns], bytes.fromhex(answer[2:]))[0]
 
@@ -156,8 +156,8 @@ class Chain:
         return receipt
 
 
-def calldata(signature: str, *arguments: Any) -> str:
-    """``0x`` hex of a call, e.g. ``calldata("addDevice(bytes32)", bytes(32))``."""
+def call_of(signature: str, *arguments: Any) -> str:
+    """``0x`` hex of a call, e.g. ``call_of("addDevice(bytes32)", bytes(32))``."""
     inner = signature[signature.index("(") + 1 : -1]
     types = [inner] if inner.startswith("(") else [each for each in inner.split(",") if each]
     return f"0x{keccak_256(signature.encode()).hexdigest()[:8]}{encode(types, arguments).hex()}"

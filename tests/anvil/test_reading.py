@@ -8,9 +8,9 @@ import secrets
 import pytest
 from btclib_secp256k1 import keys
 
-from phala_secrets.chain import handover, networks, register, rpc
+from phala_secrets.chain import calldata, networks, register, rpc
 from phala_secrets.errors import AnswerError
-from tests.anvil.anvil import WELL_KNOWN_KMS, Chain, calldata
+from tests.anvil.anvil import WELL_KNOWN_KMS, Chain, call_of
 from tests.anvil.driver import Driver
 from tests.anvil.meddler import Meddler, result
 
@@ -114,13 +114,13 @@ def test_garbage_for_an_answer_is_never_a_chain(chain: Chain, answer: object) ->
 def test_a_safe_can_execute_the_batch_that_it_is_given(chain: Chain) -> None:
     safe = chain.deploy("Safe", chain.funder)
     app = chain.deploy("App", safe)
-    batch = json.loads(handover.safe_transaction(8453, app, compose_hash=HASH, devices=[OTHER]))
+    batch = json.loads(calldata.safe_transaction(8453, app, compose_hash=HASH, devices=[OTHER]))
     for transaction in batch["transactions"]:
         data = bytes.fromhex(transaction["data"][2:])
         values = [bytes.fromhex(each[2:]) for each in transaction["contractInputsValues"].values()]
         method = transaction["contractMethod"]
         signature = f"{method['name']}({','.join(each['type'] for each in method['inputs'])})"
-        assert transaction["data"] == calldata(signature, *values)
+        assert transaction["data"] == call_of(signature, *values)
         chain.send(safe, "execute(address,uint256,bytes)", transaction["to"], int(transaction["value"]), data)
     assert chain.call(app, "allowedComposeHashes(bytes32)", bytes.fromhex(HASH))
     assert chain.call(app, "allowedDeviceIds(bytes32)", bytes.fromhex(OTHER))

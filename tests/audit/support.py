@@ -24,7 +24,7 @@ from eth_account import Account
 
 import phala_secrets
 from phala_secrets import AnswerError, PhalaSecretsError, create_async_client, create_client, encrypt_env_vars
-from phala_secrets.chain.handover import prepared_digest
+from phala_secrets.chain.calldata import prepared_digest
 from phala_secrets.simulator.cloud import Cloud
 from phala_secrets.simulator.cvm import Cvm
 from phala_secrets.simulator.kms import Kms

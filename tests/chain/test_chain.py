@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sha3 import keccak_256
 
 from phala_secrets import flow
-from phala_secrets.chain import abi, handover, networks, owner, register, rpc
+from phala_secrets.chain import abi, calldata, networks, owner, register, rpc
 from phala_secrets.chain.transaction import DEFAULT_MAX_COST, MAX_COST, MAX_GAS, eth
 from phala_secrets.errors import (
     AnswerError,
@@ -81,14 +81,14 @@ def test_calldata_and_event_are_by_their_own_names() -> None:
     def selector(signature: str) -> str:
         return f"0x{keccak_256(signature.encode()).hexdigest()}"
 
-    assert handover.calldata_add_compose_hash("0x" + HASH) == selector("addComposeHash(bytes32)")[:10] + HASH
-    assert handover.calldata_add_device(DEVICE) == selector("addDevice(bytes32)")[:10] + DEVICE
+    assert calldata.add_compose_hash("0x" + HASH) == selector("addComposeHash(bytes32)")[:10] + HASH
+    assert calldata.add_device(DEVICE) == selector("addDevice(bytes32)")[:10] + DEVICE
     assert selector("ComposeHashAdded(bytes32)") == rpc.COMPOSE_HASH_ADDED
 
 
 @pytest.mark.parametrize("bad", ["", "0x", "ab" * 31, "ab" * 33, "zz" * 32, HASH + "\n0", "０" * 64])
 def test_what_is_not_32_bytes_of_hex_is_never_sent(bad: str) -> None:
-    for make in (handover.calldata_add_device, handover.calldata_add_compose_hash):
+    for make in (calldata.add_device, calldata.add_compose_hash):
         with pytest.raises(InputError):
             make(bad)
 
@@ -257,7 +257,7 @@ def safe_call(method: str, argument: str, selector: str, value: str) -> dict[str
 
 
 def test_the_safe_batch_is_what_the_transaction_builder_imports() -> None:
-    text = handover.safe_transaction(8453, APP, compose_hash=HASH, devices=[DEVICE])
+    text = calldata.safe_transaction(8453, APP, compose_hash=HASH, devices=[DEVICE])
     batch = json.loads(text)
     assert text.isascii()
     assert batch == {
@@ -275,13 +275,13 @@ def test_the_safe_batch_is_what_the_transaction_builder_imports() -> None:
             safe_call("addComposeHash", "composeHash", "dfc77223", HASH),
         ],
     }
-    assert handover.safe_checksum(batch) == batch["meta"]["checksum"]
-    assert handover.safe_checksum(batch | {"chainId": "1"}) != batch["meta"]["checksum"]
+    assert calldata.safe_checksum(batch) == batch["meta"]["checksum"]
+    assert calldata.safe_checksum(batch | {"chainId": "1"}) != batch["meta"]["checksum"]
 
 
 def test_a_safe_batch_holds_no_more_than_is_asked_for() -> None:
     def methods(**asked: Any) -> list[str]:
-        batch = json.loads(handover.safe_transaction(1, APP, **asked))
+        batch = json.loads(calldata.safe_transaction(1, APP, **asked))
         return [each["contractMethod"]["name"] for each in batch["transactions"]]
 
     assert methods(compose_hash=HASH) == ["addComposeHash"]
@@ -308,14 +308,14 @@ def test_the_digest_is_one_that_jq_and_sha256sum_can_make() -> None:
         f'"encrypted_env":"0011ff","env_keys":["DATABASE_URL","API_KEY"],'
         f'"public_key":"{"ee" * 32}","version":2}}'
     )
-    assert handover.prepared_digest(**PREPARED) == "2:" + hashlib.sha256(line.encode()).hexdigest()
+    assert calldata.prepared_digest(**PREPARED) == "2:" + hashlib.sha256(line.encode()).hexdigest()
 
 
 def test_spelling_does_not_change_the_digest_and_everything_else_does() -> None:
-    digest = handover.prepared_digest(**PREPARED)
+    digest = calldata.prepared_digest(**PREPARED)
     for name in ("app_id", "public_key", "compose_hash", "encrypted_env"):
-        assert handover.prepared_digest(**PREPARED | {name: "0x" + PREPARED[name].upper()}) == digest
-    assert handover.prepared_digest(**PREPARED | {"device_ids": ["0x" + DEVICE.upper()]}) == digest
+        assert calldata.prepared_digest(**PREPARED | {name: "0x" + PREPARED[name].upper()}) == digest
+    assert calldata.prepared_digest(**PREPARED | {"device_ids": ["0x" + DEVICE.upper()]}) == digest
     changes: dict[str, list[Any]] = {
         "app_id": ["2f" * 20],
         "cvm_id": ["cvm_x2", "cvm_x1 ", 'cvm_x1","version":1'],
@@ -328,14 +328,14 @@ def test_spelling_does_not_change_the_digest_and_everything_else_does() -> None:
     }
     assert set(changes) == set(PREPARED)
     others = [
-        handover.prepared_digest(**PREPARED | {name: each}) for name, them in changes.items() for each in them
+        calldata.prepared_digest(**PREPARED | {name: each}) for name, them in changes.items() for each in them
     ]
     assert len({digest, *others}) == 1 + len(others)
 
 
 def test_a_ciphertext_that_is_not_hex_has_no_digest() -> None:
     with pytest.raises(InputError, match="encrypted-env is not hex"):
-        handover.prepared_digest(**PREPARED | {"encrypted_env": "0x0"})
+        calldata.prepared_digest(**PREPARED | {"encrypted_env": "0x0"})
 
 
 # -- the key ------------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ def test_what_is_signed_is_the_call_at_a_bounded_price() -> None:
     for nonce, (raw, data) in enumerate(
         zip(
             ledger.raws,
-            [handover.calldata_add_device(DEVICE), handover.calldata_add_compose_hash(HASH)],
+            [calldata.add_device(DEVICE), calldata.add_compose_hash(HASH)],
             strict=True,
         )
     ):

@@ -20,12 +20,12 @@ _ADD_COMPOSE_HASH = "dfc77223"
 _ADD_DEVICE = "2a819728"
 
 
-def calldata_add_compose_hash(compose_hash: str) -> str:
+def add_compose_hash(compose_hash: str) -> str:
     """Return the calldata (``0x`` hex) of ``addComposeHash(bytes32)``, which the owner sends to the app."""
     return abi.call(_ADD_COMPOSE_HASH, parse_hash(compose_hash, "compose hash"))
 
 
-def calldata_add_device(device: str) -> str:
+def add_device(device: str) -> str:
     """Return the calldata (``0x`` hex) of ``addDevice(bytes32)``, which the owner sends to the app."""
     return abi.call(_ADD_DEVICE, parse_hash(device, "device id"))
 
@@ -46,10 +46,10 @@ def safe_transaction(
     transactions = []
     for device in devices:
         values = {"deviceId": "0x" + parse_hash(device, "device id")}
-        transactions.append(_safe_call(to, "addDevice", values, calldata_add_device(device)))
+        transactions.append(_safe_call(to, "addDevice", values, add_device(device)))
     if compose_hash is not None:
         values = {"composeHash": "0x" + parse_hash(compose_hash, "compose hash")}
-        transactions.append(_safe_call(to, "addComposeHash", values, calldata_add_compose_hash(compose_hash)))
+        transactions.append(_safe_call(to, "addComposeHash", values, add_compose_hash(compose_hash)))
     if not transactions:
         raise InputError("no compose hash and no device to approve")
     meta = {
