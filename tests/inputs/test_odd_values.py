@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -28,18 +29,18 @@ def refused(env: str = "", **sources: object) -> InputError:
 
 
 @pytest.mark.parametrize(
-    ("text", "tool"),
+    ("text", "place", "tool"),
     [
-        ("A=ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]\nsops_version=3.9.0", "SOPS"),
-        ("A=1\nB='ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]'", "SOPS"),
-        (f"A=1\nB=encrypted:{LINE}", "dotenvx"),
-        (f'DOTENV_PUBLIC_KEY="03"\nB="encrypted:{LINE}=="', "dotenvx"),
-        ("$ANSIBLE_VAULT;1.1;AES256\n6231", "ansible-vault"),
+        ("A=ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]\nsops_version=3.9.0", "env", "SOPS"),
+        ("A=1\nB='ENC[AES256_GCM,data:a9Zk,iv:x,tag:y,type:str]'", "env", "SOPS"),
+        (f"A=1\nB=encrypted:{LINE}", "B (env, line 2)", "dotenvx"),
+        (f'DOTENV_PUBLIC_KEY="03"\nB="encrypted:{LINE}=="', "B (env, line 2)", "dotenvx"),
+        ("$ANSIBLE_VAULT;1.1;AES256\n6231", "env", "ansible-vault"),
     ],
 )
-def test_dotenv_text_that_nobody_decrypted_is_refused(text: str, tool: str) -> None:
+def test_dotenv_text_that_nobody_decrypted_is_refused(text: str, place: str, tool: str) -> None:
     error = refused(text)
-    assert f"is still encrypted with {tool}" in str(error)
+    assert error.message == f"{place} is still encrypted with {tool}"
     assert error.hint.startswith("run `")
 
 
@@ -53,11 +54,12 @@ def test_a_file_that_nobody_decrypted_is_refused(
     monkeypatch.chdir(str(tmp_path))
     with open("secret", "wb") as file:  # noqa: PTH123
         file.write(content)
-    for sources in (Sources(env_files=("secret",)), Sources(files=("A=secret",))):
-        with pytest.raises(InputError, match=f"still encrypted with {tool}"):
-            gather(sources, environ={})
+    with pytest.raises(InputError, match=f"^env-file secret is still encrypted with {tool}"):
+        gather(Sources(env_files=("secret",)), environ={})
+    with pytest.raises(InputError, match=rf"^A \(files A=secret\) is still encrypted with {tool}"):
+        gather(Sources(files=("A=secret",)), environ={})
     if tool == "git-crypt":
-        with pytest.raises(InputError, match="git-crypt"):
+        with pytest.raises(InputError, match=r"^A \(files A=secret\) is still encrypted with git-crypt"):
             gather(Sources(files=("A=secret",), base64=("A",)), environ={})
 
 
@@ -77,15 +79,18 @@ def test_a_reference_to_1password_is_a_warning() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["B=${A}/x", 'B="${A}"', "B=${A:-x}", 'B="costs \\$5"', "B=`id`"],
+    ["B=${A}/x", "B=${OTHER}${A}", 'B="${A}"', "B=${A:-x}", 'B="costs \\$5"', "B=`id`", "B=``"],
 )
 def test_what_another_reader_would_change_is_remarked_on(line: str) -> None:
     (finding,) = findings_of(f"A=1\n{line}\n")
     assert finding.message.startswith("env, line 2 is sent as written: ")
     assert (finding.severity, finding.line) == ("notice", 2)
+    assert finding.hint == "write the expanded value if the app needs it"
 
 
-@pytest.mark.parametrize("line", ["B='${A}'", "B=${OTHER}", "B='`id`'", "B=a`b", "B='\\$5'", "B=p4$$w0rd"])
+@pytest.mark.parametrize(
+    "line", ["B='${A}'", "B=`", "B=${OTHER}", "B='`id`'", "B=a`b", "B='\\$5'", "B=p4$$w0rd"]
+)
 def test_what_every_reader_takes_as_written_is_not_remarked_on(line: str) -> None:
     assert findings_of(f"A=1\n{line}\n") == []
 
@@ -93,6 +98,20 @@ def test_what_every_reader_takes_as_written_is_not_remarked_on(line: str) -> Non
 def test_there_is_one_remark_however_many_lines_there_are() -> None:
     (finding,) = findings_of("B=${A}\nA=1\nC=`x`\nD=${A}")
     assert finding.message.startswith("env, line 1 is sent as written (the first of 3 such lines)")
+    (finding,) = findings_of("B=${A}\nA=1\nC=`x`")
+    assert "(the first of 2 such lines)" in finding.message
+
+
+def test_the_remark_points_into_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("A=1\nB=${A}\n")
+    _, (finding,) = gather(Sources(env_files=(".env",)), environ={})
+    assert (finding.file, finding.line) == (".env", 2)
+
+
+def test_a_file_that_the_checkout_names_is_called_by_its_key_in_phala_toml() -> None:
+    with pytest.raises(InputError, match=r"^env_file /nowhere/\.env "):
+        gather(Sources(env_files=("/nowhere/.env",), by_checkout=True), environ={})
 
 
 def test_a_variable_that_azure_does_not_know_is_unset() -> None:
@@ -175,6 +194,7 @@ def test_a_fallback_that_belongs_to_the_app_is_said_once() -> None:
     _, (finding,) = gather(sources, environ={"PRIVATE_KEY": "x"})
     assert finding.message == "`secrets` takes PRIVATE_KEY, so the run does not use it as private-key"
     assert finding.severity == "notice"
+    assert finding.hint == "set private-key if the run needs it"
 
 
 def test_names_with_blanks_between_are_explained() -> None:

@@ -643,8 +643,10 @@ def test_azure_is_told_of_no_file_that_the_agent_would_not_find(folder: str | No
 def test_a_summary_that_azures_folder_does_not_take_is_no_reason_to_fail(tmp_path: Path) -> None:
     runner, _, log = runner_of({**AZURE, "AGENT_TEMPDIRECTORY": str(tmp_path)})
     runner.report(Report("Done"))
-    with mock.patch.object(azure, "overwrite", side_effect=InputError("it cannot be written", hint="look")):
+    refusal = InputError("it cannot be written", hint="look")
+    with mock.patch.object(azure, "overwrite", side_effect=refusal) as overwrite:
         runner.finish()
+    assert overwrite.call_args.args[-1] == "the summary in AGENT_TEMPDIRECTORY"
     assert "uploadsummary" not in log.getvalue()
     assert "##vso[task.logissue type=warning;]it cannot be written (hint: look)" in log.getvalue()
 

@@ -824,6 +824,21 @@ def test_a_summary_file_is_for_the_steps_after_it_and_an_error_names_it(tmp_path
         files.overwrite(str(tmp_path / "nowhere" / "plan.md"), "plan", "it")
 
 
+def test_a_link_of_the_checkout_is_one_by_the_other_name_of_the_checkout_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (tmp_path / "other").symlink_to(checkout)
+    (checkout / "link").symlink_to(tmp_path / "target")
+    monkeypatch.chdir(checkout)
+    with pytest.raises(InputError, match="contains a symbolic link of the working folder"):
+        append(str(tmp_path / "other" / "link"), "x\n", "it")
+    append(str(tmp_path / "other" / "file"), "x\n", "it")
+    assert (checkout / "file").read_text() == "x\n"
+    assert not (tmp_path / "target").exists()
+
+
 def test_below_the_root_of_all_files_a_link_is_nobody_else_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -891,6 +906,8 @@ def test_a_kept_file_has_its_own_lines_first(tmp_path: Path) -> None:
     file.put("status", "running")
     assert path.read_bytes() == b"OLD=\xff\nLAST=no end\nPHALA_STATUS=running\n"
     fresh = OutputFile(str(tmp_path / "new"), "it", keep=True)
+    fresh.check()
+    assert not (tmp_path / "new").stat().st_mode & 0o111
     fresh.check()
     assert (tmp_path / "new").read_text() == ""
 
