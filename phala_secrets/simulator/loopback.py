@@ -20,7 +20,8 @@ class Loopback(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def server_bind(self) -> None:
-        """Bind without the base class's lookup of the host name."""
+        """Bind without the base class's lookup of the host name. A port that was left just now is free."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
