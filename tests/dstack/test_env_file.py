@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phala_secrets.dstack.env_file import EVERY_ESCAPE, NO_BACKSLASH, Handover, Writer, load, variables_of
@@ -24,6 +24,9 @@ def second_opinion(text: str, version: int) -> dict[str, str]:
 
 @settings(max_examples=150, deadline=None)
 @given(files)
+@example('A="x\\\ny"')
+@example("A=x\\\ny")
+@example("A=x\\\ry")
 def test_any_file_is_read_as_systemd_reads_it(text: str) -> None:
     assert variables_of(load(text, systemd.VERSION)) == (systemd.environment(text.encode()) or {})
     for version in VERSIONS:
