@@ -22,7 +22,7 @@ from tests.support.faulty import FaultySimulator
 from tests.support.step import Step
 
 # `make fuzz` looks for more, guided by coverage. No deadline: the machine may be at work on something else.
-settings.register_profile("tests", max_examples=40, deadline=None)
+settings.register_profile("tests", max_examples=30, deadline=None)
 settings.load_profile("tests")
 
 TRACED = re.compile(r"tests/(inputs|runners)/|test_(encryption|env_file|guest_check|key_proof)\.py")

@@ -144,20 +144,3 @@ def test_importing_costs_nothing_until_a_name_is_used() -> None:
         "assert KmsInfo\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
-
-
-def test_a_user_s_code_passes_the_strictest_type_checking(tmp_path: Path) -> None:
-    """As in a project of its own: without this repository's configuration."""
-    code = tmp_path / "user.py"
-    code.write_text((ROOT / "tests/typing/user.py").read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--config-file=",
-        f"--cache-dir={tmp_path}",
-        str(code),
-    ]
-    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr

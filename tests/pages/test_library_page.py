@@ -153,3 +153,20 @@ def test_the_page_names_every_error_and_answer() -> None:
         if re.match(r"(Get|List|Next|Patch|Update)\w+(Response|Result)", name)
     ]
     assert [name for name in errors + answers if f"`{name}`" not in PAGE] == []
+
+
+def test_a_user_s_code_passes_the_strictest_type_checking(tmp_path: Path) -> None:
+    """As in a project of its own: without this repository's configuration."""
+    code = tmp_path / "user.py"
+    code.write_text((ROOT / "tests/typing/user.py").read_text())
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={tmp_path}",
+        str(code),
+    ]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
